@@ -1,0 +1,1 @@
+"""Checkpoint in, model file out. See FORMAT.md for what a model file is."""

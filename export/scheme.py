@@ -1,0 +1,34 @@
+"""The schemes: which matrix of a model file is stored in which format."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+from ..kernels.config import EncoderConfig
+from ..kernels.errors import InputError
+from ..kernels.layout import EMBEDDING_GROUP_GRAIN, MatrixFormat, matrices
+from ..model_file import EMBEDDING
+
+Scheme = Literal["float32", "int8", "mixed", "int4"]
+
+# `mixed` is Google's e4_a8_f4_p4 (arXiv 2509.20354, section 4.3): attention keeps 8 bits, all else has 4.
+_MIXED_INT8 = ("qkv", "o")
+
+# Scales per row of a quantised embedding table, where the width of a row allows.
+_EMBEDDING_GROUPS: dict[MatrixFormat, int] = {"float32": 0, "int8": 1, "int4": 4}
+
+
+def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFormat]:
+    """The format of the embedding table and of each matrix, by name; raises InputError for an unknown scheme."""
+    names = [EMBEDDING, *(spec.name for spec in matrices(config))]
+    if scheme not in get_args(Scheme):
+        raise InputError(f"unknown scheme {scheme!r}; expected one of {', '.join(get_args(Scheme))}")
+    if scheme == "mixed":
+        return {name: "int8" if name.endswith(_MIXED_INT8) else "int4" for name in names}
+    return dict.fromkeys(names, scheme)
+
+
+def embedding_groups(config: EncoderConfig, embedding_format: MatrixFormat) -> int:
+    """How many scales a row of the embedding table has; 0 for a float32 table, which has none."""
+    return math.gcd(_EMBEDDING_GROUPS[embedding_format], config.hidden // EMBEDDING_GROUP_GRAIN)

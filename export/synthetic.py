@@ -1,0 +1,98 @@
+"""Model files of any shape with random weights: what benchmarks run on where there is no checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..kernels.config import EncoderConfig
+from ..kernels.layout import MatrixFormat, Tensor, matrices
+from ..model_file import EMBEDDING, TOKENIZER, TensorInfo, expected_tensors
+from .scheme import Scheme, embedding_groups, scheme_formats
+from .write import ModelFileWriter, model_metadata
+
+_PART_BYTES = 16 << 20  # random numbers made at a time: more would only take more memory
+
+# Standard deviation of what _random_weights draws: evenly from -127 … 127 or -8 … 7, or the standard normal.
+_DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": 4.61, "float32": 1.0}
+
+# Norm multipliers and scales vary by this much, so that a backend that mixes up two channels shows it.
+_VARIATION = 0.25
+
+
+def write_synthetic_model(
+    path: str | os.PathLike[str],
+    config: EncoderConfig,
+    scheme: Scheme,
+    *,
+    seed: int = 0,
+    tokenizer_model: bytes = b"",
+    force: bool = False,
+) -> None:
+    """Writes a model file of this exact shape and scheme; the same arguments give the same bytes.
+
+    Every matrix maps inputs of unit variance to outputs of about unit variance, so activations stay sane.
+    Without a tokenizer_model the file can encode token ids, but no text.
+    """
+    formats = scheme_formats(config.validate(), scheme)
+    groups = embedding_groups(config, formats[EMBEDDING])
+    tensors = expected_tensors(config, formats, groups, tokenizer_bytes=len(tokenizer_model))
+    metadata = model_metadata(
+        config,
+        scheme,
+        prompts={"query": "task: search result | query: ", "document": "title: none | text: "},
+        default_prompt_name=None,
+        similarity_fn_name="cosine",
+        producer="embgemma synthetic weights",
+    )
+    random = np.random.default_rng(seed)
+    with ModelFileWriter(Path(path), metadata, tensors, force=force) as writer:
+        for name, info in tensors.items():
+            if name == TOKENIZER:
+                writer.write(name, np.frombuffer(tokenizer_model, np.uint8))
+                continue
+            for part in _random_tensor(random, config, formats, name, info):
+                writer.write(name, part)
+
+
+def _random_tensor(
+    random: np.random.Generator,
+    config: EncoderConfig,
+    formats: dict[str, MatrixFormat],
+    name: str,
+    info: TensorInfo,
+) -> Iterator[Tensor]:
+    """One tensor as it is stored, in parts."""
+    in_features = {EMBEDDING: 1, **{spec.name: spec.in_features for spec in matrices(config)}}
+    owner, _, kind = name.rpartition(".")
+    if owner not in in_features:
+        folded = config.attention_scale if kind == "q_norm" else 1.0
+        yield (folded * _around_one(random, info.shape)).astype(info.dtype)
+        return
+    unit = in_features[owner] ** -0.5 / _DEVIATION[formats[owner]]
+    if kind == "scale":
+        yield (unit * _around_one(random, info.shape)).astype(info.dtype)
+        return
+    for part in _random_weights(random, info, formats[owner]):
+        yield part * np.float32(unit) if formats[owner] == "float32" else part
+
+
+def _around_one(random: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Values from 1 - _VARIATION to 1 + _VARIATION."""
+    return random.uniform(1 - _VARIATION, 1 + _VARIATION, shape)
+
+
+def _random_weights(random: np.random.Generator, info: TensorInfo, matrix_format: MatrixFormat) -> Iterator[Tensor]:
+    """Independent random weights or codes; packing them would only shuffle them, so they are drawn as stored."""
+    rows_at_once = max(1, _PART_BYTES * info.shape[0] // info.size_bytes)
+    for start in range(0, info.shape[0], rows_at_once):
+        shape = (min(rows_at_once, info.shape[0] - start), *info.shape[1:])
+        if matrix_format == "float32":
+            yield random.standard_normal(shape, np.float32)
+        elif matrix_format == "int8":
+            yield random.integers(-127, 127, shape, np.int8, endpoint=True)
+        else:
+            yield random.integers(0, 255, shape, np.uint8, endpoint=True)
