@@ -97,14 +97,16 @@ class EncoderConfig:
             "vocab": (32, MAX_VOCABULARY, 32),  # 32 float16 scales are one 64-byte line
             "max_tokens": (2, MAX_TOKENS, 1),
             "window": (0, MAX_TOKENS, 1),
-            "bos_id": (0, self.vocab - 1, 1),
-            "eos_id": (0, self.vocab - 1, 1),
+            "bos_id": (0, MAX_VOCABULARY - 1, 1),
+            "eos_id": (0, MAX_VOCABULARY - 1, 1),
         }
         for name, (low, high, grain) in bounds.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high or value % grain:
                 expected = f"an integer from {low} to {high}" + (f", a multiple of {grain}" if grain > 1 else "")
                 raise ModelFileError(f"config field {name!r} is {value!r}; expected {expected}")
+        if max(self.bos_id, self.eos_id) >= self.vocab:
+            raise ModelFileError(f"bos_id {self.bos_id} and eos_id {self.eos_id}: expected below {self.vocab}, the vocab")
         if self.heads % self.kv_heads or self.q_width > MAX_DIMENSION:
             raise ModelFileError(
                 f"{self.heads} query heads of {self.head_dim} over {self.kv_heads} key/value heads: expected the "
@@ -140,7 +142,7 @@ class EncoderConfig:
         if not isinstance(full, list):
             raise ModelFileError(f"config field 'full_attention_layers' is {full!r}; expected a list of layer numbers")
         for name in ("rope_theta_sliding", "rope_theta_full", "rms_norm_eps"):
-            if type(raw[name]) is int:
+            if type(raw[name]) is int and abs(raw[name]) < 1 << 53:  # exact as a float
                 raw[name] = float(raw[name])
         return cls(**{**raw, "full_attention_layers": tuple(full)}).validate()
 
