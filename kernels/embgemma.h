@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__GNUC__)
+#pragma GCC visibility push(default) /* all else in the library is hidden */
+#endif
 #if defined(__cplusplus)
 extern "C" {
 #endif
@@ -111,6 +114,9 @@ eg_status eg_measure_read_rate(eg_context *context, size_t bytes, double seconds
 /* cffi: skip */
 #if defined(__cplusplus)
 }
+#endif
+#if defined(__GNUC__)
+#pragma GCC visibility pop
 #endif
 #endif
 /* cffi: end of skip */

@@ -1,0 +1,127 @@
+"""What a backend is, and how one is chosen."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import BackendError, InputError
+from .native import NativeBackend, library_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from .config import EncoderConfig
+
+BACKENDS = ("native", "numba", "reference")  # fastest first
+
+GET_NATIVE = "install a C compiler, then run `pip install --force-reinstall --no-cache-dir embgemma`"
+GET_NUMBA = "run `pip install 'embgemma[numba]'`"
+
+
+class Backend(Protocol):
+    """An encoder of token ids: config and weights bound to one way of computing."""
+
+    @property
+    def name(self) -> str:
+        """One of BACKENDS."""
+
+    @property
+    def isa(self) -> str:
+        """The instruction set that it runs on."""
+
+    @property
+    def threads(self) -> int:
+        """How many threads it computes with."""
+
+    def encode(
+        self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, normalize: bool
+    ) -> npt.NDArray[np.float32]:
+        """Embeds texts laid end to end.
+
+        Args:
+            ids: (tokens,) token ids of all texts, `<bos>` and `<eos>` included.
+            offsets: (texts + 1,) text i is `ids[offsets[i]:offsets[i + 1]]`; at least one token each.
+            dim: embedding size, 1 … hidden: the first `dim` rows of the head (a Matryoshka size).
+            normalize: whether to scale each vector to unit length.
+
+        Returns:
+            (texts, dim) vectors. A text's vector does not depend, to the bit, on the other texts or their order.
+
+        Raises:
+            InputError: an argument has the wrong type or shape, or an id, a length or `dim` is out of range.
+        """
+
+
+def available_backends() -> tuple[str, ...]:
+    """The backends that this install can run, fastest first."""
+    missing = set()
+    if library_problem() is not None:
+        missing.add("native")
+    if not _numba_is_installed():
+        missing.add("numba")
+    return tuple(name for name in BACKENDS if name not in missing)
+
+
+def create_backend(
+    config: EncoderConfig,
+    tensors: Mapping[str, npt.NDArray[Any]],
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    isa: str | None = None,
+) -> Backend:
+    """Binds weights to a backend.
+
+    Args:
+        config: shapes and constants of the model.
+        tensors: by the names, types and layouts of layout.py; kept alive and never written.
+        backend: "native" (the C engine), "numba", "reference" (NumPy in float64, slow), or "auto": the C engine if
+            it was compiled into this install, else Numba with a warning that it is the slower one.
+        threads: how many threads to compute with; None for the number of physical cores.
+        isa: instruction set of the C engine, one of `native.instruction_sets()`; None for what the environment
+            variable EMBGEMMA_ISA names, else the best that this CPU has.
+
+    Raises:
+        BackendError: the backend or the instruction set is unknown, or missing here.
+        ModelFileError: a tensor is missing, or has the wrong type or shape.
+        InputError: the number of threads is out of range.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads={threads}; expected 1 or more, or None for the number of physical cores")
+    if backend == "auto":
+        backend = _best_backend()
+    if isa is not None and backend != "native":
+        raise BackendError(f"isa={isa!r} chooses code of the C engine; backend {backend!r} has no such choice")
+    if backend == "native":
+        return NativeBackend(config, tensors, threads=threads, isa=isa)
+    if backend == "numba":
+        if not _numba_is_installed():
+            raise BackendError(f"backend='numba' needs the package numba, which is not installed; {GET_NUMBA}")
+        from .numba_backend import NumbaBackend
+
+        return NumbaBackend(config, tensors, threads)
+    if backend == "reference":
+        from .reference import ReferenceBackend
+
+        return ReferenceBackend(config, tensors)
+    raise BackendError(f"backend={backend!r}; expected 'auto' or one of {', '.join(map(repr, BACKENDS))}")
+
+
+def _best_backend() -> str:
+    """What "auto" means here: "native", or "numba" with a warning that it is slow."""
+    problem = library_problem()
+    if problem is None:
+        return "native"
+    if not _numba_is_installed():
+        raise BackendError(f"there is nothing to run the model on: {problem}; {GET_NATIVE}, or {GET_NUMBA}")
+    warnings.warn(f"the slow Numba backend is active: {problem}; for the fast one, {GET_NATIVE}", stacklevel=3)
+    return "numba"
+
+
+def _numba_is_installed() -> bool:
+    return importlib.util.find_spec("numba") is not None

@@ -1,0 +1,253 @@
+"""The C engine from Python: finds the shared library and drives it through cffi.
+
+cffi declares what embgemma.h declares by reading the copy that was installed beside the library, so the two always
+agree. It releases the GIL while C code runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cffi
+import numpy as np
+
+from .batch import check_batch
+from .errors import BackendError, EmbgemmaError, InputError, ModelFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from .config import EncoderConfig
+
+LIBRARY_NAME = "libembgemma.dylib" if sys.platform == "darwin" else "libembgemma.so"
+HEADER_NAME = "embgemma.h"
+PREPROCESSOR_BLOCK = re.compile(r"/\* cffi: skip \*/.*?/\* cffi: end of skip \*/", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """One that the library was built with, and whether this CPU and its operating system can run it."""
+
+    name: str
+    supported: bool
+
+
+@dataclass(frozen=True)
+class Library:
+    """The shared library, open: `c` has the functions and constants of embgemma.h."""
+
+    ffi: cffi.FFI
+    c: Any
+
+    def text(self, pointer: Any) -> str:
+        """A C string as Python's."""
+        return bytes(self.ffi.string(pointer)).decode()
+
+    def check(self, status: int) -> None:
+        """Raises what `status` stands for, if it is that of a failure; call it on the thread that failed."""
+        if status != self.c.EG_OK:
+            raise self._error_class(status)(self.text(self.c.eg_error_message()))
+
+    def _error_class(self, status: int) -> type[EmbgemmaError]:
+        if status == self.c.EG_ERROR_ARGUMENT:
+            return InputError
+        if status == self.c.EG_ERROR_MODEL:
+            return ModelFileError
+        return BackendError
+
+
+@functools.cache
+def _open_library() -> Library | str:
+    """The library, or why there is none."""
+    # Not beside __file__: an editable install serves this file from the source tree and the library from elsewhere.
+    path = importlib.resources.files(__package__) / LIBRARY_NAME
+    if not isinstance(path, Path) or not path.is_file():
+        return "this install has no C engine, for want of a C compiler when it was made"
+    ffi = cffi.FFI()
+    ffi.cdef(PREPROCESSOR_BLOCK.sub("", (path.parent / HEADER_NAME).read_text(encoding="utf-8")))
+    try:
+        return Library(ffi, ffi.dlopen(str(path)))
+    except OSError as error:
+        return f"the C engine does not load here ({error})"
+
+
+def library_problem() -> str | None:
+    """Why the C engine cannot run here; None if it can."""
+    opened = _open_library()
+    return opened if isinstance(opened, str) else None
+
+
+def load_library() -> Library:
+    """The C engine; raises BackendError if there is none."""
+    opened = _open_library()
+    if isinstance(opened, str):
+        raise BackendError(f"backend 'native' cannot run: {opened}; install a C compiler, then embgemma once more")
+    return opened
+
+
+def library_version() -> str:
+    """The version of the C engine, which is that of the Python package it came with."""
+    library = load_library()
+    return library.text(library.c.eg_version())
+
+
+def instruction_sets() -> tuple[InstructionSet, ...]:
+    """The instruction sets that the library was built with, best first."""
+    library = load_library()
+    c = library.c
+    return tuple(
+        InstructionSet(library.text(c.eg_isa_name(i)), bool(c.eg_isa_supported(i))) for i in range(c.eg_isa_count())
+    )
+
+
+class NativeBackend:
+    """A model bound to the C engine. Calls from several threads are safe and run one after another.
+
+    A forked child has the model but not the threads, so it makes a context of its own on first use.
+    """
+
+    name = "native"
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        """See `create_backend`."""
+        self._library = load_library()
+        self._config = config
+        self._threads_wanted = 0 if threads is None else threads
+        self._isa_wanted = isa
+        self._model = _create_model(self._library, config, tensors)
+        self._context = self._create_context()
+        self._process = os.getpid()
+
+    @property
+    def isa(self) -> str:
+        """The instruction set that it runs on."""
+        return self._library.text(self._library.c.eg_context_isa(self._context))
+
+    @property
+    def threads(self) -> int:
+        """How many threads it computes with."""
+        return int(self._library.c.eg_context_threads(self._context))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory that it holds for intermediate values: what the largest batch so far needed."""
+        return int(self._library.c.eg_context_scratch_bytes(self._context))
+
+    def encode(
+        self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, normalize: bool
+    ) -> npt.NDArray[np.float32]:
+        """See `Backend.encode`."""
+        ids, offsets = check_batch(self._config, ids, offsets, dim)
+        texts = len(offsets) - 1
+        out = np.empty((texts, dim), np.float32)
+        ffi = self._library.ffi
+        status = self._library.c.eg_encode(
+            self._own_context(),
+            ffi.from_buffer("int32_t[]", ids),
+            ffi.from_buffer("uint64_t[]", offsets),  # not negative, so the same bits
+            texts,
+            dim,
+            normalize,
+            ffi.from_buffer("float[]", out),
+        )
+        self._library.check(status)
+        return out
+
+    def measure_multiply_rate(self, seconds: float) -> float:
+        """int8 multiply-accumulates per second with operands in registers, over all threads, timed for `seconds`."""
+        rate = self._library.ffi.new("double *")
+        self._library.check(self._library.c.eg_measure_multiply_rate(self._own_context(), seconds, rate))
+        return float(rate[0])
+
+    def measure_read_rate(self, size: int, seconds: float) -> float:
+        """Bytes per second of reading `size` bytes of memory over all threads, timed for `seconds`."""
+        rate = self._library.ffi.new("double *")
+        self._library.check(self._library.c.eg_measure_read_rate(self._own_context(), size, seconds, rate))
+        return float(rate[0])
+
+    def _own_context(self) -> Any:
+        """The context of this process."""
+        if self._process != os.getpid():
+            # Threads that come here at once may each make a context; the last one stays.
+            self._context = self._create_context()
+            self._process = os.getpid()
+        return self._context
+
+    def _create_context(self) -> Any:
+        library = self._library
+        isa = library.ffi.NULL if self._isa_wanted is None else self._isa_wanted.encode()
+        slot = library.ffi.new("eg_context **")
+        library.check(library.c.eg_context_create(self._model, self._threads_wanted, isa, slot))
+        # The closure keeps the model alive for as long as the context; see embgemma.h.
+        return library.ffi.gc(slot[0], functools.partial(_free_context, library.c, self._model, os.getpid()))
+
+
+def _free_context(c: Any, _model: Any, process: int, context: Any) -> None:
+    """Frees a context in the process that made it: elsewhere its threads do not exist and cannot be joined."""
+    if os.getpid() == process:
+        c.eg_context_free(context)
+
+
+def _create_model(library: Library, config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]]) -> Any:
+    """An eg_model, which keeps the tensors alive."""
+    ffi, c = library.ffi, library.c
+    full_attention = ffi.new("uint8_t[]", [config.is_full(layer) for layer in range(config.layers)])
+    shapes_and_constants = {
+        "layers": config.layers,
+        "hidden": config.hidden,
+        "ffn": config.ffn,
+        "heads": config.heads,
+        "kv_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "vocab": config.vocab,
+        "max_tokens": config.max_tokens,
+        "window": config.window,
+        "full_attention": full_attention,
+        "rope_theta_sliding": config.rope_theta_sliding,
+        "rope_theta_full": config.rope_theta_full,
+        "rms_norm_eps": config.rms_norm_eps,
+    }
+    entries, alive = _tensor_array(library, tensors)
+    slot = ffi.new("eg_model **")
+    library.check(c.eg_model_create(ffi.new("eg_config *", shapes_and_constants), entries, len(tensors), slot))
+    return ffi.gc(slot[0], functools.partial(_free_model, c, alive))
+
+
+def _free_model(c: Any, _alive: list[Any], model: Any) -> None:
+    c.eg_model_free(model)
+
+
+def _tensor_array(library: Library, tensors: Mapping[str, npt.NDArray[Any]]) -> tuple[Any, list[Any]]:
+    """(eg_tensor[], what it points to and does not keep alive)."""
+    ffi, c = library.ffi, library.c
+    dtypes = {np.float32: c.EG_F32, np.float16: c.EG_F16, np.int8: c.EG_I8, np.uint8: c.EG_U8}
+    entries = ffi.new("eg_tensor[]", len(tensors))
+    alive: list[Any] = []
+    for entry, (name, tensor) in zip(entries, tensors.items(), strict=True):
+        if tensor.dtype.type not in dtypes or not tensor.flags.c_contiguous or tensor.ndim > len(entry.shape):
+            raise ModelFileError(
+                f"tensor {name!r} has type {tensor.dtype}, shape {tensor.shape} and strides {tensor.strides}; expected "
+                f"{', '.join(dtype.__name__ for dtype in dtypes)}, at most {len(entry.shape)} dimensions, contiguous"
+            )
+        alive += [ffi.new("char[]", name.encode()), ffi.from_buffer(tensor)]
+        entry.name, entry.data = alive[-2:]
+        entry.dtype = dtypes[tensor.dtype.type]
+        entry.rank = tensor.ndim
+        entry.shape[0 : tensor.ndim] = tensor.shape
+    return entries, alive
