@@ -1,0 +1,35 @@
+"""embgemma: text in, embedding out, offline, on a CPU.
+
+import embgemma
+
+model = embgemma.load("embeddinggemma-300m.mixed.safetensors")
+query = model.encode_query("Which planet is known as the Red Planet?")
+documents = model.encode_document(["Venus is ...", "Mars is ..."])
+scores = model.similarity(query, documents)
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from .kernels import available_backends
+from .kernels.errors import BackendError, CheckpointError, EmbgemmaError, InputError, ModelFileError
+from .model import EmbeddingModel, TruncationWarning, load
+
+try:
+    __version__ = importlib.metadata.version("embgemma")
+except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+source"
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "EmbeddingModel",
+    "EmbgemmaError",
+    "InputError",
+    "ModelFileError",
+    "TruncationWarning",
+    "__version__",
+    "available_backends",
+    "load",
+]

@@ -1,0 +1,415 @@
+"""The model that a user holds: texts in, embeddings out. Names, defaults and shapes follow sentence-transformers."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from itertools import chain
+from typing import TYPE_CHECKING, TypeAlias, overload
+
+import numpy as np
+from tqdm import tqdm
+
+from . import similarity as _similarity
+from .inputs import check_integer, check_texts, check_token_ids, check_unicode
+from .kernels import create_backend
+from .kernels.errors import EmbgemmaError, InputError, ModelFileError
+from .model_file import ModelFile, read_model_file
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    import numpy.typing as npt
+
+    from .inputs import TokenIds
+    from .kernels.backend import Backend
+    from .kernels.config import EncoderConfig
+
+    Embeddings: TypeAlias = npt.NDArray[np.float32]
+
+logger = logging.getLogger("embgemma")
+
+QUERY_PROMPTS = ("query",)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first that the model has
+
+
+class TruncationWarning(UserWarning):
+    """Texts had more tokens than the model takes, and their ends were cut off.
+
+    Attributes:
+        indices: which of the texts.
+
+    """
+
+    def __init__(self, message: str, indices: Sequence[int]) -> None:
+        super().__init__(message)
+        self.indices = tuple(indices)
+
+
+def load(
+    path: str | os.PathLike[str], *, backend: str = "auto", threads: int | None = None, isa: str | None = None
+) -> EmbeddingModel:
+    """Opens a model file, which `embgemma convert` makes of a checkpoint.
+
+    Args:
+        path: the model file; it is mapped into memory and read as needed.
+        backend: "auto", or one of `embgemma.available_backends()`.
+        threads: how many threads to compute with; None for the number of physical cores.
+        isa: instruction set of the native backend, such as "avx2"; None for the best that this CPU has.
+
+    Raises:
+        ModelFileError: the file is not a model file, is damaged, or of a version that this release does not read.
+        BackendError: the backend or the instruction set is unknown, or missing here.
+
+    """
+    model_file = read_model_file(path)
+    engine = create_backend(model_file.config, model_file.tensors, backend=backend, threads=threads, isa=isa)
+    return EmbeddingModel(model_file, engine)
+
+
+class EmbeddingModel:
+    """An embedding model, ready to run; `embgemma.load` makes one.
+
+    Calls from several threads at once are safe. It can be used in a `with` block, or closed with `close`.
+    """
+
+    def __init__(self, model_file: ModelFile, backend: Backend) -> None:
+        self.path: Path = model_file.path
+        self.config: EncoderConfig = model_file.config
+        self.scheme = model_file.scheme
+        self.prompts = dict(model_file.prompts)
+        self.default_prompt_name = model_file.default_prompt_name
+        self.similarity_fn_name = model_file.similarity_fn_name
+        self._open_backend: Backend | None = backend
+        self._tokenizer = _load_tokenizer(model_file)
+        self._max_seq_length = model_file.config.max_tokens
+
+    # ---- texts to embeddings ----
+
+    def encode(
+        self,
+        sentences: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+    ) -> Embeddings:
+        """Embeds one text or many.
+
+        Args:
+            sentences: a text, or a list or other iterable of texts; the results come in its order.
+            prompt_name: which of `prompts` to put before every text; None for the model's default, often none.
+            prompt: the prompt itself; it takes precedence over prompt_name.
+            batch_size: most texts computed at once. Larger ones do not change the results, not even in their last
+                bit, and texts of more than `config.max_tokens` tokens together are never computed at once.
+            show_progress_bar: None shows it if the level of the logger "embgemma" is INFO or DEBUG.
+            normalize_embeddings: True gives vectors of length 1, shortened ones too. False gives what
+                sentence-transformers gives by default: the first values of the full vector of length 1.
+            truncate_dim: size of the embeddings, 1 to the model's; EmbeddingGemma was trained for 768, 512, 256 and
+                128. None for the full size.
+
+        Returns:
+            float32 (dim,) for one text, (texts, dim) for several.
+
+        Raises:
+            InputError: a text is not a string or not valid Unicode, the prompt is unknown, or a size is out of range.
+
+        Warns:
+            TruncationWarning: texts were longer than `max_seq_length` tokens, prompt included, and were cut.
+
+        """
+        return self._encode(
+            sentences,
+            self._prompt(prompt_name, prompt, ()),
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            normalize=normalize_embeddings,
+            truncate_dim=truncate_dim,
+        )
+
+    def encode_query(
+        self,
+        sentences: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+    ) -> Embeddings:
+        """Like `encode`, with the prompt "query" unless another is named: embeds what one searches with."""
+        return self._encode(
+            sentences,
+            self._prompt(prompt_name, prompt, QUERY_PROMPTS),
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            normalize=normalize_embeddings,
+            truncate_dim=truncate_dim,
+        )
+
+    def encode_document(
+        self,
+        sentences: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+    ) -> Embeddings:
+        """Like `encode`, with the prompt "document" unless another is named: embeds what one searches in."""
+        return self._encode(
+            sentences,
+            self._prompt(prompt_name, prompt, DOCUMENT_PROMPTS),
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            normalize=normalize_embeddings,
+            truncate_dim=truncate_dim,
+        )
+
+    def encode_ids(
+        self,
+        ids: Sequence[TokenIds],
+        *,
+        truncate_dim: int | None = None,
+        normalize_embeddings: bool = True,
+    ) -> Embeddings:
+        """Embeds texts given as token ids, `<bos>` and `<eos>` included: (texts, dim).
+
+        Raises InputError if a text is empty or longer than `config.max_tokens`, or an id is out of range.
+        """
+        texts = [check_token_ids(i, text, self.config) for i, text in enumerate(ids)]
+        return self._embed(
+            texts,
+            len(texts),
+            dim=self._dim(truncate_dim),
+            normalize=normalize_embeddings,
+            batch_size=len(texts),
+            show_progress=False,
+        )
+
+    @overload
+    def tokenize(  # type: ignore[overload-overlap]  # a str is an iterable of str too; the first match wins
+        self, sentences: str, *, prompt_name: str | None = ..., prompt: str | None = ...
+    ) -> list[int]: ...
+
+    @overload
+    def tokenize(
+        self, sentences: Iterable[str], *, prompt_name: str | None = ..., prompt: str | None = ...
+    ) -> list[list[int]]: ...
+
+    def tokenize(
+        self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> list[int] | list[list[int]]:
+        """Token ids of one text or of several, as `encode` computes with: prompt, `<bos>` and `<eos>` included."""
+        prefix = self._prompt(prompt_name, prompt, ())
+        tokenizer = self._text_tokenizer()
+        texts = check_texts(sentences)
+        ids = [tokenizer.encode(prefix + text, self._max_seq_length).ids for text in texts]
+        return ids[0] if isinstance(sentences, str) else ids
+
+    def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Embeddings:
+        """Scores (n, m) of all embeddings1 (n, dim) with all embeddings2 (m, dim), by `similarity_fn_name`."""
+        return _similarity.similarity(self.similarity_fn_name, embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Embeddings:
+        """Scores (n,) of each of embeddings1 (n, dim) with its pair in embeddings2 (n, dim)."""
+        return _similarity.similarity_pairwise(self.similarity_fn_name, embeddings1, embeddings2)
+
+    # ---- what it is and what it runs on ----
+
+    @property
+    def backend(self) -> str:
+        """What computes: "native" (the C engine), "numba" or "reference" (slow)."""
+        return self._backend().name
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use."""
+        return self._backend().isa
+
+    @property
+    def threads(self) -> int:
+        """The number of threads in use."""
+        return self._backend().threads
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest text in tokens, prompt, `<bos>` and `<eos>` included; longer ones are cut. May be lowered."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int) -> None:
+        self._max_seq_length = check_integer("max_seq_length", tokens, 2, self.config.max_tokens)
+
+    def get_embedding_dimension(self) -> int:
+        """Size of a full embedding."""
+        return self.config.hidden
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Size of a full embedding, by the name that sentence-transformers had for it before version 6."""
+        return self.config.hidden
+
+    def close(self) -> None:
+        """Lets go of the weights, scratch memory and threads. Calls that are running end well; new ones raise."""
+        self._open_backend = None
+        self._tokenizer = None
+
+    def __enter__(self) -> EmbeddingModel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        engine = self._open_backend
+        running = f"{engine.name} ({engine.isa}), threads={engine.threads}" if engine else "closed"
+        return f"<EmbeddingModel {self.path.name!r} scheme={self.scheme} backend={running}>"
+
+    # ---- how ----
+
+    def _encode(
+        self,
+        sentences: str | Iterable[str],
+        prompt: str,
+        *,
+        batch_size: int,
+        show_progress_bar: bool | None,
+        normalize: bool,
+        truncate_dim: int | None,
+    ) -> Embeddings:
+        tokenizer = self._text_tokenizer()
+        dim = self._dim(truncate_dim)
+        batch_size = check_integer("batch_size", batch_size, 1, None)
+        if show_progress_bar is None:
+            show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+        texts = check_texts(sentences)
+        limit = self._max_seq_length
+        truncated: list[int] = []
+
+        def tokenize() -> Iterator[list[int]]:
+            for i, text in enumerate(texts):
+                tokenized = tokenizer.encode(prompt + text, limit)
+                if tokenized.truncated:
+                    truncated.append(i)
+                yield tokenized.ids
+
+        embeddings = self._embed(
+            tokenize(),
+            len(texts),
+            dim=dim,
+            normalize=normalize,
+            batch_size=batch_size,
+            show_progress=show_progress_bar,
+        )
+        if truncated:
+            caller_of_encode = 3
+            message = (
+                f"{len(truncated)} of {len(texts)} texts have more than {limit} tokens, the first of them text "
+                f"{truncated[0]}; what is beyond was cut off: split long texts into parts"
+            )
+            warnings.warn(TruncationWarning(message, truncated), stacklevel=caller_of_encode)
+        return embeddings[0] if isinstance(sentences, str) else embeddings
+
+    def _embed(
+        self,
+        texts: Iterable[TokenIds],
+        count: int,
+        *,
+        dim: int,
+        normalize: bool,
+        batch_size: int,
+        show_progress: bool,
+    ) -> Embeddings:
+        """Embeddings (count, dim) of tokenized texts, batch by batch, so that scratch memory stays bounded."""
+        backend = self._backend()
+        # Of a full unit vector the head computes all; of a shortened one only what is kept.
+        computed_dim = dim if normalize else self.config.hidden
+        embeddings = np.empty((count, dim), np.float32)
+        done = 0
+        with tqdm(total=count, desc="Embedding", unit="text", disable=not show_progress) as progress:
+            for batch in _batches(texts, batch_size, self.config.max_tokens):
+                ids = np.fromiter(chain.from_iterable(batch), np.int32)
+                offsets = np.cumsum([0, *map(len, batch)], dtype=np.int64)
+                embeddings[done : done + len(batch)] = backend.encode(ids, offsets, computed_dim, True)[:, :dim]
+                done += len(batch)
+                progress.update(len(batch))
+        return embeddings
+
+    def _backend(self) -> Backend:
+        if self._open_backend is None:
+            raise EmbgemmaError("the model is closed; load it again")
+        return self._open_backend
+
+    def _text_tokenizer(self) -> Tokenizer:
+        self._backend()  # a closed model has no tokenizer either
+        if self._tokenizer is None:
+            raise ModelFileError(
+                f"{self.path}: the file has no tokenizer, so it takes token ids only (encode_ids); "
+                "convert a checkpoint that has a tokenizer.model"
+            )
+        return self._tokenizer
+
+    def _prompt(self, name: str | None, prompt: str | None, fallbacks: Sequence[str]) -> str:
+        """The prompt's text: as given, else by name, else the first fallback the model has, else its default."""
+        if prompt is not None:
+            if not isinstance(prompt, str):
+                raise InputError(f"prompt is of type {type(prompt).__name__}; expected str")
+            if name is not None:
+                logger.warning("both prompt and prompt_name are given; prompt_name=%r is ignored", name)
+            check_unicode("prompt", prompt)
+            return prompt
+        if name is None:
+            name = next((fallback for fallback in fallbacks if fallback in self.prompts), self.default_prompt_name)
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise InputError(f"prompt_name={name!r} is not a prompt of this model; it has {', '.join(self.prompts)}")
+        return self.prompts[name]
+
+    def _dim(self, truncate_dim: int | None) -> int:
+        if truncate_dim is None:
+            return self.config.hidden
+        return check_integer("truncate_dim", truncate_dim, 1, self.config.hidden)
+
+
+def _load_tokenizer(model_file: ModelFile) -> Tokenizer | None:
+    """The tokenizer in the model file, or None if it has none."""
+    if model_file.tokenizer_model is None:
+        return None
+    config = model_file.config
+    try:
+        tokenizer = Tokenizer(bytes(model_file.tokenizer_model), config.bos_id, config.eos_id)
+    except ModelFileError as error:
+        raise ModelFileError(f"{model_file.path}: {error}") from error
+    if tokenizer.vocab > config.vocab:
+        raise ModelFileError(
+            f"{model_file.path}: the tokenizer has {tokenizer.vocab} pieces and the embedding table {config.vocab} "
+            "rows, so they do not belong together; convert the checkpoint again"
+        )
+    return tokenizer
+
+
+def _batches(texts: Iterable[TokenIds], most_texts: int, most_tokens: int) -> Iterator[list[TokenIds]]:
+    """Texts in runs of at most this many texts, and of at most this many tokens unless one text alone has more."""
+    batch: list[TokenIds] = []
+    tokens = 0
+    for text in texts:
+        if batch and (len(batch) == most_texts or tokens + len(text) > most_tokens):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(text)
+        tokens += len(text)
+    if batch:
+        yield batch

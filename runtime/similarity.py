@@ -1,0 +1,73 @@
+"""How alike two sets of embeddings are, by the four functions that sentence-transformers names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from .kernels.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Vectors = npt.NDArray[np.float32]
+
+SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
+
+# Order of the norm of the difference, whose negative is the similarity.
+_DISTANCE_ORDER: dict[str, Literal[1, 2]] = {"euclidean": 2, "manhattan": 1}
+
+
+def similarity(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
+    """Scores (n, m) of every row of left (n, dim) with every row of right (m, dim); a single (dim,) is one row."""
+    a, b = _as_rows("embeddings1", left), _as_rows("embeddings2", right)
+    _check(name, a, b)
+    if name in _DISTANCE_ORDER:
+        scores = np.empty((len(a), len(b)), np.float32)
+        for i, row in enumerate(a):  # row by row: (n, m, dim) differences at once would not fit
+            scores[i] = -np.linalg.norm(row - b, ord=_DISTANCE_ORDER[name], axis=1)
+        return scores
+    if name == "cosine":
+        a, b = _unit(a), _unit(b)
+    return np.asarray(a @ b.T, np.float32)
+
+
+def similarity_pairwise(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
+    """Scores (n,) of row i of left (n, dim) with row i of right (n, dim); a single (dim,) is one row."""
+    a, b = _as_rows("embeddings1", left), _as_rows("embeddings2", right)
+    _check(name, a, b)
+    if len(a) != len(b):
+        raise InputError(f"pairs are compared, but there are {len(a)} and {len(b)} embeddings; expected as many")
+    if name in _DISTANCE_ORDER:
+        return np.asarray(-np.linalg.norm(a - b, ord=_DISTANCE_ORDER[name], axis=1), np.float32)
+    if name == "cosine":
+        a, b = _unit(a), _unit(b)
+    return np.asarray(np.einsum("nd,nd->n", a, b), np.float32)
+
+
+def _as_rows(what: str, embeddings: npt.ArrayLike) -> Vectors:
+    """The embeddings as float32 (n, dim)."""
+    try:
+        rows = np.asarray(embeddings, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} are not numbers of one shape ({error}); pass what encode() returned") from error
+    if rows.ndim not in (1, 2):
+        raise InputError(f"{what} have shape {rows.shape}; expected (dim,) or (n, dim)")
+    return np.atleast_2d(rows)
+
+
+def _check(name: str, a: Vectors, b: Vectors) -> None:
+    if name not in SIMILARITY_FUNCTIONS:
+        raise InputError(f"the similarity function is {name!r}; expected one of {', '.join(SIMILARITY_FUNCTIONS)}")
+    if a.shape[1] != b.shape[1]:
+        raise InputError(
+            f"embeddings of {a.shape[1]} and {b.shape[1]} dimensions cannot be compared; "
+            "encode both with the same truncate_dim"
+        )
+
+
+def _unit(rows: Vectors) -> Vectors:
+    """Rows scaled to length 1; a row of zeros stays one."""
+    smallest = np.float32(1e-12)  # as torch.nn.functional.normalize has it
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), smallest), np.float32)

@@ -1,0 +1,107 @@
+"""Text to token ids: the ids that the Hugging Face tokenizer of the checkpoint gives, from `tokenizer.model` alone.
+
+Both tokenizers apply the same byte-pair merges, but they find special tokens at different places:
+
+- Hugging Face cuts the raw text at every token that its list of added tokens names, and merges only between the cuts.
+- SentencePiece first writes spaces as "▁", then cuts at its user-defined symbols (line breaks, tabs, runs of "▁",
+  HTML tags, `<unused7>`, ...), and never cuts at its control symbols (`<bos>`, `<eos>`, `<pad>`, `<unk>`).
+
+The added tokens are exactly the control symbols and the user-defined symbols, so the two differ in two cases only: a
+control symbol spelled out in the text, and a run of a literal "▁", which Hugging Face keeps apart from spaces beside
+it. This module makes those cuts itself and leaves everything between them to SentencePiece.
+
+The checkpoint's `<image_soft_token>` has an id one past the embedding table and no place in `tokenizer.model`; here it
+is ordinary text, where sentence-transformers fails with an index error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import sentencepiece
+
+from .kernels.errors import ModelFileError
+
+SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
+
+# Parts in which a long text is tokenized: at least 64 Ki characters, then to the end of a run of line breaks. No piece
+# has a line break beside another character, so nothing merges across such a cut, and what lies far beyond the last
+# token that fits is never looked at (10 million characters at once take 6 s and 450 MB).
+LONG_TEXT_PART = re.compile(r"(?s).{65536}.*?\n(?!\n)|.+")
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """The ids of one text, `<bos>` and `<eos>` included, and whether its end was cut off to fit."""
+
+    ids: list[int]
+    truncated: bool
+
+
+class Tokenizer:
+    """Turns texts into token ids.
+
+    Args:
+        model_bytes: the SentencePiece model, the contents of a checkpoint's `tokenizer.model`.
+        bos_id, eos_id: the tokens put around every text.
+
+    Raises:
+        ModelFileError: the bytes are not a SentencePiece model.
+
+    """
+
+    def __init__(self, model_bytes: bytes, bos_id: int, eos_id: int) -> None:
+        self._pieces = sentencepiece.SentencePieceProcessor()
+        try:
+            self._pieces.LoadFromSerializedProto(model_bytes)
+        except RuntimeError as error:
+            raise ModelFileError(
+                f"the tokenizer in the model file is not a SentencePiece model ({error}); convert the checkpoint again"
+            ) from error
+        self._controls = self._control_symbols()
+        self._cuts = self._cut_pattern()
+        self.bos_id = bos_id
+        self.eos_id = eos_id
+
+    @property
+    def vocab(self) -> int:
+        """Number of pieces; every id of a piece is below it."""
+        return int(self._pieces.get_piece_size())
+
+    def encode(self, text: str, max_tokens: int) -> TokenizedText:
+        """Ids of `<bos>` text `<eos>`; what exceeds max_tokens, at least 2, is cut from the end of the text.
+
+        The text must be valid Unicode: see `inputs.check_unicode`.
+        """
+        room = max_tokens - 2  # without <bos> and <eos>
+        ids: list[int] = []
+        for part in LONG_TEXT_PART.finditer(text):
+            for fragment in self._cuts.split(part[0]):
+                if fragment in self._controls:
+                    ids.append(self._controls[fragment])
+                elif fragment:
+                    ids.extend(self._pieces.encode(fragment))
+            if len(ids) > room:
+                break  # later parts cannot change earlier ids
+        return TokenizedText([self.bos_id, *ids[:room], self.eos_id], truncated=len(ids) > room)
+
+    def _control_symbols(self) -> dict[str, int]:
+        """Spelling and id of the control symbols and the unknown symbol."""
+        pieces = self._pieces
+        ids = (pieces.pad_id(), pieces.eos_id(), pieces.bos_id(), pieces.unk_id())
+        return {pieces.id_to_piece(i): i for i in ids if i >= 0}  # -1: the model has none
+
+    def _cut_pattern(self) -> re.Pattern[str]:
+        """Matches what must be cut out before SentencePiece sees the text: control symbols and runs of "▁".
+
+        A run is cut into the longest pieces that exist. One "▁" left over stays in the text, as it is not an added
+        token, and joins a space that follows it.
+        """
+        longest = 1
+        while self._pieces.piece_to_id(SPACE_SYMBOL * (longest + 1)) != self._pieces.unk_id():
+            longest += 1
+        alternatives = [re.escape(symbol) for symbol in self._controls]
+        if longest > 1:
+            alternatives.append(f"{SPACE_SYMBOL}{{2,{longest}}}")
+        return re.compile(f"({'|'.join(alternatives)})" if alternatives else r"(?!)")

@@ -1,0 +1,223 @@
+"""Token ids equal those of the Hugging Face tokenizer, on a small model trained here and on the real one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+
+from embgemma.kernels.errors import ModelFileError
+from embgemma.tokenizer import Tokenizer
+
+tokenizers = pytest.importorskip("tokenizers", reason="the Hugging Face tokenizer is compared with")
+
+BOS, EOS = 2, 1
+FUZZED_STRINGS = 20_000
+FUZZ_SEED = 20_509
+UNLIMITED = 1 << 30
+
+CHECKPOINT = os.environ.get("EMBGEMMA_CHECKPOINT")
+GOLDEN = os.environ.get("EMBGEMMA_GOLDEN")
+needs_checkpoint = pytest.mark.skipif(CHECKPOINT is None, reason="EMBGEMMA_CHECKPOINT names no checkpoint folder")
+needs_golden = pytest.mark.skipif(GOLDEN is None, reason="EMBGEMMA_GOLDEN names no folder of golden values")
+
+SCRIPTS = (
+    "abcdefghijklmnopqrstuvwxyz ABC 0123456789 .,;:!?'\"()-_/\\@#%&*+=~`^$|{}[]<>",
+    "éèêëàâäôöûüçñßøåæœđłşğıİ ĄĆŻ",
+    "абвгдежзийклмн ўєіїґ",
+    "αβγδεζηθ άέή",
+    "אבגדהוזחט ִַָ",
+    "ابتثجحخد ًٌٍ ـــ ﷺ",
+    "अआइईकखगघ्िी ়ं",
+    "กขฃคฅฆ ะาิีึื่้",
+    "你好世界的一是不了人我 。，、「」",
+    "ひらがなカタカナー ｶﾀｶﾅ",
+    "한국어를 ᄒ\u1161\u11ab",
+    "😀😃👨‍👩‍👧‍👦🏳️‍🌈🇩🇪👍🏽 \ufe0f\u200d",
+    "∀∃∈ℝ∑∫√≈≠≤𝔸𝒷①②½",
+    "\u0300\u0301\u0302\u0327\u0328e\u0301o\u0308",
+)
+LOOK_ALIKES = (
+    *("<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "[multimodal]", "<unused0>", "<unused12>", "<unused6241>"),
+    *("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<0x41>", "<0x0A>", "<0xFF>"),
+    *("<h1>", "</h1>", "<table>", "<strong>", "<code>", "</s>", "<s>", "[INST]", "[@BOS@]", "<bos", "bos>", "<<eos>>"),
+    *("▁", "▁▁", "▁the", "▁▁▁▁ ", " ▁▁", "▁ ▁"),
+)
+CONTROLS = "\0\x01\x07\b\t\n\v\f\r\x1b\x7f\x85\xa0\xad\u2028\u2029\u200b\u200e\u202e\u3000\ufeff\ufffd\ufffe\U0010ffff"
+WORDS = ("the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not", "he")
+
+
+def fuzzed_string(rng: random.Random) -> str:
+    """One string of up to about 15 parts of many kinds; one in 50 holds a very long run."""
+    makers = (
+        lambda: "".join(rng.choices(rng.choice(SCRIPTS), k=rng.randrange(1, 12))),
+        lambda: " ".join(rng.choices(WORDS, k=rng.randrange(1, 8))),
+        lambda: rng.choice(LOOK_ALIKES),
+        lambda: rng.choice((" ", "\n", "\t", "▁", "\r\n", "=", "a", "-")) * rng.randrange(1, 70),
+        lambda: "".join(rng.choices(CONTROLS, k=rng.randrange(1, 4))),
+        lambda: "".join(rng.choices(" \n\t▁", k=rng.randrange(1, 12))),
+        lambda: chr(rng.choice((rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)))),
+        lambda: "".join(rng.choices(rng.choices(rng.choice(SCRIPTS), k=2), k=rng.randrange(1, 40))),
+        lambda: rng.choice((str(rng.randrange(10**9)), f"{rng.random():.6f}", hex(rng.randrange(1 << 40)))),
+    )
+    parts = [rng.choice(makers)() for _ in range(rng.randrange(16))]
+    if rng.randrange(50) == 0:
+        parts.append(rng.choice((" ", "\n", "▁", "a", "é", "你", "😀", "ab", " the")) * rng.randrange(100, 2000))
+    return "".join(parts)
+
+
+def trained_model() -> bytes:
+    """A SentencePiece model with the settings of Gemma's and a small vocabulary."""
+    rng = random.Random(1)
+    lines = ["".join(rng.choices("etaoin shrdlu", k=60)) for _ in range(200)]
+    lines += [" ".join(rng.choices(WORDS, k=20)) for _ in range(500)] + [script * 3 for script in SCRIPTS]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=1200,
+        byte_fallback=True,
+        character_coverage=1.0,
+        split_by_whitespace=False,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        pad_id=0,
+        eos_id=EOS,
+        bos_id=BOS,
+        unk_id=3,
+        bos_piece="<bos>",
+        eos_piece="<eos>",
+        user_defined_symbols=["[multimodal]", "<unused0>", "<h1>", "\n", "\n\n", "\t", "▁▁", "▁▁▁", "▁▁▁▁"],
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def hugging_face_equivalent(model_bytes: bytes) -> Any:
+    """The Hugging Face tokenizer that transformers would make of a SentencePiece BPE model of Gemma's kind."""
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
+    names = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
+    vocab = {name: i for i, name in enumerate(names)}
+    merges = [("▁▁▁", "▁"), ("▁▁", "▁▁"), ("▁", "▁▁▁"), ("▁▁", "▁"), ("▁", "▁▁"), ("▁", "▁")]  # longest runs first
+    for name in names:
+        halves = [(name[:i], name[i:]) for i in range(1, len(name))]
+        known = [(left, right) for left, right in halves if left in vocab and right in vocab and name.strip("▁")]
+        merges += sorted(known, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+    result = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    result.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+    added = [*names[:4], "[multimodal]", "<unused0>", "<h1>", "\n", "\n\n", "\t", "▁▁", "▁▁▁", "▁▁▁▁"]
+    result.add_tokens([tokenizers.AddedToken(name, normalized=False) for name in added])
+    return result
+
+
+@pytest.fixture(scope="module")
+def small_model() -> bytes:
+    return trained_model()
+
+
+@pytest.fixture(scope="module")
+def small(small_model: bytes) -> Tokenizer:
+    return Tokenizer(small_model, BOS, EOS)
+
+
+@pytest.fixture(scope="module")
+def real() -> Tokenizer:
+    assert CHECKPOINT is not None
+    return Tokenizer((Path(CHECKPOINT) / "tokenizer.model").read_bytes(), BOS, EOS)
+
+
+def assert_same_ids(ours: Tokenizer, theirs: Any, texts: list[str]) -> None:
+    for text in texts:
+        ids = ours.encode(text, UNLIMITED).ids
+        assert ids == [BOS, *theirs.encode(text, add_special_tokens=False).ids, EOS], repr(text)
+        assert max(ids) < ours.vocab
+
+
+def test_small_model_agrees_with_hugging_face(small: Tokenizer, small_model: bytes) -> None:
+    rng = random.Random(FUZZ_SEED)
+    texts = [*LOOK_ALIKES, "", *(fuzzed_string(rng) for _ in range(2_000))]
+    assert_same_ids(small, hugging_face_equivalent(small_model), texts)
+
+
+@needs_checkpoint
+def test_real_model_agrees_with_hugging_face_on_fuzzed_strings(real: Tokenizer) -> None:
+    assert CHECKPOINT is not None
+    theirs = tokenizers.Tokenizer.from_file(str(Path(CHECKPOINT) / "tokenizer.json"))
+    theirs.no_truncation()
+    rng = random.Random(FUZZ_SEED)
+    assert_same_ids(real, theirs, [*LOOK_ALIKES, "", *(fuzzed_string(rng) for _ in range(FUZZED_STRINGS))])
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\n\n\n", "\n \n", " \r\n", "\n▁▁", " "])
+def test_long_text_agrees_with_hugging_face(small: Tokenizer, small_model: bytes, line_break: str) -> None:
+    rng = random.Random(FUZZ_SEED)
+    text = "".join(" ".join(rng.choices(WORDS, k=12)) + line_break for _ in range(6_000))
+    assert len(text) > 200_000
+    assert_same_ids(small, hugging_face_equivalent(small_model), [text])
+
+
+@needs_checkpoint
+def test_every_added_token_alone_and_in_text(real: Tokenizer) -> None:
+    assert CHECKPOINT is not None
+    tokenizer_json = Path(CHECKPOINT) / "tokenizer.json"
+    theirs = tokenizers.Tokenizer.from_file(str(tokenizer_json))
+    added = [token["content"] for token in json.loads(tokenizer_json.read_text("utf-8"))["added_tokens"]]
+    inside = [name for name in added if name != "<image_soft_token>"]
+    assert_same_ids(real, theirs, [form for name in inside for form in (name, f"a {name} b", name * 2)])
+
+
+@needs_checkpoint
+def test_image_token_beyond_the_vocabulary_is_ordinary_text(real: Tokenizer) -> None:
+    assert max(real.encode("an <image_soft_token> here", UNLIMITED).ids) < real.vocab
+
+
+@needs_checkpoint
+@needs_golden
+def test_golden_ids() -> None:
+    assert CHECKPOINT is not None
+    assert GOLDEN is not None
+    model_bytes = (Path(CHECKPOINT) / "tokenizer.model").read_bytes()
+    prompts = json.loads((Path(CHECKPOINT) / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]
+    tokenizer = Tokenizer(model_bytes, BOS, EOS)
+    for row in json.loads((Path(GOLDEN) / "texts.json").read_text("utf-8"))["rows"]:
+        prompt = prompts[row["prompt"]] if row["prompt"] else ""
+        assert tokenizer.encode(prompt + row["text"], max_tokens=2048).ids == row["ids"]
+
+
+def test_empty_text_is_bos_and_eos(small: Tokenizer) -> None:
+    assert small.encode("", UNLIMITED).ids == [BOS, EOS]
+
+
+@pytest.mark.parametrize("text", ["the of " * 50, "\n\n" * 50, "<bos>" * 50, "a▁▁b" * 50])
+def test_truncation_keeps_the_first_tokens_and_eos(small: Tokenizer, text: str) -> None:
+    whole = small.encode(text, UNLIMITED).ids
+    cut = small.encode(text, max_tokens=20)
+    assert cut.truncated
+    assert cut.ids == [*whole[:19], EOS]
+
+
+def test_a_text_that_just_fits_is_not_truncated(small: Tokenizer) -> None:
+    whole = small.encode("the of and to", UNLIMITED)
+    assert not whole.truncated
+    assert small.encode("the of and to", max_tokens=len(whole.ids)) == whole
+    assert small.encode("the of and to", max_tokens=len(whole.ids) - 1).truncated
+    assert small.encode("the", max_tokens=2).ids == [BOS, EOS]
+
+
+@pytest.mark.parametrize("model_bytes", [b"", b"not a model", b"\x0a\xff\xff\xff"])
+def test_bytes_that_are_no_model(model_bytes: bytes) -> None:
+    with pytest.raises(ModelFileError, match="SentencePiece"):
+        Tokenizer(model_bytes, BOS, EOS)
