@@ -21,10 +21,10 @@ from ..model_file import (
     DTYPE_NAMES,
     FORMAT_NAME,
     FORMAT_VERSION,
-    LENGTH_BYTES,
     TensorInfo,
     metadata_checksum,
 )
+from ..safetensors_file import LENGTH_BYTES
 
 
 def model_metadata(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import mmap
 import os
 import zlib
 from collections.abc import Mapping
@@ -28,18 +26,30 @@ from .kernels.layout import (
     panel_shape,
     vectors,
 )
+from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
 
 FORMAT_NAME = "embgemma"
 FORMAT_VERSION = "1"
 SCHEMES = ("float32", "int8", "mixed", "int4")
 
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
-LENGTH_BYTES = 8  # a safetensors file starts with the length of its header, uint64
-MAX_HEADER_BYTES = 1 << 20  # the header of a 256-layer model takes 0.4 MB
 
 EMBEDDING = "embedding"
 TOKENIZER = "tokenizer.model"
 CHECKSUM = "metadata_crc32"
+METADATA_KEYS = frozenset(
+    (
+        "format",
+        "format_version",
+        "scheme",
+        "config",
+        "prompts",
+        "default_prompt_name",
+        "similarity_fn_name",
+        "producer",
+        CHECKSUM,
+    )
+)
 
 DTYPE_NAMES: dict[np.dtype[Any], str] = {
     np.dtype(np.float32): "F32",
@@ -47,7 +57,7 @@ DTYPE_NAMES: dict[np.dtype[Any], str] = {
     np.dtype(np.int8): "I8",
     np.dtype(np.uint8): "U8",
 }
-NAMED_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+_DTYPE_NAME_FORMATS = {DTYPE_NAMES[dtype]: name for dtype, name in DTYPE_FORMATS.items()}
 
 
 @dataclass(frozen=True)
@@ -148,56 +158,23 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
     """Maps and checks the model file at `path`; raises ModelFileError, naming the file, for any defect."""
     path = Path(path)
     try:
-        mapping = _map(path)
-        header, data_start = _read_header(mapping)
-        return _open(path, mapping, header, data_start)
+        if path.is_dir():
+            raise ModelFileError("this is a folder, not a model file; make one of a checkpoint with `embgemma convert`")
+        return _check(path, open_safetensors(path))
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     except RecursionError as error:
-        raise ModelFileError(f"{path}: the header is nested too deeply; the file is corrupt") from error
+        raise ModelFileError(f"{path}: the metadata is nested too deeply; the file is corrupt") from error
 
 
-def _map(path: Path) -> mmap.mmap:
-    """The whole file as read-only memory."""
-    if path.is_dir():
-        raise ModelFileError("this is a folder, not a model file; make one of a checkpoint with `embgemma convert`")
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= LENGTH_BYTES:
-                raise ModelFileError(f"the file has {size} bytes, too few for a model; download or convert it again")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise ModelFileError(f"cannot open the model file: {error.strerror or error}") from error
-
-
-def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
-    """The header as JSON, and the offset at which the tensors' data starts."""
-    length = int.from_bytes(mapping[:LENGTH_BYTES], "little")
-    data_start = LENGTH_BYTES + length
-    if length > MAX_HEADER_BYTES:
-        raise ModelFileError(f"the header claims {length} bytes (at most {MAX_HEADER_BYTES}); not a model file")
-    if data_start > len(mapping):
-        raise ModelFileError(f"the file ends inside its header, at {len(mapping)} of {data_start} bytes; it was cut")
-    header = _parse_json("header", mapping[LENGTH_BYTES:data_start])
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT_NAME:
-        raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
-    if data_start % ALIGNMENT:
-        raise ModelFileError(f"the data starts at byte {data_start}; expected a multiple of {ALIGNMENT}")
-    return header, data_start
-
-
-def _open(path: Path, mapping: mmap.mmap, header: dict[str, Any], data_start: int) -> ModelFile:
-    """Checks the header against itself and the file's size, then makes the views."""
-    metadata = _check_metadata(header.pop("__metadata__"))
+def _check(path: Path, file: SafetensorsFile) -> ModelFile:
+    """The model file, if its tensors are those that its config asks for."""
+    metadata = file.metadata
+    _check_metadata(metadata)
     config = EncoderConfig.from_json(metadata["config"])
-    infos = _expected_from(header, config)
-    offsets = _check_entries(header, infos)
-    end = data_start + sum(info.size_bytes for info in infos.values())
-    if len(mapping) != end:
-        raise ModelFileError(f"the file has {len(mapping)} bytes; expected {end}: it was cut or has something appended")
-    tensors = {name: _view(mapping, info, data_start + offsets[name]) for name, info in infos.items()}
+    infos = _expected(config, file.entries)
+    _check_entries(file, infos)
+    tensors = {name: _view(file, name, info) for name, info in infos.items()}
     tokenizer_model = tensors.pop(TOKENIZER, None)
     _check_finite(tensors)
     prompts, default_prompt_name = _read_prompts(metadata)
@@ -214,131 +191,101 @@ def _open(path: Path, mapping: mmap.mmap, header: dict[str, Any], data_start: in
     )
 
 
-def _check_metadata(raw: dict[str, Any]) -> dict[str, str]:
-    """The metadata, if it is complete, of a version and scheme that this release reads, and not corrupt."""
-    if not all(isinstance(value, str) for value in raw.values()):
-        raise ModelFileError("the metadata holds values that are not strings; the header is corrupt")
-    version = raw.get("format_version")
+def _check_metadata(metadata: dict[str, str]) -> None:
+    """Checks that the metadata is complete, of a version and scheme that this release reads, and not corrupt."""
+    if metadata.get("format") != FORMAT_NAME:
+        raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
+    version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelFileError(
             f"the file has format version {version!r}, this release reads {FORMAT_VERSION!r}; "
             "update embgemma or convert the checkpoint again"
         )
-    required = {"scheme", "config", "prompts", "default_prompt_name", "similarity_fn_name", "producer", CHECKSUM}
-    if required - raw.keys():
-        raise ModelFileError(f"the metadata lacks {sorted(required - raw.keys())}; convert the checkpoint again")
-    checksum = metadata_checksum(raw)
-    if raw[CHECKSUM] != checksum:
-        raise ModelFileError(f"the metadata has checksum {checksum}, expected {raw[CHECKSUM]!r}: the header is corrupt")
-    if raw["scheme"] not in SCHEMES:
-        raise ModelFileError(f"the scheme is {raw['scheme']!r}; this release reads {', '.join(SCHEMES)}")
-    return raw
+    missing = METADATA_KEYS - metadata.keys()
+    if missing:
+        raise ModelFileError(f"the metadata lacks {sorted(missing)}; convert the checkpoint again")
+    checksum = metadata_checksum(metadata)
+    if metadata[CHECKSUM] != checksum:
+        raise ModelFileError(f"the metadata's checksum is {checksum}, not {metadata[CHECKSUM]!r}: the file is corrupt")
+    if metadata["scheme"] not in SCHEMES:
+        raise ModelFileError(f"the scheme is {metadata['scheme']!r}; this release reads {', '.join(SCHEMES)}")
 
 
-def _expected_from(header: dict[str, Any], config: EncoderConfig) -> dict[str, TensorInfo]:
+def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:
     """The tensors that the file must hold, given its config and the choices that the format leaves to the writer."""
-    for name, entry in header.items():
-        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise ModelFileError(f"tensor {name!r} has no plain dtype, shape and data_offsets; the header is corrupt")
-    formats = {name: _format_of(header, name) for name in (EMBEDDING, *(spec.name for spec in matrices(config)))}
+    formats = {name: _format_of(name, entries) for name in (EMBEDDING, *(spec.name for spec in matrices(config)))}
     groups = 0
     if formats[EMBEDDING] != "float32":
-        groups = _last_dimension(header, f"{EMBEDDING}.scale")
+        groups = _last_dimension(f"{EMBEDDING}.scale", entries)
         if config.hidden % groups or (config.hidden // groups) % EMBEDDING_GROUP_GRAIN:
             raise ModelFileError(
-                f"an embedding row has {groups} scales; expected groups of a multiple of {EMBEDDING_GROUP_GRAIN} "
-                f"of its {config.hidden} elements"
+                f"an embedding row of {config.hidden} has {groups} scales; expected each to cover a multiple of "
+                f"{EMBEDDING_GROUP_GRAIN} elements"
             )
-    tokenizer_bytes = _last_dimension(header, TOKENIZER) if TOKENIZER in header else 0
+    tokenizer_bytes = _last_dimension(TOKENIZER, entries) if TOKENIZER in entries else 0
     return expected_tensors(config, formats, groups, tokenizer_bytes)
 
 
-def _format_of(header: dict[str, Any], matrix: str) -> MatrixFormat:
+def _format_of(matrix: str, entries: dict[str, Entry]) -> MatrixFormat:
     """The format of a matrix, which the dtype of its stored weight tells."""
-    name = f"{matrix}.weight"
-    if name not in header:
-        raise ModelFileError(f"tensor {name!r} is missing; convert the checkpoint again")
-    dtype_name = header[name]["dtype"]
-    dtype = NAMED_DTYPES.get(dtype_name) if isinstance(dtype_name, str) else None
-    if dtype not in DTYPE_FORMATS:
-        raise ModelFileError(f"tensor {name!r} has dtype {dtype_name!r}; expected F32, I8 or U8")
-    return DTYPE_FORMATS[dtype]
+    entry = _find(f"{matrix}.weight", entries)
+    if entry.dtype not in _DTYPE_NAME_FORMATS:
+        raise ModelFileError(f"tensor '{matrix}.weight' has dtype {entry.dtype}; expected F32, I8 or U8")
+    return _DTYPE_NAME_FORMATS[entry.dtype]
 
 
-def _last_dimension(header: dict[str, Any], name: str) -> int:
-    """The last dimension of a tensor whose size the config does not tell: at least 1."""
-    shape = header[name]["shape"] if name in header else None
-    if not isinstance(shape, list) or not shape or type(shape[-1]) is not int or shape[-1] < 1:
-        raise ModelFileError(f"tensor {name!r} has shape {shape!r}; expected a list of positive integers")
+def _last_dimension(name: str, entries: dict[str, Entry]) -> int:
+    """The last dimension, at least 1, of a tensor whose size the config does not tell."""
+    shape = _find(name, entries).shape
+    if not shape or shape[-1] < 1:
+        raise ModelFileError(f"tensor {name!r} has shape {shape}; expected no dimension of 0")
     return shape[-1]
 
 
-def _check_entries(header: dict[str, Any], infos: dict[str, TensorInfo]) -> dict[str, int]:
-    """Each tensor's offset in the data. Since the order and every size are known, each entry has one right value."""
-    missing, unknown = infos.keys() - header.keys(), header.keys() - infos.keys()
-    if missing or unknown:
-        raise ModelFileError(
-            f"tensors missing: {sorted(missing)[:4]}, not of this config: {sorted(unknown)[:4]}; "
-            "convert the checkpoint again"
-        )
-    offsets: dict[str, int] = {}
-    begin = 0
+def _find(name: str, entries: dict[str, Entry]) -> Entry:
+    """The entry of a tensor that every model file has."""
+    if name not in entries:
+        raise ModelFileError(f"tensor {name!r} is missing; convert the checkpoint again")
+    return entries[name]
+
+
+def _check_entries(file: SafetensorsFile, infos: dict[str, TensorInfo]) -> None:
+    """Checks names, dtypes, shapes, order and alignment."""
+    if file.data_start % ALIGNMENT:
+        raise ModelFileError(f"the data starts at byte {file.data_start}; expected a multiple of {ALIGNMENT}")
+    unknown = file.entries.keys() - infos.keys()
+    if unknown:
+        raise ModelFileError(f"the config has no place for the tensors {sorted(unknown)[:4]}; convert again")
     for name, info in infos.items():
-        end = begin + info.size_bytes
-        expected = {"dtype": DTYPE_NAMES[info.dtype], "shape": list(info.shape), "data_offsets": [begin, end]}
-        # Compared as text, for in Python 1 == 1.0 == True.
-        if any(repr(header[name][key]) != repr(value) for key, value in expected.items()):
-            raise ModelFileError(f"tensor {name!r} is {_shorten(header[name])}; expected {expected}")
-        offsets[name] = begin
-        begin = end
-    return offsets
+        entry = _find(name, file.entries)
+        if (entry.dtype, entry.shape) != (DTYPE_NAMES[info.dtype], info.shape):
+            raise ModelFileError(
+                f"tensor {name!r} is {entry.dtype} {entry.shape}; expected {DTYPE_NAMES[info.dtype]} {info.shape}"
+            )
+    if list(file.entries) != list(infos):
+        raise ModelFileError("the tensors do not lie in the order of the format; convert the checkpoint again")
 
 
-def _view(mapping: mmap.mmap, info: TensorInfo, offset: int) -> Tensor:
+def _view(file: SafetensorsFile, name: str, info: TensorInfo) -> Tensor:
     """A read-only view of one tensor in the mapped file."""
-    return np.frombuffer(mapping, info.dtype, math.prod(info.shape), offset).reshape(info.shape)
+    flat = np.frombuffer(file.mapping, info.dtype, math.prod(info.shape), file.entries[name].begin)
+    return flat.reshape(info.shape)
 
 
 def _check_finite(tensors: dict[str, Tensor]) -> None:
     """Checks the norms and the matrices' scales (0.8 MB); weights and embedding scales stay on disk until used."""
     for name, tensor in tensors.items():
         is_scale = name.endswith(".scale") and not name.startswith(EMBEDDING)
-        if (name.endswith("norm") or is_scale) and not np.isfinite(tensor).all():
+        if (is_scale or name.endswith("norm")) and not np.isfinite(tensor).all():
             raise ModelFileError(f"tensor {name!r} holds a value that is not finite; convert the checkpoint again")
 
 
 def _read_prompts(metadata: dict[str, str]) -> tuple[dict[str, str], str | None]:
     """The prompts by name, and the name of the default one."""
-    prompts = _parse_json("prompts", metadata["prompts"])
+    prompts = parse_json("prompts", metadata["prompts"])
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise ModelFileError(f"the prompts are {_shorten(prompts)}; expected an object of strings")
-    default = _parse_json("default_prompt_name", metadata["default_prompt_name"])
+        raise ModelFileError(f"the prompts are {shorten(prompts)}; expected an object of strings")
+    default = parse_json("default_prompt_name", metadata["default_prompt_name"])
     if default is not None and (not isinstance(default, str) or default not in prompts):
-        raise ModelFileError(f"the default prompt is {_shorten(default)}; expected null or one of {sorted(prompts)}")
+        raise ModelFileError(f"the default prompt is {shorten(default)}; expected null or one of {sorted(prompts)}")
     return prompts, default
-
-
-def _parse_json(what: str, text: str | bytes) -> Any:
-    """Parses JSON and refuses what Python's parser lets through: duplicate keys and NaN."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return result
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, object_pairs_hook=unique, parse_constant=refuse)
-    except ValueError as error:
-        raise ModelFileError(f"the {what} is not valid JSON ({_shorten(error)}); the file is corrupt") from error
-
-
-def _shorten(value: object) -> str:
-    """`value` in at most a line, so that a hostile header cannot flood the user's terminal."""
-    limit = 200  # characters
-    text = str(value)
-    return text if len(text) <= limit else text[:limit] + " …"
