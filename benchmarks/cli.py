@@ -1,0 +1,127 @@
+"""`embgemma-bench`: how fast and how small the runtime is on this machine, and how near to the machine's limits."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..kernels.config import EMBEDDINGGEMMA_300M
+from ..kernels.errors import EmbgemmaError
+from . import report
+from .bench import Settings, run
+from .measure import Budget
+from .model import open_source
+from .workload import DEFAULT_LENGTHS, MIN_TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMES = ("float32", "int8", "mixed", "int4")
+BACKENDS = ("auto", "native", "numba", "reference")
+DEFAULT_SECONDS = 30.0
+DEFAULT_BATCH = 64
+
+EPILOG = """\
+What is timed: token ids in, unit vector out, in one process of its own; tokenisation is not timed. All lengths are
+warmed up and then take turns. "floor" is the time in which this machine could read the weights once and do all
+multiplications at its measured rates; "of limit" is floor / median.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.device != "cpu":
+        parser.error(f"--device {options.device}: embgemma runs on the CPU only; use --device cpu")
+    settings = Settings(
+        backend=options.backend,
+        isa=options.isa,
+        threads=options.threads,
+        lengths=tuple(sorted(set(options.lengths))),
+        batch=options.batch,
+        budget=Budget(options.seconds, options.repeats),
+    )
+    try:
+        with open_source(options.model, options.scheme) as source:
+            result = run(source, settings, progress=_progress)
+    except EmbgemmaError as error:
+        sys.stderr.write(f"embgemma-bench: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("embgemma-bench: interrupted; nothing was measured to the end\n")
+        return 130
+    sys.stdout.write((report.to_json(result) if options.json else report.to_text(result, options.markdown)) + "\n")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog="embgemma-bench",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    longest = EMBEDDINGGEMMA_300M.max_tokens
+    model = parser.add_argument_group("what is measured")
+    model.add_argument("--device", default="cpu", help="cpu, the only one there is")
+    model.add_argument("--model", type=Path, metavar="FILE", help="a model file; default: EMBGEMMA_MODEL if set")
+    model.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FOLDER",
+        help="a checkpoint to convert, where there is no model file; default: EMBGEMMA_CHECKPOINT if set; "
+        "with neither, synthetic weights of the exact shape",
+    )
+    model.add_argument("--scheme", choices=SCHEMES, default="mixed", help="of weights made here (default: %(default)s)")
+    model.add_argument("--backend", choices=BACKENDS, default="auto", help="default: the fastest there is")
+    model.add_argument("--isa", help="force one instruction set; `embgemma info` lists them")
+    model.add_argument("--threads", type=_positive, help="default: the number of physical cores")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--lengths",
+        type=_lengths,
+        default=DEFAULT_LENGTHS,
+        metavar="N,N,…",
+        help=f"tokens a text, from {MIN_TOKENS} to {longest} (default: {','.join(map(str, DEFAULT_LENGTHS))})",
+    )
+    how.add_argument("--batch", type=_positive, default=DEFAULT_BATCH, help="texts in a batch (default: %(default)s)")
+    how.add_argument("--seconds", type=_seconds, default=DEFAULT_SECONDS, help="time to measure (default: %(default)g)")
+    how.add_argument("--repeats", type=_positive, metavar="N", help="N calls of each length instead of --seconds")
+    output = parser.add_argument_group("output").add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="everything, in seconds and bytes, for programs")
+    output.add_argument("--markdown", action="store_true", help="tables for a README")
+    return parser
+
+
+def _progress(message: str) -> None:
+    """Says what is going on, where somebody watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{message} …\n")
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of seconds above 0")
+    return value
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    lengths = tuple(_positive(part.strip()) for part in text.split(","))
+    if min(lengths) < MIN_TOKENS:
+        raise argparse.ArgumentTypeError(f"{text!r}: a text has at least {MIN_TOKENS} tokens, <bos> and <eos>")
+    return lengths

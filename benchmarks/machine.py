@@ -1,0 +1,119 @@
+"""The machine that a measurement was made on: what it is, and the limits that the engine measured on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+BUSY_LOAD_PER_CORE = 0.25  # above this load average at the start, timings are not to be trusted
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that this machine can do, over the threads that were measured.
+
+    Attributes:
+        macs_per_second: 8-bit multiply-accumulates with operands in registers.
+        bytes_per_second: reading a block of memory as large as the model's weights.
+
+    """
+
+    macs_per_second: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a reader needs to judge a number, and nothing that names the machine or its owner."""
+
+    cpu: str
+    cores: int
+    logical_cores: int
+    system: str
+    machine: str
+    versions: dict[str, str]
+    load_average: float | None
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs were running when the measurement started."""
+        return self.load_average is not None and self.load_average > BUSY_LOAD_PER_CORE * self.logical_cores
+
+
+def read_environment(packages: tuple[str, ...] = ()) -> Environment:
+    """Describes the machine, Python and the versions of embgemma, NumPy and `packages`."""
+    versions = {package: _version(package) for package in ("embgemma", "numpy", *packages)}
+    return Environment(
+        cpu=_cpu_name(),
+        cores=_physical_cores(),
+        logical_cores=_logical_cores(),
+        system=_system(),
+        machine=platform.machine(),
+        versions={"Python": platform.python_version(), **versions},
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_name() -> str:
+    fallback = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        return next((cpu["model name"] for cpu in _cpuinfo() if "model name" in cpu), fallback)
+    if sys.platform == "darwin":
+        try:
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        except (OSError, subprocess.CalledProcessError):
+            return fallback
+    return fallback
+
+
+def _cpuinfo() -> list[dict[str, str]]:
+    """One dict a logical CPU, of the fields of /proc/cpuinfo; ARM kernels give few of them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return []
+    blocks = []
+    for block in text.split("\n\n"):
+        pairs = (line.partition(":") for line in block.splitlines())
+        fields = {name.strip(): value.strip() for name, _, value in pairs}
+        if "processor" in fields:
+            blocks.append(fields)
+    return blocks
+
+
+def _logical_cores() -> int:
+    """Logical CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _physical_cores() -> int:
+    """Physical cores among them; the logical number where the system does not tell."""
+    if sys.platform != "linux":
+        return _logical_cores()
+    allowed = os.sched_getaffinity(0)
+    cores = {
+        (cpu["physical id"], cpu["core id"])
+        for cpu in _cpuinfo()
+        if int(cpu["processor"]) in allowed and "physical id" in cpu and "core id" in cpu
+    }
+    return len(cores) or _logical_cores()
+
+
+def _system() -> str:
+    """Operating system and the first two numbers of its version: builds may carry names of their owners."""
+    number = re.match(r"\d+(\.\d+)?", platform.release())
+    return f"{platform.system()} {number.group()}" if number else platform.system()

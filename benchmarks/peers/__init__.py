@@ -1,0 +1,64 @@
+"""The runtimes that can be measured, ours among them: one module each, all with the functions of `Peer`.
+
+A peer's `prepare` makes its model files once; `open_variant` then opens one of them in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..workload import Ids
+
+Vectors = npt.NDArray[np.float32]  # (texts, hidden), unit length
+
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One runtime at one precision: all that a fresh process needs to open it.
+
+    Attributes:
+        peer: module of this package that opens it.
+        name: precision, as the report shows it.
+        path: model file or folder.
+        options: settings of that peer.
+        environment: variables that must be set before the process starts.
+
+    """
+
+    peer: str
+    name: str
+    path: Path
+    options: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Encoder(Protocol):
+    """A model that is loaded and ready."""
+
+    def encode(self, ids: Ids) -> Vectors:
+        """Unit vectors of texts of equal length."""
+
+    def facts(self) -> dict[str, str | int]:
+        """What the report says of it: at least `threads`."""
+
+
+class Peer(Protocol):
+    """What a module of this package provides."""
+
+    def open_variant(self, variant: Variant, threads: int | None) -> Encoder:
+        """Loads one variant; threads None leaves the choice to the runtime."""
+
+
+def peer_module(name: str) -> Peer:
+    """The module of a peer, imported now."""
+    return cast("Peer", importlib.import_module(f"{__name__}.{name}"))

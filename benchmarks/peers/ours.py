@@ -1,0 +1,61 @@
+"""embgemma itself, measured as every peer is: token ids in, unit vectors out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ...kernels.backend import Backend, create_backend
+from ...kernels.native import NativeBackend
+from ...model import EmbeddingModel
+from ...model_file import read_model_file
+from ..machine import Limits
+
+if TYPE_CHECKING:
+    from ..workload import Ids
+    from . import Encoder, Variant, Vectors
+
+LIMIT_SECONDS = 0.2  # of one measurement of a machine limit
+LIMIT_TRIES = 3  # the best one counts: a limit is what the machine can do undisturbed
+
+
+def open_variant(variant: Variant, threads: int | None) -> Encoder:
+    """Opens a model file with the options `backend` and `isa`; option `tokenizer` "no" leaves the tokenizer out."""
+    model_file = read_model_file(variant.path)
+    options = variant.options
+    backend = create_backend(
+        model_file.config,
+        model_file.tensors,
+        backend=options.get("backend", "auto"),
+        threads=threads,
+        isa=options.get("isa"),
+    )
+    if options.get("tokenizer") == "no":
+        model_file = dataclasses.replace(model_file, tokenizer_model=None)
+    return OurEncoder(EmbeddingModel(model_file, backend), backend)
+
+
+class OurEncoder:
+    """The model that a user holds, and the backend in it."""
+
+    def __init__(self, model: EmbeddingModel, backend: Backend) -> None:
+        self._model = model
+        self._backend = backend
+
+    def encode(self, ids: Ids) -> Vectors:
+        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
+        return self._model.encode_ids(list(ids))
+
+    def facts(self) -> dict[str, str | int]:
+        """Which backend runs, on which instruction set and how many threads."""
+        return {"backend": self._model.backend, "isa": self._model.isa, "threads": self._model.threads}
+
+    def limits(self, read_bytes: int) -> Limits | None:
+        """The machine's limits with this backend's threads; None where the backend cannot measure them."""
+        backend = self._backend
+        if not isinstance(backend, NativeBackend):
+            return None
+        return Limits(
+            max(backend.measure_multiply_rate(LIMIT_SECONDS) for _ in range(LIMIT_TRIES)),
+            max(backend.measure_read_rate(read_bytes, LIMIT_SECONDS) for _ in range(LIMIT_TRIES)),
+        )

@@ -1,0 +1,106 @@
+"""One runtime in a fresh process: the parent's side of worker.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from ..kernels.errors import EmbgemmaError
+from .peers import OURS
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .machine import Limits
+    from .memory import Memory
+    from .peers import Variant, Vectors
+    from .worker import Loaded
+    from .workload import Ids
+
+# Pools that a runtime may bring along and that take their size from the environment, before any call can set it.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+EXIT_SECONDS = 5  # how long a process may take to end after its pipe was closed
+
+
+class WorkerError(EmbgemmaError):
+    """A runtime failed or its process ended; the message names it."""
+
+
+class Process:
+    """A variant, loaded in a process of its own, which ends with the `with` block."""
+
+    def __init__(self, variant: Variant, threads: int | None) -> None:
+        environment = {**os.environ, **variant.environment}
+        if threads is not None:
+            environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        self.variant = variant
+        self._child = subprocess.Popen(  # noqa: S603 - this Python and our own code
+            [sys.executable, "-c", f"from {__package__}.worker import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        try:
+            self.loaded = cast("Loaded", self._request("load", variant, threads))
+        except BaseException:
+            self.close()
+            raise
+
+    def encode(self, ids: Ids) -> Vectors:
+        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
+        return cast("Vectors", self._request("encode", ids))
+
+    def time_calls(self, ids: Ids, calls: int) -> list[float]:
+        """Seconds of each of `calls` calls, timed inside the process."""
+        return cast("list[float]", self._request("time_calls", ids, calls))
+
+    def memory(self) -> Memory:
+        """What the process holds now."""
+        return cast("Memory", self._request("memory"))
+
+    def limits(self, read_bytes: int) -> Limits | None:
+        """The machine's limits as the runtime measures them, None where it cannot."""
+        return cast("Limits | None", self._request("limits", read_bytes))
+
+    def close(self) -> None:
+        """Ends the process."""
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # a dead child never read what was still buffered
+                    pipe.close()
+        try:
+            self._child.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _request(self, method: str, *arguments: Any) -> Any:
+        who = "" if self.variant.peer == OURS else f"{self.variant.peer} {self.variant.name}: "
+        requests, replies = self._child.stdin, self._child.stdout
+        if requests is None or replies is None:
+            raise WorkerError(f"{who}the process has no pipes")
+        try:
+            pickle.dump((method, arguments), requests)
+            requests.flush()
+            value, error = pickle.load(replies)  # noqa: S301 - from our own child
+        except (EOFError, BrokenPipeError) as cause:
+            status = self._child.wait()
+            ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise WorkerError(
+                f"{who}the process {ended} during `{method}`; what it printed is above (no message and signal 9 "
+                "usually mean that memory ran out: use fewer --lengths or a smaller scheme)"
+            ) from cause
+        if error is not None:
+            raise WorkerError(f"{who}{error}")
+        return value

@@ -1,0 +1,20 @@
+"""The model file that the benchmark's tests run on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from embgemma.export.scheme import Scheme
+    from embgemma.model_file import ModelFile
+
+
+@pytest.fixture(scope="session")
+def model_path(small_model: Callable[[Scheme], ModelFile]) -> Path:
+    """A small model of random weights in the `mixed` scheme."""
+    return small_model("mixed").path

@@ -1,0 +1,79 @@
+"""`embgemma-bench` end to end on a small model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from embgemma.benchmarks.cli import main
+from embgemma.kernels.backend import available_backends
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = ["--lengths", "8,33", "--batch", "3", "--repeats", "2"]
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_json_of_a_whole_run(backend: str, model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--device", "cpu", "--model", str(model_path), "--backend", backend, "--json", *QUICK]) == 0
+    output = capsys.readouterr().out
+    found = json.loads(output)
+    assert found["facts"]["backend"] == backend
+    assert (found["scheme"], found["synthetic"]) == ("mixed", False)
+    assert [row["shape"] for row in found["latencies"]] == [{"texts": 1, "tokens": 8}, {"texts": 1, "tokens": 33}]
+    assert [row["shape"] for row in found["batches"]] == [{"texts": 3, "tokens": 32}, {"texts": 3, "tokens": 128}]
+    assert all(row["timing"]["calls"] == 2 and row["timing"]["median"] > 0 for row in found["latencies"])
+    assert (found["limits"] is not None) == (backend == "native")
+    assert found["load"]["median"] > 0
+    assert str(model_path.parent) not in output
+
+
+def test_threads_are_passed_on(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "native" not in available_backends():
+        pytest.skip("only the C engine has threads of its own, and this install has none")
+    assert main(["--model", str(model_path), "--threads", "1", "--json", *QUICK]) == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["threads"] == 1
+
+
+def test_the_model_of_the_environment_is_used(
+    model_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBGEMMA_MODEL", str(model_path))
+    assert main(["--backend", "reference", *QUICK]) == 0
+    text = capsys.readouterr().out
+    assert "file small.mixed.safetensors" in text
+    assert "not measured: the reference backend cannot" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "cuda"], "embgemma runs on the CPU only; use --device cpu"),
+        (["--lengths", "8,x"], "expected a whole number of at least 1"),
+        (["--lengths", "1"], "a text has at least 2 tokens"),
+        (["--threads", "0"], "expected a whole number of at least 1"),
+        (["--seconds", "nan"], "expected a number of seconds above 0"),
+        (["--json", "--markdown"], "not allowed with argument"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_errors_are_one_sentence_and_no_traceback(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--model", str(tmp_path / "none.safetensors")]) == 1
+    assert "none.safetensors: cannot open the file" in capsys.readouterr().err
+    assert main(["--model", str(model_path), "--lengths", "129"]) == 1
+    assert "--lengths has 129, but the model takes at most 128 tokens" in capsys.readouterr().err
+    assert main(["--model", str(model_path), "--backend", "reference", "--isa", "avx2", *QUICK]) == 1
+    error = capsys.readouterr().err
+    assert "embgemma-bench: isa='avx2'" in error
+    assert "Traceback" not in error
