@@ -1,20 +1,24 @@
-# Every target sets up what it needs, in .venv and build/; the machine must have Python and a C compiler.
+# Every target sets up what it needs in .venv and build; the machine must have Python 3.10 and a C compiler.
 #
 #   make bench         how fast the engine is on this machine
-#   make test          all tests of the Python package
-#   make test-native   the C tests: CC=clang for another compiler
+#   make test          the tests of the Python package, on every backend and instruction set that runs here
+#   make test-native   the C tests, with warnings as errors; CC=clang takes another compiler
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
-#   make test-arm      the C tests cross-compiled for 64-bit ARM and run by qemu
-#   make packaging     every way of installing: wheel, sdist, editable, without a C compiler
-#   make lint          style, types, C warnings
+#   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu
+#   make packaging     the ways to install: wheel from source archive, editable, without a C compiler
+#   make lint          style and types of the Python code
 
 PYTHON ?= python3
+CC ?= cc
+VENV ?= .venv
+# What `make test` tests: the working tree, or a wheel.
 INSTALL ?= -e .
-VENV := .venv
-BIN := $(VENV)/bin
-CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 
-.PHONY: bench test test-native sanitize test-arm packaging lint tree clean
+BIN := $(VENV)/bin
+comma := ,
+SOURCES := pyproject.toml kernels/CMakeLists.txt $(wildcard kernels/*.[ch])
+
+.PHONY: bench test test-native sanitize test-arm packaging lint
 
 bench: $(VENV)/with-numba
 	$(BIN)/embgemma-bench --device cpu
@@ -22,8 +26,39 @@ bench: $(VENV)/with-numba
 test: $(VENV)/with-test
 	$(BIN)/python -m pytest
 
-# The package with one of its extras. Python code is served from the working tree; C code is compiled again when it changed.
-$(VENV)/with-%: pyproject.toml kernels/CMakeLists.txt $(wildcard kernels/*.[ch])
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet '$(INSTALL)[$*]'
+# The package, with one of its extras. Changes to Python code need no new install, changes to C code do.
+$(VENV)/with-%: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(INSTALL)'[$*]'
 	touch $@
+
+# $(call c-tests,FOLDER,OPTIONS): builds the engine with its tests in build/FOLDER, and runs them.
+define c-tests
+$(BIN)/cmake -S kernels -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	-DEMBGEMMA_BUILD_TESTS=ON -DEMBGEMMA_WERROR=ON $(2)
+$(BIN)/cmake --build build/$(1)
+$(BIN)/ctest --test-dir build/$(1) --output-on-failure --no-tests=error
+endef
+
+test-native: $(VENV)/with-dev
+	$(call c-tests,native-$(notdir $(CC)),-DCMAKE_C_COMPILER=$(CC))
+
+sanitize: $(VENV)/with-dev
+	$(call c-tests,sanitize-address,-DCMAKE_C_COMPILER=$(CC) -DEMBGEMMA_SANITIZE=address$(comma)undefined)
+	$(call c-tests,sanitize-thread,-DCMAKE_C_COMPILER=$(CC) -DEMBGEMMA_SANITIZE=thread)
+
+test-arm: $(VENV)/with-dev
+	$(call c-tests,arm,-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc \
+		-DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-cpu;max;-L;/usr/aarch64-linux-gnu")
+
+packaging:
+	PYTHON=$(PYTHON) bash tests/packaging/run
+
+# Links that give the folders their import names, since mypy knows no other mapping.
+lint: $(VENV)/with-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	rm -rf build/tree && mkdir -p build/tree/embgemma
+	ln -s $(CURDIR)/runtime/* $(CURDIR)/kernels $(CURDIR)/export $(CURDIR)/benchmarks build/tree/embgemma
+	$(BIN)/mypy

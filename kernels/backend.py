@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from .config import EncoderConfig
 from .errors import BackendError, InputError
 from .native import NativeBackend, library_problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    import numpy.typing as npt
-
-    from .config import EncoderConfig
 
 BACKENDS = ("native", "numba", "reference")  # fastest first
 

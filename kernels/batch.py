@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from .config import EncoderConfig
 from .errors import InputError
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from .config import EncoderConfig
 
 
 def check_batch(

@@ -11,22 +11,18 @@ import importlib.resources
 import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cffi
 import numpy as np
+import numpy.typing as npt
 
 from .batch import check_batch
+from .config import EncoderConfig
 from .errors import BackendError, EmbgemmaError, InputError, ModelFileError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy.typing as npt
-
-    from .config import EncoderConfig
 
 LIBRARY_NAME = "libembgemma.dylib" if sys.platform == "darwin" else "libembgemma.so"
 HEADER_NAME = "embgemma.h"
