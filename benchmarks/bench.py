@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,11 @@ if TYPE_CHECKING:
     from .model import Source
 
 LOADS = 3  # fresh processes whose load time is measured; the last one goes on to the other measurements
-BATCH_SHARE = 0.25  # of the time budget: few calls, but long ones
+
+# Shares of --seconds: what all calls take together, and the longest single call that is still made.
+SINGLES_SHARE, LONGEST_SINGLE_SHARE = 0.75, 0.1
+BATCHES_SHARE, LONGEST_BATCH_SHARE = 0.25, 0.15
+
 MEMORY_LENGTH = 256  # tokens of the text after which memory is read: a usual passage
 NOISY_SPREAD = 0.1  # interquartile range over median, above which the report warns
 
@@ -37,7 +40,12 @@ class Settings:
     threads: int | None
     lengths: tuple[int, ...]
     batch: int
-    budget: Budget
+    seconds: float
+    repeats: int | None
+
+    def budget(self, share: float, longest_call_share: float) -> Budget:
+        """A part of the time that there is."""
+        return Budget(self.seconds * share, self.seconds * longest_call_share, self.repeats)
 
     def variant(self, source: Source, scheme: str) -> Variant:
         """Our own runtime, set as asked."""
@@ -62,11 +70,14 @@ def run(source: Source, settings: Settings, progress: Progress) -> Result:
         progress("measuring the machine's limits")
         limits, limits_note = _limits(process, model)
         progress("timing single texts")
-        singles = [Shape(1, tokens) for tokens in settings.lengths]
-        latencies = _time(process, model, limits, singles, _scaled(settings.budget, 1 - BATCH_SHARE))
+        rates: dict[str, float] = {}
+        shapes = [Shape(1, tokens) for tokens in settings.lengths]
+        budget = settings.budget(SINGLES_SHARE, LONGEST_SINGLE_SHARE)
+        latencies = _time(process, model, limits, shapes, budget, rates)
         progress("timing batches")
-        batch_shapes = [Shape(settings.batch, tokens) for tokens in BATCH_LENGTHS if tokens <= model.config.max_tokens]
-        batches = _time(process, model, limits, batch_shapes, _scaled(settings.budget, BATCH_SHARE))
+        shapes = [Shape(settings.batch, tokens) for tokens in BATCH_LENGTHS if tokens <= model.config.max_tokens]
+        budget = settings.budget(BATCHES_SHARE, LONGEST_BATCH_SHARE)
+        batches = _time(process, model, limits, shapes, budget, rates)
         after_timing = Stage("after everything above", process.memory())
     return Result(
         model=source.description,
@@ -110,22 +121,25 @@ def _limits(process: Process, model: ModelFile) -> tuple[Limits | None, str]:
     return limits, "" if limits else f"not measured: the {backend} backend cannot, the native one can"
 
 
-def _time(process: Process, model: ModelFile, limits: Limits | None, shapes: list[Shape], budget: Budget) -> list[Row]:
+def _time(
+    process: Process,
+    model: ModelFile,
+    limits: Limits | None,
+    shapes: list[Shape],
+    budget: Budget,
+    rates: dict[str, float],
+) -> list[Row]:
     """One row for each shape, timed in turn."""
     works = [work_of(model.config, model.tensors, shape) for shape in shapes]
     cells = [
-        Cell(partial(process.time_calls, make_ids(model.config, shape)), work.macs, group="")
+        Cell(partial(process.time_calls, make_ids(model.config, shape)), work.macs, OURS)
         for shape, work in zip(shapes, works, strict=True)
     ]
-    timings = measure_in_turn(cells, budget)
+    timings = measure_in_turn(cells, budget, rates)
     return [
         Row(shape, work, timing, Floor.of(work, limits) if limits else None)
         for shape, work, timing in zip(shapes, works, timings, strict=True)
     ]
-
-
-def _scaled(budget: Budget, share: float) -> Budget:
-    return dataclasses.replace(budget, seconds=budget.seconds * share)
 
 
 def _notes(source: Source, environment: Environment, rows: list[Row], settings: Settings) -> list[str]:
@@ -142,7 +156,7 @@ def _notes(source: Source, environment: Environment, rows: list[Row], settings: 
             "longer (the limit); of limit: floor / median."
         )
     if any(row.timing is None for row in rows):
-        notes.append(f"left out: a call would take too much of {settings.budget.seconds:g} s; give more --seconds.")
+        notes.append(f"left out: a call would take too much of {settings.seconds:g} s; give more --seconds.")
     if environment.busy:
         notes.append(
             f"The machine was busy at the start (load average {environment.load_average:.1f} on "

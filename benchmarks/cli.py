@@ -11,7 +11,6 @@ from ..kernels.config import EMBEDDINGGEMMA_300M
 from ..kernels.errors import EmbgemmaError
 from . import report
 from .bench import Settings, run
-from .measure import Budget
 from .model import open_source
 from .workload import DEFAULT_LENGTHS, MIN_TOKENS
 
@@ -42,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads=options.threads,
         lengths=tuple(sorted(set(options.lengths))),
         batch=options.batch,
-        budget=Budget(options.seconds, options.repeats),
+        seconds=options.seconds,
+        repeats=options.repeats,
     )
     try:
         with open_source(options.model, options.scheme) as source:

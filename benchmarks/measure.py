@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WARM_UP_CALLS = 2  # the first call allocates and faults pages in; the second still trains branches and caches
+LONG_CALL_SECONDS = 0.3  # a call this long warms the machine up by itself; shorter ones get a second one
 VISIT_SECONDS = 0.03  # calls shorter than this are repeated within one turn, so that turns cost more than switching
 MAX_CALLS_PER_VISIT = 8
 MIN_ROUNDS = 3
 MAX_ROUNDS = 200
-
-# A call that is expected to take more than this share of the whole budget is left out.
-MAX_SHARE_OF_BUDGET = 0.1
 
 TimeCalls = Callable[[int], "list[float]"]  # number of calls -> seconds of each
 
@@ -41,46 +38,59 @@ class Timing:
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to time. `work` is in any unit that grows with time, equal for cells of one `group`."""
+    """One thing to time.
+
+    Attributes:
+        time_calls: makes this many calls and gives the seconds of each.
+        work: multiply-accumulates of one call.
+        runner: what runs it: the speed of one cell predicts that of the next one with the same runner.
+    """
 
     time_calls: TimeCalls
     work: float
-    group: str
+    runner: str
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to measure: about `seconds`, or exactly `repeats` calls of every cell where given."""
+    """How long to measure: about `seconds` in all, or exactly `repeats` calls of every cell where given.
+
+    Without `repeats`, a cell whose single call is expected to take more than `longest_call` seconds is left out.
+    """
 
     seconds: float
+    longest_call: float
     repeats: int | None = None
 
 
-def measure_in_turn(cells: Sequence[Cell], budget: Budget) -> list[Timing | None]:
-    """Times all cells, in turn; None for one whose single call would take too much of the budget.
+def measure_in_turn(
+    cells: Sequence[Cell], budget: Budget, rates: dict[str, float] | None = None
+) -> list[Timing | None]:
+    """Times all cells, in turn; None for one that is left out. Cells of a runner should come by rising work.
 
-    Cells of a group must come in order of rising work: the time of one predicts that of the next.
+    rates holds the multiply-accumulates per second of the runners known so far, and is brought up to date.
     """
-    expected = [0.0] * len(cells)
-    last: dict[str, tuple[float, float]] = {}  # group -> seconds and work of its last cell that ran
-    too_slow: set[int] = set()
+    expected: dict[int, float] = {}  # cell -> seconds of a call, for those that are not left out
     for i, cell in enumerate(cells):
-        if cell.group in last and budget.repeats is None:
-            seconds, work = last[cell.group]
-            if seconds * cell.work / work > MAX_SHARE_OF_BUDGET * budget.seconds:
-                too_slow.add(i)
-                continue
-        expected[i] = cell.time_calls(WARM_UP_CALLS)[-1]
-        last[cell.group] = (expected[i], cell.work)
-    running = [i for i in range(len(cells)) if i not in too_slow]
-    samples: dict[int, list[float]] = {i: [] for i in running}
+        predicted = cell.work / rates[cell.runner] if cell.runner in rates else 0.0
+        if budget.repeats is None and predicted > budget.longest_call:
+            continue
+        expected[i] = _warm_up(cell)
+        rates[cell.runner] = cell.work / expected[i]
+    samples: dict[int, list[float]] = {i: [] for i in expected}
     start = time.perf_counter()
     for done in range(budget.repeats or MAX_ROUNDS):
         if budget.repeats is None and done >= MIN_ROUNDS and time.perf_counter() - start >= budget.seconds:
             break
-        for i in running:
+        for i in samples:
             samples[i] += cells[i].time_calls(_calls_per_visit(expected[i], budget))
     return [Timing.of(samples[i]) if i in samples else None for i in range(len(cells))]
+
+
+def _warm_up(cell: Cell) -> float:
+    """Seconds of the last of one or two calls: the first allocates, faults pages in and trains the branches."""
+    first = cell.time_calls(1)[0]
+    return first if first > LONG_CALL_SECONDS else cell.time_calls(1)[0]
 
 
 def _calls_per_visit(expected_seconds: float, budget: Budget) -> int:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .machine import Environment
     from .result import Result, Row
 
+WIDTH = 100  # columns of a terminal
+
 # How the environment names the packages.
 TITLES = {"numpy": "NumPy"}
 
@@ -29,13 +31,13 @@ def to_json(result: Result) -> str:
 
 
 def to_text(result: Result, markdown: bool = False) -> str:
-    """The report, at most 100 columns wide but for long names of CPUs and models."""
+    """The report, at most WIDTH columns wide where it is for a terminal."""
     parts = [
         _heading(result, markdown),
         _section("One text in one call", _rows(result.latencies, markdown), markdown),
         _section("Many texts in one call", _rows(result.batches, markdown), markdown),
         _section("Memory of the process, MB", _memory(result, markdown), markdown),
-        "\n".join(f"- {note}" for note in result.notes),
+        "\n".join(_entry("- ", note, markdown) for note in result.notes),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -65,9 +67,13 @@ def _heading(result: Result, markdown: bool) -> str:
         "load": f"{milliseconds(result.load.median)} ms (median of {result.load.calls} fresh processes)",
     }
     width = max(map(len, lines))
-    return "\n".join(
-        f"- {name}: {text}" if markdown else f"{name.ljust(width)}  {text}" for name, text in lines.items()
-    )
+    starts = {name: f"- {name}: " if markdown else f"{name.ljust(width)}  " for name in lines}
+    return "\n".join(_entry(starts[name], text, markdown) for name, text in lines.items())
+
+
+def _entry(start: str, text: str, markdown: bool) -> str:
+    """A line of a list, wrapped for a terminal."""
+    return start + text if markdown else textwrap.fill(start + text, WIDTH, subsequent_indent=" " * len(start))
 
 
 def _section(title: str, body: str, markdown: bool) -> str:

@@ -17,13 +17,13 @@ class FakeMachine:
     now: float = 0.0
     log: list[str] = field(default_factory=list)
 
-    def cell(self, name: str, seconds: float, work: float, group: str = "") -> Cell:
+    def cell(self, name: str, seconds: float, work: float, runner: str = "ours") -> Cell:
         def time_calls(calls: int) -> list[float]:
             self.now += calls * seconds
             self.log += [name] * calls
             return [seconds] * calls
 
-        return Cell(time_calls, work, group)
+        return Cell(time_calls, work, runner)
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def test_timing_of_known_samples() -> None:
 
 def test_repeats_gives_exactly_that_many_calls_in_turn(machine: FakeMachine) -> None:
     cells = [machine.cell("a", 0.001, 1), machine.cell("b", 1000.0, 2)]
-    timings = measure_in_turn(cells, Budget(seconds=1, repeats=3))
-    assert machine.log == ["a", "a", "b", "b"] + 3 * ["a", "b"]
+    timings = measure_in_turn(cells, Budget(seconds=1, longest_call=0.1, repeats=3), {})
+    assert machine.log == ["a", "a", "b"] + 3 * ["a", "b"]
     assert [timing and timing.calls for timing in timings] == [3, 3]
 
 
 def test_budget_is_spent_and_not_much_more(machine: FakeMachine) -> None:
     cells = [machine.cell("a", 0.01, 1), machine.cell("b", 0.2, 20)]
-    timings = measure_in_turn(cells, Budget(seconds=10))
+    timings = measure_in_turn(cells, Budget(seconds=10, longest_call=1), {})
     assert 10 <= machine.now <= 11
     # A short call is repeated within its turn, so both get a like share of attention.
     short, long = timings
@@ -58,9 +58,18 @@ def test_budget_is_spent_and_not_much_more(machine: FakeMachine) -> None:
 
 
 def test_a_call_too_slow_for_the_budget_is_left_out_without_being_made(machine: FakeMachine) -> None:
-    cells = [machine.cell("a", 0.1, 1), machine.cell("b", 100.0, 1000), machine.cell("c", 0.1, 1, group="other")]
-    timings = measure_in_turn(cells, Budget(seconds=10))
+    cells = [machine.cell("a", 0.1, 1), machine.cell("b", 100.0, 1000), machine.cell("c", 0.1, 1, runner="peer")]
+    timings = measure_in_turn(cells, Budget(seconds=10, longest_call=1), {})
     assert timings[1] is None
     assert "b" not in machine.log
     assert timings[0] is not None
     assert timings[2] is not None
+
+
+def test_a_rate_known_from_before_predicts_the_first_call(machine: FakeMachine) -> None:
+    rates: dict[str, float] = {}
+    budget = Budget(seconds=10, longest_call=1)
+    measure_in_turn([machine.cell("a", 0.1, 1)], budget, rates)
+    assert rates == {"ours": 10.0}
+    assert measure_in_turn([machine.cell("b", 100.0, 1000)], budget, rates) == [None]
+    assert "b" not in machine.log

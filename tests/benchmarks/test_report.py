@@ -11,11 +11,9 @@ import pytest
 from embgemma.benchmarks.machine import Environment, Limits, read_environment
 from embgemma.benchmarks.measure import Timing
 from embgemma.benchmarks.memory import Memory, process_memory
-from embgemma.benchmarks.report import to_json, to_text
+from embgemma.benchmarks.report import WIDTH, to_json, to_text
 from embgemma.benchmarks.result import Floor, Result, Row, Stage
 from embgemma.benchmarks.workload import Shape, Work
-
-TERMINAL_WIDTH = 100
 
 LIMITS = Limits(macs_per_second=1e12, bytes_per_second=40e9)
 SHORT = Work(linear_macs=800_000_000, attention_macs=0, weight_bytes=72_000_000)
@@ -56,7 +54,7 @@ def test_text_shows_every_number_and_fits_a_terminal() -> None:
     assert "8-bit multiply 1.00 TMAC/s, memory read 40.0 GB/s" in text
     assert re.search(r"^loaded +80 +20 +-$", text, re.MULTILINE)
     assert "A note." in text
-    assert max(map(len, text.splitlines())) <= TERMINAL_WIDTH
+    assert max(map(len, text.splitlines())) <= WIDTH
 
 
 def test_markdown_tables_have_equal_columns() -> None:
