@@ -1,0 +1,75 @@
+/* A context: the instruction set, the threads, and the memory that a call works in. */
+#ifndef EG_CONTEXT_H
+#define EG_CONTEXT_H
+
+#include "kernels.h"
+#include "matmul.h"
+#include "model.h"
+#include "threads.h"
+
+#include <pthread.h>
+
+enum {
+    /* Rows that a thread takes through a layer before the next: their activations (about 14 KB a row) stay in a
+     * second-level cache of 1 to 2 MB while the layer's weights are read once for all of them. */
+    EG_CHUNK_ROWS = 128,
+    /* Tokens whose queries meet the keys at once: times 3 heads 48 rows, a multiple of the float matmul's 6. */
+    EG_ATTENTION_TOKENS = 16,
+};
+
+/* A text in a batch that is laid end to end. Keys and values have slots of their own, so that each text begins on a
+ * panel of 16 and is computed alike in any batch. */
+typedef struct eg_text {
+    size_t begin, end; /* tokens */
+    size_t slot;       /* of the first token; a multiple of EG_PANEL */
+} eg_text;
+
+/* What the forward pass needs room for. */
+typedef struct eg_extent {
+    size_t tokens;  /* of all texts */
+    size_t slots;   /* of all texts */
+    size_t texts;
+    size_t longest; /* tokens of the longest text */
+} eg_extent;
+
+/* Memory of one thread. */
+typedef struct eg_worker_scratch {
+    eg_inputs inputs;    /* (EG_CHUNK_ROWS, widest input of a matrix) */
+    float *wide;         /* (EG_CHUNK_ROWS, widest of qkv_width and ffn) float32 */
+    float *narrow;       /* (EG_CHUNK_ROWS, hidden) float32 */
+    float *scores;       /* (EG_ATTENTION_TOKENS · heads per key head, longest rounded up to 16) float32 */
+    float *inverse_sums; /* (EG_ATTENTION_TOKENS · heads per key head,) float32: 1 / Σ exp(score - max) */
+    float *attended;     /* (EG_ATTENTION_TOKENS · heads per key head, head_dim) float32 */
+} eg_worker_scratch;
+
+typedef struct eg_scratch {
+    eg_extent extent; /* what it is large enough for */
+    size_t bytes;
+    void *arena;
+    eg_text *texts;             /* (texts,) */
+    float *hidden;              /* (tokens, hidden) float32: the residual stream */
+    float *queries;             /* (kv_heads, tokens, heads per key head, head_dim) float32 */
+    float *keys[2];             /* (kv_heads, slots / 16, head_dim, 16) float32; even and odd layers */
+    float *values[2];           /* (kv_heads, head_dim / 16, slots, 16) float32; even and odd layers */
+    eg_worker_scratch *workers; /* (threads,) */
+} eg_scratch;
+
+/* cos and sin of position · theta^(-2i / head_dim) for positions 0 … positions - 1. */
+typedef struct eg_rope {
+    size_t positions;
+    float *cosine, *sine; /* (positions, head_dim / 2) float32 */
+} eg_rope;
+
+struct eg_context {
+    const eg_model *model;
+    const eg_isa *isa;
+    eg_pool *pool;
+    pthread_mutex_t busy; /* held by the call in progress */
+    eg_scratch scratch;
+    eg_rope rope_sliding, rope_full;
+};
+
+/* Makes scratch and rope tables large enough. EG_ERROR_MEMORY leaves the context usable for smaller calls. */
+eg_status eg_context_reserve(eg_context *context, eg_extent needed);
+
+#endif

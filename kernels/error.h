@@ -1,0 +1,13 @@
+/* The message of the last error on this thread. */
+#ifndef EG_ERROR_H
+#define EG_ERROR_H
+
+#include "embgemma.h"
+
+/* Sets the message, as printf does, and returns `status`: `return eg_fail(EG_ERROR_MODEL, "…", …);` */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+eg_status eg_fail(eg_status status, const char *format, ...);
+
+#endif

@@ -1,0 +1,95 @@
+/* The table of operations: everything in the forward pass that touches numbers.
+ *
+ * The integer matmul is written by hand for each instruction set (matmul_<isa>.c); all other operations are
+ * written once, in vector_ops.h, in terms of the small vector vocabulary of simd.h, and compiled for each
+ * register width (vector_ops_<isa>.c). dispatch.c pairs the two into the list of instruction sets.
+ *
+ * Operations have no state: no allocation, threads, globals or I/O. Sizes are in elements. Every row that an
+ * operation reads or writes begins on a 64-byte line and has a multiple of 16 elements (64 for matmul inputs).
+ */
+#ifndef EG_KERNELS_H
+#define EG_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    EG_PANEL = 16,         /* output channels side by side in stored weights: see export/FORMAT.md */
+    EG_K_GROUP = 4,        /* inputs that one 32-bit lane multiplies and adds in one instruction */
+    EG_TILE_CHANNELS = 64, /* channels of a matmul tile: every width of a model is a multiple of it */
+    EG_TILE_MAX_ROWS = 32, /* most rows of a matmul tile on any instruction set: two AMX tiles */
+    EG_INT4_OFFSET = 8,    /* int4 codes -8 … 7 are stored as 0 … 15 */
+    EG_CODE_MAX = 127,     /* int8 codes of weights and activations lie in -127 … 127: products fit AVX2's int16 sums */
+};
+
+/* Exact integer sums of one tile: sums[r][c] = Σ_k codes[r][k] · weights[c][k] for 64 channels c.
+ *   codes:     (rows, k) int8 activations; rows <= the kernel's own limit, k a multiple of 64
+ *   code_sums: (rows,) int32 Σ_k codes[r][k], to undo the offset of instructions that want unsigned weights
+ *   weights:   4 panels of 16 channels, int8 [k/4][16][4] or int4 [k/8][16][4]
+ *   sums:      (rows, 64) int32 */
+typedef void eg_integer_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                             int32_t *sums);
+
+typedef struct eg_matmul_ops {
+    size_t tile_rows; /* most rows of a tile, at most EG_TILE_MAX_ROWS */
+    eg_integer_tile *int8_tile;
+    eg_integer_tile *int4_tile;
+    /* Runs the int8 multiply instruction `iterations` times with operands in registers; returns how many
+     * multiply-accumulates that was. For measuring the machine's limit. `sink` keeps the result alive. */
+    uint64_t (*multiply_probe)(uint64_t iterations, int32_t *sink);
+} eg_matmul_ops;
+
+typedef struct eg_vector_ops {
+    /* out = row of the embedding table; sqrt(hidden) is folded into table and scales.
+     * int8 and int4 rows have `groups` float16 scales, each for hidden / groups elements. */
+    void (*embed_int8)(const int8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out);
+    void (*embed_int4)(const uint8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out);
+
+    /* RMSNorm (arXiv 1910.07467): out = x · multiplier / sqrt(mean(x²) + eps). */
+    void (*norm)(const float *x, const float *multiplier, size_t n, float eps, float *out);
+    /* hidden += RMSNorm(branch): the norm after a branch, and the residual sum. */
+    void (*add_norm)(float *hidden, const float *branch, const float *multiplier, size_t n, float eps);
+    /* codes = round(127 · x / max|x|), scale = max|x| / 127, sum = Σ codes; all zero for a row of zeros. */
+    void (*quantize)(const float *x, size_t n, int8_t *codes, float *scale, int32_t *sum);
+    /* quantize(norm(x)) in one pass: the root mean square cancels out of the codes and only enters the scale. */
+    void (*norm_quantize)(const float *x, const float *multiplier, size_t n, float eps, int8_t *codes, float *scale,
+                          int32_t *sum);
+
+    /* One head of queries or keys: RMSNorm over head_dim, then rotate-half RoPE (arXiv 2104.09864).
+     * cosine, sine: (head_dim / 2,) of this position. */
+    void (*norm_rope)(const float *x, const float *multiplier, const float *cosine, const float *sine, size_t head_dim,
+                      float eps, float *out);
+
+    /* out[r][c] = Σ_k x[r][k] · panels[c / 16][k][c % 16] in float32, summed over k in order.
+     * x: (rows, k), rows x_stride apart. panels: panel_count of them, panel_stride apart. out: rows out_stride apart. */
+    void (*matmul_float)(const float *x, size_t x_stride, size_t rows, size_t k, const float *panels,
+                         size_t panel_stride, size_t panel_count, float *out, size_t out_stride);
+
+    /* out[r][c] = sums[r][c] · row_scale[r] · channel_scale[c] for a tile of 64 channels. */
+    void (*dequantize)(const int32_t *sums, size_t rows, const float *row_scale, const float *channel_scale, float *out,
+                       size_t out_stride);
+    /* out[r] = gelu_tanh(gate) · up for a tile of 64 channels that alternate 16 of gate, 16 of up: 32 outputs. */
+    void (*geglu)(const float *gate_up, size_t rows, float *out, size_t out_stride);
+
+    /* In place: scores[i] = exp(scores[i] - max) for begin <= i < end, and 0 in the rest of [from, to); from and
+     * to are multiples of 16. The max is over [begin, end). Returns the sum. */
+    float (*softmax_numerators)(float *scores, size_t from, size_t begin, size_t end, size_t to);
+
+    void (*add)(float *sum, const float *x, size_t n);                  /* sum += x */
+    void (*scale)(const float *x, float factor, size_t n, float *out);  /* out = x · factor */
+    float (*sum_of_squares)(const float *x, size_t n);
+} eg_vector_ops;
+
+/* One instruction set, and how to run on it. */
+typedef struct eg_isa {
+    const char *name;
+    int (*supported)(void);
+    const eg_matmul_ops *matmul;
+    const eg_vector_ops *vector;
+} eg_isa;
+
+/* Every instruction set this library was built with, best first; `eg_isa_list_count` of them (dispatch.c). */
+extern const eg_isa eg_isa_list[];
+extern const size_t eg_isa_list_count;
+
+#endif

@@ -1,0 +1,45 @@
+/* A model in memory: the tensors of a model file, bound to the places where the forward pass uses them. */
+#ifndef EG_MODEL_H
+#define EG_MODEL_H
+
+#include "embgemma.h"
+
+/* A weight matrix in panels, (out_features, in_features); its dtype tells the format: F32 float32, I8 int8, U8 int4. */
+typedef struct eg_matrix {
+    eg_dtype dtype;
+    size_t out_features;
+    size_t in_features;
+    const void *panels;
+    const float *scale; /* (out_features,); NULL for float32 */
+} eg_matrix;
+
+typedef struct eg_embedding {
+    eg_dtype dtype;
+    size_t groups;         /* scales of a row */
+    const void *rows;      /* (vocab, hidden) */
+    const uint16_t *scale; /* (vocab, groups) float16; NULL for float32 */
+} eg_embedding;
+
+typedef struct eg_layer {
+    int full_attention;
+    const float *input_norm;          /* (hidden,) */
+    eg_matrix qkv;                    /* hidden → (heads + 2 · kv_heads) · head_dim */
+    const float *q_norm;              /* (head_dim,), attention scale included */
+    const float *k_norm;              /* (head_dim,) */
+    eg_matrix o;                      /* heads · head_dim → hidden */
+    const float *post_attention_norm; /* (hidden,) */
+    const float *pre_ffn_norm;        /* (hidden,) */
+    eg_matrix gate_up;                /* hidden → 2 · ffn, in alternating panels of gate and up */
+    eg_matrix down;                   /* ffn → hidden */
+    const float *post_ffn_norm;       /* (hidden,) */
+} eg_layer;
+
+struct eg_model {
+    eg_config config; /* full_attention is NULL here: see the layers */
+    eg_embedding embedding;
+    eg_layer *layers;
+    const float *final_norm; /* (hidden,) */
+    eg_matrix head;          /* hidden → hidden */
+};
+
+#endif

@@ -1,0 +1,44 @@
+/* The vector vocabulary on AVX-512 (F, BW, VL, DQ): 16 lanes. See simd.h. */
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512DQ__)
+#error "compile with -mavx512f -mavx512bw -mavx512vl -mavx512dq"
+#endif
+#include <immintrin.h>
+
+#define VF_LANES 16
+#define MATMUL_ROWS 6 /* 6 rows x 4 panels = 24 sums, 4 weights and 1 input fill 29 of 32 registers */
+#define MATMUL_PANELS 4
+
+typedef __m512 vf;
+typedef __m512i vi;
+
+static inline vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void vf_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
+static inline vf vf_set(float x) { return _mm512_set1_ps(x); }
+static inline vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+static inline vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+static inline vf vf_abs(vf a) { return _mm512_abs_ps(a); }
+static inline vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline float vf_reduce_add(vf a) { return _mm512_reduce_add_ps(a); }
+static inline float vf_reduce_max(vf a) { return _mm512_reduce_max_ps(a); }
+static inline vf vf_exponent(vf a) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), a); }
+static inline vf vf_from_int32(const int32_t *p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
+
+static inline vf vf_from_int8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
+static inline int32_t vi_reduce_add(vi a) { return _mm512_reduce_add_epi32(a); }
+
+static inline vi vf_store_codes(int8_t *p, vf a, vi sum)
+{
+    const __m512i codes = _mm512_cvtps_epi32(a);
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(codes));
+    return _mm512_add_epi32(sum, codes);
+}
