@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,9 +68,9 @@ def _version(package: str) -> str:
 
 def _cpu_name() -> str:
     fallback = platform.processor() or platform.machine()
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         return next((cpu["model name"] for cpu in _cpuinfo() if "model name" in cpu), fallback)
-    if sys.platform == "darwin":
+    if platform.system() == "Darwin":
         try:
             command = ["sysctl", "-n", "machdep.cpu.brand_string"]
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
@@ -102,7 +101,7 @@ def _logical_cores() -> int:
 
 def _physical_cores() -> int:
     """Physical cores among them; the logical number where the system does not tell."""
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         return _logical_cores()
     allowed = os.sched_getaffinity(0)
     cores = {

@@ -63,9 +63,7 @@ class Budget:
     repeats: int | None = None
 
 
-def measure_in_turn(
-    cells: Sequence[Cell], budget: Budget, rates: dict[str, float] | None = None
-) -> list[Timing | None]:
+def measure_in_turn(cells: Sequence[Cell], budget: Budget, rates: dict[str, float]) -> list[Timing | None]:
     """Times all cells, in turn; None for one that is left out. Cells of a runner should come by rising work.
 
     rates holds the multiply-accumulates per second of the runners known so far, and is brought up to date.

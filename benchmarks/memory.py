@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Memory:
 
 def process_memory() -> Memory:
     """The memory of the calling process now."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         # Not getrusage: its peak starts at that of the process that started this one.
         rollup = _kib_fields(Path("/proc/self/smaps_rollup"))
         status = _kib_fields(Path("/proc/self/status"))
@@ -36,7 +36,7 @@ def process_memory() -> Memory:
         clean = rollup.get("Private_Clean")
         private = None if written is None or clean is None else written + clean
         return Memory(private, written, status.get("VmHWM"))
-    if sys.platform == "darwin":
+    if platform.system() == "Darwin":
         import resource
 
         return Memory(None, None, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from typing import TYPE_CHECKING
 
 from .table import GIGA, NOTHING, TERA, megabytes, milliseconds, percent, table, whole
