@@ -147,7 +147,7 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
     for (int chain = 1; chain < CHAINS; chain++) {
         sums[0] = _mm512_add_epi32(sums[0], sums[chain]);
     }
-    *sink = _mm512_reduce_add_epi32(sums[0]);
+    *sink = _mm512_cvtsi512_si32(sums[0]);
     return iterations * CHAINS * MACS;
 }
 
