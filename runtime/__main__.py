@@ -1,0 +1,9 @@
+"""`python -m embgemma` is the command `embgemma`."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
