@@ -1,0 +1,105 @@
+/* Checks one eg_matmul_ops against a plain triple loop: sums must be equal, bit by bit, and nothing else written. */
+#ifndef EG_TESTS_CHECK_MATMUL_H
+#define EG_TESTS_CHECK_MATMUL_H
+
+#include "check.h"
+#include "kernels.h"
+
+enum { MATMUL_CASES = 8, INT8_BITS = 8, INT4_BITS = 4, INT4_CODES = 16 };
+
+/* One operand of a case: random values, or the values that overflow or saturate first where an instruction can. */
+static inline int8_t pick_code(int matmul_case, int weight, size_t channel_or_row, size_t i, int low, int high,
+                               uint64_t *state)
+{
+    switch (matmul_case) {
+    case 0: return (int8_t)high;
+    case 1: return (int8_t)(weight ? high : low);
+    case 2: return (int8_t)(weight ? low : high);
+    case 3: return (int8_t)low;
+    case 4: return (int8_t)((i / 2 + channel_or_row) % 2 ? low : high); /* signs that change from pair to pair */
+    case 5: return (int8_t)(low + (int)((i + channel_or_row) % (size_t)(high - low + 1))); /* every code in turn */
+    default: return (int8_t)random_int(state, low, high);
+    }
+}
+
+/* Where weight (channel, i) lies in four panels, by the formula of export/FORMAT.md: [channel/16][i/4][channel%16][i%4],
+ * where int4 keeps k-groups 2j and 2j + 1 in the low and high nibble of line j. */
+static inline void store_weight(uint8_t *panels, int bits, size_t k, size_t channel, size_t i, int8_t code)
+{
+    const size_t group = i / EG_K_GROUP;
+    const size_t place = channel % EG_PANEL * EG_K_GROUP + i % EG_K_GROUP;
+    const size_t line_bytes = EG_PANEL * EG_K_GROUP;
+    if (bits == INT8_BITS) {
+        panels[channel / EG_PANEL * (EG_PANEL * k) + group * line_bytes + place] = (uint8_t)code;
+        return;
+    }
+    uint8_t *pair = &panels[channel / EG_PANEL * (EG_PANEL * k / 2) + group / 2 * line_bytes + place];
+    const int nibble = code + EG_INT4_OFFSET;
+    *pair = (uint8_t)(group % 2 ? (*pair & 0xF) | nibble << 4 : nibble);
+}
+
+static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, size_t rows, size_t k, int matmul_case)
+{
+    uint64_t state = k * 1000003u + rows * 1009u + (uint64_t)matmul_case;
+    int8_t *codes = aligned_new(rows * k);
+    int32_t *code_sums = aligned_new(rows * sizeof *code_sums);
+    int8_t *matrix = aligned_new(EG_TILE_CHANNELS * k);                                  /* (64, k) */
+    uint8_t *allocation = aligned_new(CHECK_ALIGNMENT + EG_TILE_CHANNELS * k * (size_t)bits / 8);
+    uint8_t *panels = allocation + CHECK_ALIGNMENT; /* files promise 64-byte alignment and no more */
+    const size_t sums_bytes = rows * EG_TILE_CHANNELS * sizeof(int32_t);
+    int32_t *sums = guarded_new(sums_bytes);
+
+    for (size_t row = 0; row < rows; row++) {
+        code_sums[row] = 0;
+        for (size_t i = 0; i < k; i++) {
+            codes[row * k + i] = pick_code(matmul_case, 0, row, i, -EG_CODE_MAX, EG_CODE_MAX, &state);
+            code_sums[row] += codes[row * k + i];
+        }
+    }
+    const int low = bits == INT8_BITS ? -EG_CODE_MAX : -EG_INT4_OFFSET;
+    const int high = bits == INT8_BITS ? EG_CODE_MAX : INT4_CODES - 1 - EG_INT4_OFFSET;
+    for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
+        for (size_t i = 0; i < k; i++) {
+            matrix[channel * k + i] = pick_code(matmul_case, 1, channel, i, low, high, &state);
+            store_weight(panels, bits, k, channel, i, matrix[channel * k + i]);
+        }
+    }
+
+    tile(codes, code_sums, rows, k, panels, sums);
+
+    for (size_t row = 0; row < rows; row++) {
+        for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
+            int32_t expected = 0;
+            for (size_t i = 0; i < k; i++) {
+                expected += codes[row * k + i] * matrix[channel * k + i];
+            }
+            const int32_t sum = sums[row * EG_TILE_CHANNELS + channel];
+            CHECK(sum == expected, "%s int%d k %zu case %d rows %zu: (%zu, %zu) is %d, not %d", isa, bits, k,
+                  matmul_case, rows, row, channel, (int)sum, (int)expected);
+        }
+    }
+    CHECK(guarded_free(sums, sums_bytes), "%s int%d k %zu rows %zu: wrote outside of sums", isa, bits, k, rows);
+    free(allocation);
+    free(matrix);
+    free(code_sums);
+    free(codes);
+}
+
+static inline void check_matmul_ops(const char *isa, const eg_matmul_ops *ops)
+{
+    static const size_t widths[] = {64, 128, 192, 768, 1152};
+    CHECK(ops->tile_rows >= 1 && ops->tile_rows <= EG_TILE_MAX_ROWS, "%s: tile_rows %zu", isa, ops->tile_rows);
+    for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
+        for (size_t rows = 1; rows <= ops->tile_rows; rows++) {
+            for (int matmul_case = 0; matmul_case < MATMUL_CASES; matmul_case++) {
+                check_tile(isa, ops->int8_tile, INT8_BITS, rows, widths[w], matmul_case);
+                check_tile(isa, ops->int4_tile, INT4_BITS, rows, widths[w], matmul_case);
+            }
+        }
+    }
+    int32_t sink = 1;
+    const uint64_t once = ops->multiply_probe(1, &sink);
+    CHECK(once > 0 && ops->multiply_probe(1000, &sink) == 1000 * once, "%s: the probe miscounts", isa);
+}
+
+#endif
