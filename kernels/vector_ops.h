@@ -9,15 +9,16 @@
 
 /* ---- token embeddings -------------------------------------------------------------------------------- */
 
-/* IEEE 754 binary16 to float32; scales are positive and normal or subnormal, never infinite (the loader checks). */
+/* IEEE 754 binary16 to float32. A scale is finite, and negative where -8 serves the largest element of a group. */
 static float half_to_float(uint16_t half)
 {
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
     const uint32_t exponent = half >> 10 & 0x1F;
     const uint32_t fraction = half & 0x3FF;
     if (exponent == 0) {
-        return (float)fraction * 0x1p-24f;
+        return (sign ? -0x1p-24f : 0x1p-24f) * (float)fraction;
     }
-    const uint32_t bits = (exponent + (127 - 15)) << 23 | fraction << 13;
+    const uint32_t bits = sign | (exponent + (127 - 15)) << 23 | fraction << 13;
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
