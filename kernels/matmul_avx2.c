@@ -1,7 +1,7 @@
 /* Integer matmul on AVX2, which has no 8-bit dot product: vpmaddubsw multiplies unsigned by signed bytes and adds
  * pairs to int16 with saturation.
  *
- * int8: |code| times the weight with the code's sign. A pair is at most 2 · 127 · 127 = 32258, below saturation
+ * int8: |weight| times the code with the weight's sign. A pair is at most 2 · 127 · 127 = 32258, below saturation
  * because codes keep to -127 … 127; vpmaddwd by ones then widens to int32. That is two multiplier instructions for
  * 32 products, like every other exact way on AVX2 (int16 vpmaddwd, or weights split in nibbles).
  * int4: weights as stored, 0 … 15, are the unsigned operand; a pair is at most 2 · 15 · 127 = 3810, so 8 of them
@@ -15,7 +15,7 @@
 #include <immintrin.h>
 
 enum {
-    TILE_ROWS = 4, /* 4 rows x 2 registers = 8 sums; with 2 weights, a code, its magnitude, ones and products: 16 */
+    TILE_ROWS = 4, /* 4 rows x 2 registers = 8 sums; with weights, codes, ones and products: 16 */
     HALVES = 2,    /* a panel of 16 sums is two registers */
     LINE = 64,
     INT4_GROUPS = 8, /* k-groups that add up in int16: 8 · 3810 < 32768 */
@@ -56,14 +56,14 @@ EG_ALWAYS_INLINE void int8_panel(const int8_t *codes, const int32_t *code_sums, 
         sums[row][0] = sums[row][1] = _mm256_setzero_si256();
     }
     for (size_t i = 0; i < k; i += EG_K_GROUP) {
-        const __m256i weights[HALVES] = {load_half_line(panel, 0), load_half_line(panel, 1)};
         EG_UNROLL
-        for (size_t row = 0; row < rows; row++) {
-            const __m256i group = load_group(codes + row * k + i);
-            const __m256i magnitude = _mm256_abs_epi8(group);
+        for (size_t half = 0; half < HALVES; half++) {
+            const __m256i weights = load_half_line(panel, half);
+            const __m256i magnitudes = _mm256_abs_epi8(weights);
             EG_UNROLL
-            for (size_t half = 0; half < HALVES; half++) {
-                const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(weights[half], group));
+            for (size_t row = 0; row < rows; row++) {
+                const __m256i signed_codes = _mm256_sign_epi8(load_group(codes + row * k + i), weights);
+                const __m256i pairs = _mm256_maddubs_epi16(magnitudes, signed_codes);
                 sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(pairs, ones));
             }
         }
@@ -89,17 +89,21 @@ EG_ALWAYS_INLINE void int4_panel(const int8_t *codes, const int32_t *code_sums, 
             pairs[row][0] = pairs[row][1] = _mm256_setzero_si256();
         }
         for (size_t i = block; i < block + INT4_GROUPS * EG_K_GROUP; i += 2 * EG_K_GROUP) {
+            __m256i low[HALVES], high[HALVES];
             EG_UNROLL
             for (size_t half = 0; half < HALVES; half++) {
                 const __m256i line = load_half_line(panel, half);
-                const __m256i low = _mm256_and_si256(line, nibble);
-                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(line, 4), nibble);
+                low[half] = _mm256_and_si256(line, nibble);
+                high[half] = _mm256_and_si256(_mm256_srli_epi16(line, 4), nibble);
+            }
+            EG_UNROLL
+            for (size_t row = 0; row < rows; row++) {
+                const __m256i first = load_group(codes + row * k + i);
+                const __m256i second = load_group(codes + row * k + i + EG_K_GROUP);
                 EG_UNROLL
-                for (size_t row = 0; row < rows; row++) {
-                    const int8_t *group = codes + row * k + i;
-                    const __m256i first = _mm256_maddubs_epi16(low, load_group(group));
-                    const __m256i second = _mm256_maddubs_epi16(high, load_group(group + EG_K_GROUP));
-                    pairs[row][half] = _mm256_add_epi16(pairs[row][half], _mm256_add_epi16(first, second));
+                for (size_t half = 0; half < HALVES; half++) {
+                    pairs[row][half] = _mm256_add_epi16(pairs[row][half], _mm256_maddubs_epi16(low[half], first));
+                    pairs[row][half] = _mm256_add_epi16(pairs[row][half], _mm256_maddubs_epi16(high[half], second));
                 }
             }
             panel += LINE;
@@ -143,7 +147,7 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
 /* The int8 step: sign, two multiplies, add. */
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 {
-    enum { CHAINS = 8, MACS = 32 };
+    enum { CHAINS = 12, MACS = 32 }; /* 10 cycles of latency, and at best one step a cycle */
     const __m256i ones = _mm256_set1_epi16(1);
     const __m256i group = _mm256_set1_epi32(*sink), magnitude = _mm256_abs_epi8(group);
     __m256i sums[CHAINS];
