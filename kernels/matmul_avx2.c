@@ -147,9 +147,10 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
 /* The int8 step: sign, two multiplies, add. */
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 {
-    enum { CHAINS = 12, MACS = 32 }; /* 10 cycles of latency, and at best one step a cycle */
+    enum { CHAINS = 8, MACS = 32 };
     const __m256i ones = _mm256_set1_epi16(1);
-    const __m256i group = _mm256_set1_epi32(*sink), magnitude = _mm256_abs_epi8(group);
+    const __m256i magnitudes = _mm256_abs_epi8(_mm256_set1_epi32(*sink));
+    __m256i weights = _mm256_set1_epi32(*sink);
     __m256i sums[CHAINS];
     EG_UNROLL
     for (int chain = 0; chain < CHAINS; chain++) {
@@ -157,8 +158,9 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
     }
     for (uint64_t i = 0; i < iterations; i++) {
         EG_UNROLL
-        for (int chain = 0; chain < CHAINS; chain++) { /* the sum is also the weight, or the product would be hoisted */
-            const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(sums[chain], group));
+        for (int chain = 0; chain < CHAINS; chain++) {
+            __asm__("" : "+x"(weights)); /* looks changed, so that the product is not taken out of the loop */
+            const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(weights, magnitudes));
             sums[chain] = _mm256_add_epi32(sums[chain], _mm256_madd_epi16(pairs, ones));
         }
     }
