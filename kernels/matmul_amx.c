@@ -141,8 +141,10 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
                       int32_t *sums)
 {
     const int two_blocks = rows > BLOCK_ROWS;
-    for (size_t i = 0; i < rows * EG_TILE_CHANNELS; i++) {
-        sums[i] = -EG_INT4_OFFSET * code_sums[i / EG_TILE_CHANNELS];
+    for (size_t row = 0; row < rows; row++) {
+        for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
+            sums[row * EG_TILE_CHANNELS + channel] = -EG_INT4_OFFSET * code_sums[row];
+        }
     }
     SETTLE(codes);
     SETTLE(sums);
