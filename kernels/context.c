@@ -67,7 +67,7 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_config *config, siz
     const size_t head_dim = config->head_dim, group = config->heads / config->kv_heads;
     const size_t q_width = config->heads * head_dim, kv_width = config->kv_heads * head_dim;
     const size_t widest_input = larger(larger(config->hidden, config->ffn), q_width);
-    const size_t chunk = extent.tokens < EG_CHUNK_ROWS ? extent.tokens : EG_CHUNK_ROWS;
+    const size_t widest_output = larger(larger(config->hidden, config->ffn), q_width + 2 * kv_width);
 
     scratch->texts = carve(c, extent.texts, sizeof *scratch->texts);
     scratch->hidden = carve(c, extent.tokens * config->hidden, sizeof(float));
@@ -78,12 +78,14 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_config *config, siz
     }
     scratch->workers = carve(c, threads, sizeof *scratch->workers);
     for (size_t i = 0; i < threads; i++) {
+        const size_t most_rows = i == 0 ? EG_SHARED_ROWS : EG_CHUNK_ROWS;
+        const size_t chunk = extent.tokens < most_rows ? extent.tokens : most_rows;
         eg_worker_scratch worker;
         worker.inputs.values = carve(c, chunk * widest_input, sizeof(float));
         worker.inputs.codes = (int8_t *)worker.inputs.values;
         worker.inputs.scale = carve(c, chunk, sizeof(float));
         worker.inputs.sum = carve(c, chunk, sizeof(int32_t));
-        worker.wide = carve(c, chunk * larger(q_width + 2 * kv_width, config->ffn), sizeof(float));
+        worker.wide = carve(c, chunk * widest_output, sizeof(float));
         worker.narrow = carve(c, chunk * config->hidden, sizeof(float));
         const size_t rows = EG_ATTENTION_TOKENS * group;
         worker.scores = carve(c, rows * ((extent.longest + EG_PANEL - 1) / EG_PANEL * EG_PANEL), sizeof(float));
@@ -191,7 +193,7 @@ eg_status eg_context_create(const eg_model *model, uint32_t threads, const char 
     }
     context->model = model;
     context->isa = isa;
-    context->pool = eg_pool_create(count);
+    context->pool = eg_pool_create(count, model->config.layers * EG_LAYER_STEPS + EG_OTHER_STEPS);
     if (context->pool == NULL) {
         eg_context_free(context);
         return eg_fail(EG_ERROR_SYSTEM, "the operating system refused %zu threads; ask for fewer", count);

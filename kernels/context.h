@@ -10,9 +10,14 @@
 #include <pthread.h>
 
 enum {
-    /* Rows that a thread takes through a layer before the next: their activations (about 14 KB a row) stay in a
-     * second-level cache of 1 to 2 MB while the layer's weights are read once for all of them. */
-    EG_CHUNK_ROWS = 128,
+    /* Rows that a thread takes through a layer at once: their activations (about 14 KB a row) stay in a second-level
+     * cache of 1 MB while the layer's weights are read once for all of them. */
+    EG_CHUNK_ROWS = 64,
+    /* Up to here all threads work on one chunk: each then reads its share of the weights, not all of them. */
+    EG_SHARED_ROWS = 128,
+    /* Steps of a call, at most: a layer's, where they are shared; and those before and after the layers. */
+    EG_LAYER_STEPS = 12,
+    EG_OTHER_STEPS = 4,
     /* Tokens whose queries meet the keys at once: times 3 heads 48 rows, a multiple of the float matmul's 6. */
     EG_ATTENTION_TOKENS = 16,
 };
@@ -32,11 +37,11 @@ typedef struct eg_extent {
     size_t longest; /* tokens of the longest text */
 } eg_extent;
 
-/* Memory of one thread. */
+/* Memory of one thread; chunk is EG_CHUNK_ROWS or, for the first thread, EG_SHARED_ROWS. */
 typedef struct eg_worker_scratch {
-    eg_inputs inputs;    /* (EG_CHUNK_ROWS, widest input of a matrix) */
-    float *wide;         /* (EG_CHUNK_ROWS, widest of qkv_width and ffn) float32 */
-    float *narrow;       /* (EG_CHUNK_ROWS, hidden) float32 */
+    eg_inputs inputs;    /* (chunk, widest input of a matrix) */
+    float *wide;         /* (chunk, widest of qkv_width, ffn and hidden) float32 */
+    float *narrow;       /* (chunk, hidden) float32 */
     float *scores;       /* (EG_ATTENTION_TOKENS · heads per key head, longest rounded up to 16) float32 */
     float *inverse_sums; /* (EG_ATTENTION_TOKENS · heads per key head,) float32: 1 / Σ exp(score - max) */
     float *attended;     /* (EG_ATTENTION_TOKENS · heads per key head, head_dim) float32 */

@@ -2,13 +2,13 @@
  *
  * Every thread runs `forward` from beginning to end. How the work is divided depends on how much there is:
  *
- *   long input    each thread owns a range of rows (tokens) and takes them, in chunks that fit its cache, through all
- *                 steps of a layer on its own. Threads meet once a layer, where attention needs everyone's keys.
- *   short input   reading the weights is the limit, so each thread computes all rows for its share of a matrix's
- *                 output channels, and threads meet after every step.
+ *   long input    threads take chunks of rows (tokens) that fit their caches, and take each through a whole layer
+ *                 alone. Threads wait for each other once a layer, where attention needs everyone's keys.
+ *   short input   there is one chunk, and reading the weights is the limit: threads share every step, taking rows or
+ *                 output channels of a matrix until the step is done.
  *
- * The steps below are the same for both: `own_rows` and `own_tiles` say what is this thread's, and `meet` is a
- * barrier only where rows are shared. A row's arithmetic never depends on the division, so neither do its bits. */
+ * The steps below are the same for both: `first` and `next` loop over the pieces of a step that are this thread's. A
+ * row's arithmetic never depends on the division, so neither do its bits. */
 #include "context.h"
 #include "error.h"
 
@@ -32,14 +32,15 @@ typedef struct call {
 
 /* One thread in a call. */
 typedef struct worker {
+    eg_thread *thread;
     eg_context *context;
     const eg_model *model;
     const eg_vector_ops *ops;
     const batch *batch;
-    size_t index, count;
-    int shares_rows;                  /* short input: rows are common, output channels are divided */
+    size_t threads;
+    int shares_steps;                 /* short input: all threads work on one chunk */
     const eg_worker_scratch *own;
-    const eg_worker_scratch *rows; /* inputs, wide and narrow of the chunk: its own, or the first worker's if shared */
+    const eg_worker_scratch *rows;    /* inputs, wide and narrow of the chunk: its own, or the first thread's if shared */
 } worker;
 
 static size_t smaller(size_t a, size_t b)
@@ -54,57 +55,58 @@ static size_t larger(size_t a, size_t b)
 
 /* ---- the division of work ------------------------------------------------------------------------------ */
 
-/* Part `index` of `parts` nearly equal parts of `count` things. */
-static eg_range part(size_t count, size_t index, size_t parts)
+enum { PIECES_PER_THREAD = 3 }; /* of a shared step: enough for a late thread to have its share done by others */
+
+/* The pieces of a step over `count` rows or tiles are worked through with
+ *     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) */
+static size_t pieces_of(const worker *w, size_t count)
 {
-    return (eg_range){count * index / parts, count * (index + 1) / parts};
+    return w->shares_steps ? smaller(count, PIECES_PER_THREAD * w->threads) : 1;
 }
 
-/* The rows that this worker takes through a layer at once: its first chunk, and the one after `chunk`. */
-static eg_range chunk_from(const worker *w, size_t begin)
+static size_t first(const worker *w, size_t pieces)
 {
-    const size_t end = w->shares_rows ? w->batch->tokens : part(w->batch->tokens, w->index, w->count).end;
-    return (eg_range){begin, smaller(begin + EG_CHUNK_ROWS, end)};
+    return w->shares_steps ? eg_take(w->thread, pieces) : 0;
 }
 
-static eg_range first_chunk(const worker *w)
+static size_t next(const worker *w, size_t piece, size_t pieces)
 {
-    return chunk_from(w, w->shares_rows ? 0 : part(w->batch->tokens, w->index, w->count).begin);
+    return w->shares_steps ? eg_take(w->thread, pieces) : piece + 1;
 }
 
-/* The rows of a chunk that this worker handles in a step that goes row by row. */
-static eg_range own_rows(const worker *w, eg_range chunk)
+/* Piece `piece` of `pieces` nearly equal ones. */
+static eg_range part(eg_range all, size_t piece, size_t pieces)
 {
-    if (!w->shares_rows) {
-        return chunk;
-    }
-    const eg_range share = part(chunk.end - chunk.begin, w->index, w->count);
-    return (eg_range){chunk.begin + share.begin, chunk.begin + share.end};
+    const size_t count = all.end - all.begin;
+    return (eg_range){all.begin + count * piece / pieces, all.begin + count * (piece + 1) / pieces};
 }
 
-/* The tiles of 64 output channels that this worker computes in a matmul. */
-static eg_range own_tiles(const worker *w, const eg_matrix *matrix)
+/* Chunks are the pieces where steps are not shared: as many for each thread, of at most EG_CHUNK_ROWS rows. */
+static size_t chunks_of(const worker *w)
 {
-    const size_t tiles = matrix->out_features / EG_TILE_CHANNELS;
-    return w->shares_rows ? part(tiles, w->index, w->count) : (eg_range){0, tiles};
+    const size_t round = w->threads * EG_CHUNK_ROWS;
+    return w->shares_steps ? 1 : (w->batch->tokens + round - 1) / round * w->threads;
 }
 
-static void meet(const worker *w)
+static size_t first_chunk(const worker *w, size_t chunks)
 {
-    if (w->shares_rows) {
-        eg_pool_sync(w->context->pool);
-    }
+    return w->shares_steps ? 0 : eg_take(w->thread, chunks);
+}
+
+static size_t next_chunk(const worker *w, size_t chunk, size_t chunks)
+{
+    return w->shares_steps ? chunk + 1 : eg_take(w->thread, chunks);
 }
 
 /* ---- rows → the inputs of a matmul --------------------------------------------------------------------- */
 
-/* RMSNorm of the hidden rows, quantised if the matrix is. */
-static void normed_inputs(const worker *w, const eg_matrix *matrix, const float *multiplier, eg_range chunk)
+/* RMSNorm of some hidden rows of the chunk, quantised if the matrix is. */
+static void normed_inputs(const worker *w, const eg_matrix *matrix, const float *multiplier, eg_range chunk,
+                          eg_range rows)
 {
     const size_t hidden = w->model->config.hidden;
     const float eps = (float)w->model->config.rms_norm_eps;
     const eg_inputs *inputs = &w->rows->inputs;
-    const eg_range rows = own_rows(w, chunk);
     for (size_t row = rows.begin; row < rows.end; row++) {
         const float *x = w->context->scratch.hidden + row * hidden;
         const size_t i = row - chunk.begin;
@@ -117,12 +119,11 @@ static void normed_inputs(const worker *w, const eg_matrix *matrix, const float 
     }
 }
 
-/* Rows of the chunk in `wide`, (chunk, width), quantised if the matrix is. */
-static void wide_inputs(const worker *w, const eg_matrix *matrix, eg_range chunk)
+/* Some rows of the chunk in `wide`, (chunk, width), quantised if the matrix is. */
+static void wide_inputs(const worker *w, const eg_matrix *matrix, eg_range chunk, eg_range rows)
 {
     const size_t width = matrix->in_features;
     const eg_inputs *inputs = &w->rows->inputs;
-    const eg_range rows = own_rows(w, chunk);
     for (size_t i = rows.begin - chunk.begin; i < rows.end - chunk.begin; i++) {
         const float *x = w->rows->wide + i * width;
         if (matrix->dtype == EG_F32) {
@@ -135,11 +136,10 @@ static void wide_inputs(const worker *w, const eg_matrix *matrix, eg_range chunk
 
 /* ---- embedding ------------------------------------------------------------------------------------------ */
 
-static void embed(const worker *w, eg_range chunk)
+static void embed(const worker *w, eg_range rows)
 {
     const size_t hidden = w->model->config.hidden;
     const eg_embedding *table = &w->model->embedding;
-    const eg_range rows = own_rows(w, chunk);
     for (size_t row = rows.begin; row < rows.end; row++) {
         const size_t id = (size_t)w->batch->ids[row];
         const uint16_t *scale = table->scale + id * table->groups;
@@ -209,24 +209,17 @@ static void place_heads(const worker *w, size_t layer_index, const float *qkv, s
     }
 }
 
-static void attention_inputs(const worker *w, size_t layer_index, eg_range chunk)
+/* Queries, keys and values of some rows of the chunk, from `wide` to where attention wants them. */
+static void place_rows(const worker *w, size_t layer_index, eg_range chunk, eg_range rows)
 {
-    const eg_layer *layer = &w->model->layers[layer_index];
-    const size_t width = layer->qkv.out_features;
-    normed_inputs(w, &layer->qkv, layer->input_norm, chunk);
-    meet(w);
-    eg_matmul(w->context->isa, &layer->qkv, &w->rows->inputs, chunk.end - chunk.begin, own_tiles(w, &layer->qkv),
-              w->rows->wide, width);
-    meet(w);
-    const eg_range rows = own_rows(w, chunk);
+    const size_t width = w->model->layers[layer_index].qkv.out_features;
     const eg_text *text = w->context->scratch.texts;
     for (size_t row = rows.begin; row < rows.end; row++) {
         while (row >= text->end) {
             text++;
         }
         const size_t position = row - text->begin;
-        place_heads(w, layer_index, w->rows->wide + (row - chunk.begin) * width, row, position,
-                    text->slot + position);
+        place_heads(w, layer_index, w->rows->wide + (row - chunk.begin) * width, row, position, text->slot + position);
     }
 }
 
@@ -275,11 +268,10 @@ static void attend(const worker *w, size_t layer_index, eg_text text, eg_range t
     }
 }
 
-/* Attention of this worker's rows of the chunk, into `wide`, (chunk, heads · head_dim). */
-static void attention(const worker *w, size_t layer_index, eg_range chunk)
+/* Attention of some rows of the chunk, into `wide`, (chunk, heads · head_dim). */
+static void attention(const worker *w, size_t layer_index, eg_range chunk, eg_range rows)
 {
     const eg_config *config = &w->model->config;
-    const eg_range rows = own_rows(w, chunk);
     const eg_text *text = w->context->scratch.texts;
     for (size_t row = rows.begin; row < rows.end;) {
         while (row >= text->end) {
@@ -296,45 +288,75 @@ static void attention(const worker *w, size_t layer_index, eg_range chunk)
 
 /* ---- a layer ---------------------------------------------------------------------------------------------- */
 
-/* hidden += norm(rows of the chunk in `narrow`) */
-static void add_branch(const worker *w, const float *multiplier, eg_range chunk)
+/* hidden += norm(`narrow`), for some rows of the chunk */
+static void add_branch(const worker *w, const float *multiplier, eg_range chunk, eg_range rows)
 {
     const size_t hidden = w->model->config.hidden;
     const float eps = (float)w->model->config.rms_norm_eps;
-    const eg_range rows = own_rows(w, chunk);
     for (size_t row = rows.begin; row < rows.end; row++) {
         w->ops->add_norm(w->context->scratch.hidden + row * hidden, w->rows->narrow + (row - chunk.begin) * hidden,
                          multiplier, hidden, eps);
     }
 }
 
-static void attention_block(const worker *w, size_t layer_index, eg_range chunk)
+/* out = inputs · Wᵀ for the chunk; out: (chunk, out_features). */
+static void multiply(const worker *w, const eg_matrix *matrix, eg_range chunk, float *out)
 {
-    const eg_layer *layer = &w->model->layers[layer_index];
-    attention(w, layer_index, chunk);
-    wide_inputs(w, &layer->o, chunk);
-    meet(w);
-    eg_matmul(w->context->isa, &layer->o, &w->rows->inputs, chunk.end - chunk.begin, own_tiles(w, &layer->o),
-              w->rows->narrow, w->model->config.hidden);
-    meet(w);
-    add_branch(w, layer->post_attention_norm, chunk);
+    const eg_range tiles = {0, matrix->out_features / EG_TILE_CHANNELS};
+    const size_t pieces = pieces_of(w, tiles.end);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        eg_matmul(w->context->isa, matrix, &w->rows->inputs, chunk.end - chunk.begin, part(tiles, i, pieces), out,
+                  matrix->out_features);
+    }
 }
 
-static void ffn_block(const worker *w, size_t layer_index, eg_range chunk)
+/* out = gelu(gate) · up of inputs · Wᵀ for the chunk; out: (chunk, out_features / 2). */
+static void multiply_geglu(const worker *w, const eg_matrix *matrix, eg_range chunk, float *out)
+{
+    const eg_range tiles = {0, matrix->out_features / EG_TILE_CHANNELS};
+    const size_t pieces = pieces_of(w, tiles.end);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        eg_matmul_geglu(w->context->isa, matrix, &w->rows->inputs, chunk.end - chunk.begin, part(tiles, i, pieces), out,
+                        matrix->out_features / 2);
+    }
+}
+
+/* Norm, queries, keys and values of a layer. */
+static void attention_inputs(const worker *w, size_t layer_index, eg_range chunk)
 {
     const eg_layer *layer = &w->model->layers[layer_index];
-    const size_t rows = chunk.end - chunk.begin;
-    normed_inputs(w, &layer->gate_up, layer->pre_ffn_norm, chunk);
-    meet(w);
-    eg_matmul_geglu(w->context->isa, &layer->gate_up, &w->rows->inputs, rows, own_tiles(w, &layer->gate_up),
-                    w->rows->wide, w->model->config.ffn);
-    meet(w);
-    wide_inputs(w, &layer->down, chunk);
-    meet(w);
-    eg_matmul(w->context->isa, &layer->down, &w->rows->inputs, rows, own_tiles(w, &layer->down),
-              w->rows->narrow, w->model->config.hidden);
-    meet(w);
-    add_branch(w, layer->post_ffn_norm, chunk);
+    const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        normed_inputs(w, &layer->qkv, layer->input_norm, chunk, part(chunk, i, pieces));
+    }
+    multiply(w, &layer->qkv, chunk, w->rows->wide);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        place_rows(w, layer_index, chunk, part(chunk, i, pieces));
+    }
+}
+
+/* Attention, its output projection, and the rest of the layer: everything that needs no other row's work. */
+static void attention_and_ffn(const worker *w, size_t layer_index, eg_range chunk)
+{
+    const eg_layer *layer = &w->model->layers[layer_index];
+    const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        attention(w, layer_index, chunk, part(chunk, i, pieces));
+        wide_inputs(w, &layer->o, chunk, part(chunk, i, pieces));
+    }
+    multiply(w, &layer->o, chunk, w->rows->narrow);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        add_branch(w, layer->post_attention_norm, chunk, part(chunk, i, pieces));
+        normed_inputs(w, &layer->gate_up, layer->pre_ffn_norm, chunk, part(chunk, i, pieces));
+    }
+    multiply_geglu(w, &layer->gate_up, chunk, w->rows->wide);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        wide_inputs(w, &layer->down, chunk, part(chunk, i, pieces));
+    }
+    multiply(w, &layer->down, chunk, w->rows->narrow);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        add_branch(w, layer->post_ffn_norm, chunk, part(chunk, i, pieces));
+    }
 }
 
 /* ---- the head ----------------------------------------------------------------------------------------------- */
@@ -374,42 +396,44 @@ static void embedding_of(const worker *w, size_t index)
 
 /* ---- all of it ------------------------------------------------------------------------------------------------ */
 
-static void forward(void *argument, size_t index)
+static void forward(void *argument, eg_thread *thread)
 {
     const call *c = argument;
     const eg_scratch *scratch = &c->context->scratch;
-    const size_t count = eg_pool_threads(c->context->pool);
-    const int shares_rows = c->batch.tokens <= EG_CHUNK_ROWS;
-    const worker self = {.context = c->context,
+    const size_t threads = eg_pool_threads(c->context->pool);
+    const int shares_steps = threads > 1 && c->batch.tokens <= EG_SHARED_ROWS;
+    const worker self = {.thread = thread,
+                         .context = c->context,
                          .model = c->context->model,
                          .ops = c->context->isa->vector,
                          .batch = &c->batch,
-                         .index = index,
-                         .count = count,
-                         .shares_rows = shares_rows,
-                         .own = &scratch->workers[index],
-                         .rows = &scratch->workers[shares_rows ? 0 : index]};
+                         .threads = threads,
+                         .shares_steps = shares_steps,
+                         .own = &scratch->workers[thread->index],
+                         .rows = &scratch->workers[shares_steps ? 0 : thread->index]};
     const worker *w = &self;
-    const eg_range first = first_chunk(w);
+    const eg_range tokens = {0, c->batch.tokens};
+    const size_t layers = w->model->config.layers, chunks = chunks_of(w);
 
-    for (eg_range chunk = first; chunk.begin < chunk.end; chunk = chunk_from(w, chunk.end)) {
-        embed(w, chunk);
-    }
-    for (size_t layer = 0; layer < w->model->config.layers; layer++) {
-        for (eg_range chunk = first; chunk.begin < chunk.end; chunk = chunk_from(w, chunk.end)) {
-            attention_inputs(w, layer, chunk);
+    for (size_t i = first_chunk(w, chunks); i < chunks; i = next_chunk(w, i, chunks)) {
+        const eg_range chunk = part(tokens, i, chunks);
+        const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
+        for (size_t j = first(w, pieces); j < pieces; j = next(w, j, pieces)) {
+            embed(w, part(chunk, j, pieces));
         }
-        /* All keys and values are in place. One meeting a layer is enough: the next layer writes the other pair of
-         * buffers, and nobody gets two layers ahead. */
-        eg_pool_sync(w->context->pool);
-        for (eg_range chunk = first; chunk.begin < chunk.end; chunk = chunk_from(w, chunk.end)) {
-            attention_block(w, layer, chunk);
-            ffn_block(w, layer, chunk);
+        attention_inputs(w, 0, chunk);
+    }
+    for (size_t layer = 0; layer < layers; layer++) {
+        /* All keys and values of the layer are in place. Those of the next go to the other pair of buffers. */
+        for (size_t i = first_chunk(w, chunks); i < chunks; i = next_chunk(w, i, chunks)) {
+            const eg_range chunk = part(tokens, i, chunks);
+            attention_and_ffn(w, layer, chunk);
+            if (layer + 1 < layers) {
+                attention_inputs(w, layer + 1, chunk);
+            }
         }
     }
-    eg_pool_sync(w->context->pool);
-    const eg_range texts = part(w->batch->texts, index, count);
-    for (size_t text = texts.begin; text < texts.end; text++) {
+    for (size_t text; (text = eg_take(thread, c->batch.texts)) < c->batch.texts;) {
         embedding_of(w, text);
     }
 }

@@ -42,14 +42,14 @@ static uint64_t read_all(const uint64_t *memory, size_t words)
     return sum;
 }
 
-static void measure(void *argument, size_t index)
+static void measure(void *argument, eg_thread *thread)
 {
+    const size_t index = thread->index;
     const measurement *m = argument;
     const size_t threads = eg_pool_threads(m->context->pool);
     volatile uint64_t keep = 0; /* so that the work is not optimised away */
     int32_t sink = (int32_t)index;
     double amount = 0;
-    eg_pool_sync(m->context->pool);
     const double end = now() + m->seconds;
     do {
         if (m->memory != NULL) {

@@ -1,36 +1,47 @@
-/* The pool: workers sleep on a condition variable between calls, and spin only inside one. */
+/* The pool: threads sleep on a condition variable between calls, and wait by spinning only inside one. */
 #define _POSIX_C_SOURCE 200809L
 #include "threads.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdalign.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* Polls before a waiting thread offers its core to others: about 10 µs, longer than any step of a short text, so
- * that a barrier costs a cache miss, and short enough that a shared core is not held for nothing. */
-enum { SPINS = 4000 };
+enum {
+    /* Polls before a waiting thread offers its core to others: about 10 µs, longer than most pieces take, so that the
+     * end of a step costs a cache miss, and short enough that a shared core is not held for nothing. */
+    SPINS = 4000,
+    CACHE_LINE = 64,
+};
 
-typedef struct worker {
+/* Each counter has a cache line of its own: threads that poll `done` do not slow those that take. */
+typedef struct step {
+    alignas(CACHE_LINE) atomic_size_t taken;
+    alignas(CACHE_LINE) atomic_size_t done;
+} step;
+
+typedef struct sleeper {
     eg_pool *pool;
     size_t index;
     pthread_t thread;
-} worker;
+} sleeper;
 
 struct eg_pool {
     size_t threads;
-    size_t started; /* workers that run, threads - 1 once created */
-    worker *workers;
+    size_t started; /* threads that run, threads - 1 once created */
+    sleeper *sleepers;
+    size_t most_steps;
+    step *steps; /* (most_steps,); zero when a call begins */
 
-    pthread_mutex_t mutex; /* guards what follows, up to the barrier */
+    pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t wake;   /* a new call, or the end */
-    unsigned long call;    /* counts calls, so that a worker knows a new one */
+    unsigned long call;    /* counts calls, so that a thread knows a new one */
     int stop;
-    void (*body)(void *argument, size_t worker);
+    void (*body)(void *argument, eg_thread *thread);
     void *argument;
 
-    atomic_size_t arrived; /* the barrier: how many wait, and how often it has opened */
-    atomic_size_t opened;
+    atomic_size_t returned; /* threads that have left the body in this call */
 };
 
 static inline void pause_core(void)
@@ -42,18 +53,10 @@ static inline void pause_core(void)
 #endif
 }
 
-void eg_pool_sync(eg_pool *pool)
+/* Waits until *counter is `value`. */
+static void await(atomic_size_t *counter, size_t value)
 {
-    if (pool->threads == 1) {
-        return;
-    }
-    const size_t generation = atomic_load_explicit(&pool->opened, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) == pool->threads - 1) {
-        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&pool->opened, generation + 1, memory_order_release);
-        return;
-    }
-    for (int spin = 0; atomic_load_explicit(&pool->opened, memory_order_acquire) == generation; spin++) {
+    for (int spin = 0; atomic_load_explicit(counter, memory_order_acquire) != value; spin++) {
         if (spin < SPINS) {
             pause_core();
         } else {
@@ -62,9 +65,28 @@ void eg_pool_sync(eg_pool *pool)
     }
 }
 
-static void *worker_main(void *argument)
+size_t eg_take(eg_thread *thread, size_t pieces)
 {
-    const worker *self = argument;
+    step *current = &thread->pool->steps[thread->step];
+    if (thread->working) {
+        atomic_fetch_add_explicit(&current->done, 1, memory_order_acq_rel);
+        thread->working = 0;
+    }
+    if (atomic_load_explicit(&current->taken, memory_order_relaxed) < pieces) {
+        const size_t piece = atomic_fetch_add_explicit(&current->taken, 1, memory_order_relaxed);
+        if (piece < pieces) {
+            thread->working = 1;
+            return piece;
+        }
+    }
+    await(&current->done, pieces);
+    thread->step++;
+    return pieces;
+}
+
+static void *sleeper_main(void *argument)
+{
+    const sleeper *self = argument;
     eg_pool *pool = self->pool;
     unsigned long seen = 0;
     for (;;) {
@@ -78,31 +100,36 @@ static void *worker_main(void *argument)
         if (stop) {
             return NULL;
         }
-        pool->body(pool->argument, self->index);
-        eg_pool_sync(pool);
+        pool->body(pool->argument, &(eg_thread){.pool = pool, .index = self->index});
+        atomic_fetch_add_explicit(&pool->returned, 1, memory_order_acq_rel);
     }
 }
 
-eg_pool *eg_pool_create(size_t threads)
+eg_pool *eg_pool_create(size_t threads, size_t most_steps)
 {
     eg_pool *pool = calloc(1, sizeof *pool);
-    worker *workers = calloc(threads, sizeof *workers);
-    if (pool == NULL || workers == NULL || pthread_mutex_init(&pool->mutex, NULL) != 0) {
-        free(workers);
+    sleeper *sleepers = calloc(threads, sizeof *sleepers);
+    step *steps = aligned_alloc(alignof(step), most_steps * sizeof *steps);
+    if (pool == NULL || sleepers == NULL || steps == NULL || pthread_mutex_init(&pool->mutex, NULL) != 0) {
+        free(steps);
+        free(sleepers);
         free(pool);
         return NULL;
     }
     if (pthread_cond_init(&pool->wake, NULL) != 0) {
         pthread_mutex_destroy(&pool->mutex);
-        free(workers);
+        free(steps);
+        free(sleepers);
         free(pool);
         return NULL;
     }
     pool->threads = threads;
-    pool->workers = workers;
+    pool->sleepers = sleepers;
+    pool->most_steps = most_steps;
+    pool->steps = steps;
     for (size_t i = 0; i + 1 < threads; i++) {
-        workers[i] = (worker){.pool = pool, .index = i + 1};
-        if (pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]) != 0) {
+        sleepers[i] = (sleeper){.pool = pool, .index = i + 1};
+        if (pthread_create(&sleepers[i].thread, NULL, sleeper_main, &sleepers[i]) != 0) {
             eg_pool_free(pool);
             return NULL;
         }
@@ -121,11 +148,12 @@ void eg_pool_free(eg_pool *pool)
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
     for (size_t i = 0; i < pool->started; i++) {
-        pthread_join(pool->workers[i].thread, NULL);
+        pthread_join(pool->sleepers[i].thread, NULL);
     }
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->mutex);
-    free(pool->workers);
+    free(pool->steps);
+    free(pool->sleepers);
     free(pool);
 }
 
@@ -134,14 +162,19 @@ size_t eg_pool_threads(const eg_pool *pool)
     return pool->threads;
 }
 
-void eg_pool_run(eg_pool *pool, void (*body)(void *argument, size_t worker), void *argument)
+void eg_pool_run(eg_pool *pool, void (*body)(void *argument, eg_thread *thread), void *argument)
 {
     pthread_mutex_lock(&pool->mutex);
+    for (size_t i = 0; i < pool->most_steps; i++) {
+        atomic_init(&pool->steps[i].taken, 0);
+        atomic_init(&pool->steps[i].done, 0);
+    }
+    atomic_store_explicit(&pool->returned, 0, memory_order_relaxed);
     pool->body = body;
     pool->argument = argument;
     pool->call++;
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
-    body(argument, 0);
-    eg_pool_sync(pool);
+    body(argument, &(eg_thread){.pool = pool, .index = 0});
+    await(&pool->returned, pool->started);
 }
