@@ -88,7 +88,7 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_config *config, siz
         worker.wide = carve(c, chunk * widest_output, sizeof(float));
         worker.narrow = carve(c, chunk * config->hidden, sizeof(float));
         const size_t rows = EG_ATTENTION_TOKENS * group;
-        worker.scores = carve(c, rows * ((extent.longest + EG_PANEL - 1) / EG_PANEL * EG_PANEL), sizeof(float));
+        worker.scores = carve(c, rows * ((extent.longest + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN), sizeof(float));
         worker.inverse_sums = carve(c, rows, sizeof(float));
         worker.attended = carve(c, rows * head_dim, sizeof(float));
         if (c->memory != NULL) {

@@ -23,10 +23,10 @@ enum {
 };
 
 /* A text in a batch that is laid end to end. Keys and values have slots of their own, so that each text begins on a
- * panel of 16 and is computed alike in any batch. */
+ * multiple of EG_KEY_GRAIN and is computed alike in any batch. */
 typedef struct eg_text {
     size_t begin, end; /* tokens */
-    size_t slot;       /* of the first token; a multiple of EG_PANEL */
+    size_t slot;       /* of the first token; a multiple of EG_KEY_GRAIN */
 } eg_text;
 
 /* What the forward pass needs room for. */
@@ -42,7 +42,7 @@ typedef struct eg_worker_scratch {
     eg_inputs inputs;    /* (chunk, widest input of a matrix) */
     float *wide;         /* (chunk, widest of qkv_width, ffn and hidden) float32 */
     float *narrow;       /* (chunk, hidden) float32 */
-    float *scores;       /* (EG_ATTENTION_TOKENS · heads per key head, longest rounded up to 16) float32 */
+    float *scores;       /* (EG_ATTENTION_TOKENS · heads per key head, longest in whole key grains) float32 */
     float *inverse_sums; /* (EG_ATTENTION_TOKENS · heads per key head,) float32: 1 / Σ exp(score - max) */
     float *attended;     /* (EG_ATTENTION_TOKENS · heads per key head, head_dim) float32 */
 } eg_worker_scratch;
@@ -53,7 +53,7 @@ typedef struct eg_scratch {
     void *arena;
     eg_text *texts;             /* (texts,) */
     float *hidden;              /* (tokens, hidden) float32: the residual stream */
-    float *queries;             /* (kv_heads, tokens, heads per key head, head_dim) float32 */
+    float *queries;             /* (kv_heads, tokens, heads per key head, head_dim): see attention.c */
     float *keys[2];             /* (kv_heads, slots / 16, head_dim, 16) float32; even and odd layers */
     float *values[2];           /* (kv_heads, head_dim / 16, slots, 16) float32; even and odd layers */
     eg_worker_scratch *workers; /* (threads,) */

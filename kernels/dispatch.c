@@ -8,26 +8,31 @@ extern const eg_matmul_ops eg_matmul__amx, eg_matmul__avx512vnni, eg_matmul__avx
 extern const eg_matmul_ops eg_matmul__i8mm, eg_matmul__neondot, eg_matmul__scalar;
 extern const eg_vector_ops eg_vector_ops__avx512, eg_vector_ops__avx2, eg_vector_ops__neon, eg_vector_ops__scalar;
 
+extern const eg_attention_ops eg_attention__avx512bf16;
+
 const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_AMX)
-    {"amx", eg_cpu_has_amx, &eg_matmul__amx, &eg_vector_ops__avx512},
+    {"amx", eg_cpu_has_amx, &eg_matmul__amx, &eg_vector_ops__avx512, &eg_attention__avx512bf16},
+#endif
+#if defined(EG_HAVE_AVX512BF16)
+    {"avx512bf16", eg_cpu_has_avx512bf16, &eg_matmul__avx512vnni, &eg_vector_ops__avx512, &eg_attention__avx512bf16},
 #endif
 #if defined(EG_HAVE_AVX512VNNI)
-    {"avx512vnni", eg_cpu_has_avx512vnni, &eg_matmul__avx512vnni, &eg_vector_ops__avx512},
+    {"avx512vnni", eg_cpu_has_avx512vnni, &eg_matmul__avx512vnni, &eg_vector_ops__avx512, NULL},
 #endif
 #if defined(EG_HAVE_AVXVNNI)
-    {"avxvnni", eg_cpu_has_avxvnni, &eg_matmul__avxvnni, &eg_vector_ops__avx2},
+    {"avxvnni", eg_cpu_has_avxvnni, &eg_matmul__avxvnni, &eg_vector_ops__avx2, NULL},
 #endif
 #if defined(EG_HAVE_AVX2)
-    {"avx2", eg_cpu_has_avx2, &eg_matmul__avx2, &eg_vector_ops__avx2},
+    {"avx2", eg_cpu_has_avx2, &eg_matmul__avx2, &eg_vector_ops__avx2, NULL},
 #endif
 #if defined(EG_HAVE_I8MM)
-    {"i8mm", eg_cpu_has_i8mm, &eg_matmul__i8mm, &eg_vector_ops__neon},
+    {"i8mm", eg_cpu_has_i8mm, &eg_matmul__i8mm, &eg_vector_ops__neon, NULL},
 #endif
 #if defined(EG_HAVE_NEONDOT)
-    {"neondot", eg_cpu_has_neondot, &eg_matmul__neondot, &eg_vector_ops__neon},
+    {"neondot", eg_cpu_has_neondot, &eg_matmul__neondot, &eg_vector_ops__neon, NULL},
 #endif
-    {"scalar", eg_cpu_always, &eg_matmul__scalar, &eg_vector_ops__scalar},
+    {"scalar", eg_cpu_always, &eg_matmul__scalar, &eg_vector_ops__scalar, NULL},
 };
 const size_t eg_isa_list_count = sizeof eg_isa_list / sizeof eg_isa_list[0];
 

@@ -9,7 +9,7 @@
  *
  * The steps below are the same for both: `first` and `next` loop over the pieces of a step that are this thread's. A
  * row's arithmetic never depends on the division, so neither do its bits. */
-#include "context.h"
+#include "attention.h"
 #include "error.h"
 
 #include <math.h>
@@ -154,135 +154,33 @@ static void embed(const worker *w, eg_range rows)
     }
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------- */
+/* ---- attention: see attention.c ---------------------------------------------------------------------------- */
 
-/* One key head's keys of a layer: panels of 16 slots, (slots / 16, head_dim, 16). */
-static float *keys_of(const eg_scratch *scratch, size_t layer, size_t kv_head, size_t head_dim)
+/* Queries, keys and values of some rows of the chunk, from `wide`, (chunk, qkv_width), to where attention wants them. */
+static void place_rows(const worker *w, size_t layer, eg_range chunk, eg_range rows)
 {
-    return scratch->keys[layer % 2] + kv_head * scratch->extent.slots * head_dim;
-}
-
-/* One key head's values of a layer: panels of 16 dimensions, (head_dim / 16, slots, 16). */
-static float *values_of(const eg_scratch *scratch, size_t layer, size_t kv_head, size_t head_dim)
-{
-    return scratch->values[layer % 2] + kv_head * scratch->extent.slots * head_dim;
-}
-
-/* One key head's queries: the query heads that share it are rows of one matrix, (tokens, group, head_dim). */
-static float *queries_of(const worker *w, size_t row, size_t kv_head)
-{
-    const eg_config *config = &w->model->config;
-    const size_t group = config->heads / config->kv_heads;
-    return w->context->scratch.queries + (kv_head * w->batch->tokens + row) * group * config->head_dim;
-}
-
-/* One token's row of `wide`, (heads + 2 · kv_heads, head_dim): queries and keys are normed and rotated, and all are
- * laid where attention wants them. */
-static void place_heads(const worker *w, size_t layer_index, const float *qkv, size_t row, size_t position, size_t slot)
-{
-    const eg_config *config = &w->model->config;
-    const eg_layer *layer = &w->model->layers[layer_index];
-    const eg_scratch *scratch = &w->context->scratch;
-    const eg_rope *rope = layer->full_attention ? &w->context->rope_full : &w->context->rope_sliding;
-    const size_t head_dim = config->head_dim, group = config->heads / config->kv_heads;
-    const float *cosine = rope->cosine + position * (head_dim / 2), *sine = rope->sine + position * (head_dim / 2);
-    const float eps = (float)config->rms_norm_eps;
-
-    for (size_t kv_head = 0; kv_head < config->kv_heads; kv_head++) {
-        float *queries = queries_of(w, row, kv_head);
-        for (size_t i = 0; i < group; i++) {
-            const float *query = qkv + (kv_head * group + i) * head_dim;
-            w->ops->norm_rope(query, layer->q_norm, cosine, sine, head_dim, eps, queries + i * head_dim);
-        }
-        const float *key = qkv + (config->heads + kv_head) * head_dim;
-        float *turned = w->own->attended; /* free until attention */
-        w->ops->norm_rope(key, layer->k_norm, cosine, sine, head_dim, eps, turned);
-        float *panel = keys_of(scratch, layer_index, kv_head, head_dim) + slot / EG_PANEL * (EG_PANEL * head_dim);
-        for (size_t i = 0; i < head_dim; i++) {
-            panel[i * EG_PANEL + slot % EG_PANEL] = turned[i];
-        }
-        const float *value = qkv + (config->heads + config->kv_heads + kv_head) * head_dim;
-        float *values = values_of(scratch, layer_index, kv_head, head_dim);
-        for (size_t i = 0; i < head_dim; i += EG_PANEL) {
-            memcpy(values + i * scratch->extent.slots + slot * EG_PANEL, value + i, EG_PANEL * sizeof(float));
-        }
-    }
-}
-
-/* Queries, keys and values of some rows of the chunk, from `wide` to where attention wants them. */
-static void place_rows(const worker *w, size_t layer_index, eg_range chunk, eg_range rows)
-{
-    const size_t width = w->model->layers[layer_index].qkv.out_features;
+    const size_t width = w->model->layers[layer].qkv.out_features;
     const eg_text *text = w->context->scratch.texts;
     for (size_t row = rows.begin; row < rows.end; row++) {
         while (row >= text->end) {
             text++;
         }
-        const size_t position = row - text->begin;
-        place_heads(w, layer_index, w->rows->wide + (row - chunk.begin) * width, row, position, text->slot + position);
-    }
-}
-
-/* The tokens of a text, counted from its first, that token `position` attends to. */
-static eg_range attended_keys(const worker *w, size_t layer_index, size_t text_tokens, size_t position)
-{
-    const size_t window = w->model->config.window;
-    if (w->model->layers[layer_index].full_attention) {
-        return (eg_range){0, text_tokens};
-    }
-    return (eg_range){position > window ? position - window : 0, smaller(text_tokens, position + window + 1)};
-}
-
-/* softmax(Q · Kᵀ) · V for a few tokens of one text and the query heads of one key head. Only keys within reach of one
- * of the tokens are touched. Sums begin at a key that may differ with the division of rows, but what comes before a
- * token's own reach adds exact zeros. */
-static void attend(const worker *w, size_t layer_index, eg_text text, eg_range tokens, size_t kv_head, float *out)
-{
-    const eg_config *config = &w->model->config;
-    const eg_scratch *scratch = &w->context->scratch;
-    const size_t head_dim = config->head_dim, group = config->heads / config->kv_heads;
-    const size_t text_tokens = text.end - text.begin, rows = (tokens.end - tokens.begin) * group;
-    const size_t begin = attended_keys(w, layer_index, text_tokens, tokens.begin).begin;
-    const size_t end = attended_keys(w, layer_index, text_tokens, tokens.end - 1).end;
-    const size_t from = begin / EG_PANEL * EG_PANEL, to = (end + EG_PANEL - 1) / EG_PANEL * EG_PANEL;
-    float *scores = w->own->scores; /* (rows, to - from) */
-
-    const float *keys = keys_of(scratch, layer_index, kv_head, head_dim) + (text.slot + from) * head_dim;
-    w->ops->matmul_float(queries_of(w, text.begin + tokens.begin, kv_head), head_dim, rows, head_dim, keys,
-                         EG_PANEL * head_dim, (to - from) / EG_PANEL, scores, to - from);
-
-    float *inverse_sums = w->own->inverse_sums;
-    for (size_t row = 0; row < rows; row++) {
-        const eg_range reach = attended_keys(w, layer_index, text_tokens, tokens.begin + row / group);
-        inverse_sums[row] = 1.0f / w->ops->softmax_numerators(scores + row * (to - from), 0, reach.begin - from,
-                                                              reach.end - from, to - from);
-    }
-
-    const float *values = values_of(scratch, layer_index, kv_head, head_dim) + (text.slot + begin) * EG_PANEL;
-    w->ops->matmul_float(scores + (begin - from), to - from, rows, end - begin, values,
-                         scratch->extent.slots * EG_PANEL, head_dim / EG_PANEL, w->own->attended, head_dim);
-    for (size_t row = 0; row < rows; row++) {
-        const size_t token = row / group, head = kv_head * group + row % group;
-        w->ops->scale(w->own->attended + row * head_dim, inverse_sums[row], head_dim,
-                      out + (token * config->heads + head) * head_dim);
+        eg_place_heads(w->context, w->own, layer, w->rows->wide + (row - chunk.begin) * width, row, text);
     }
 }
 
 /* Attention of some rows of the chunk, into `wide`, (chunk, heads · head_dim). */
-static void attention(const worker *w, size_t layer_index, eg_range chunk, eg_range rows)
+static void attend_rows(const worker *w, size_t layer, eg_range chunk, eg_range rows)
 {
-    const eg_config *config = &w->model->config;
+    const size_t width = w->model->layers[layer].o.in_features;
     const eg_text *text = w->context->scratch.texts;
     for (size_t row = rows.begin; row < rows.end;) {
         while (row >= text->end) {
             text++;
         }
-        const size_t next = smaller(smaller(row + EG_ATTENTION_TOKENS, rows.end), text->end);
-        float *out = w->rows->wide + (row - chunk.begin) * config->heads * config->head_dim;
-        for (size_t kv_head = 0; kv_head < config->kv_heads; kv_head++) {
-            attend(w, layer_index, *text, (eg_range){row - text->begin, next - text->begin}, kv_head, out);
-        }
-        row = next;
+        const size_t end = smaller(smaller(row + EG_ATTENTION_TOKENS, rows.end), text->end);
+        eg_attend(w->context, w->own, layer, text, (eg_range){row, end}, w->rows->wide + (row - chunk.begin) * width);
+        row = end;
     }
 }
 
@@ -341,7 +239,7 @@ static void attention_and_ffn(const worker *w, size_t layer_index, eg_range chun
     const eg_layer *layer = &w->model->layers[layer_index];
     const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
-        attention(w, layer_index, chunk, part(chunk, i, pieces));
+        attend_rows(w, layer_index, chunk, part(chunk, i, pieces));
         wide_inputs(w, &layer->o, chunk, part(chunk, i, pieces));
     }
     multiply(w, &layer->o, chunk, w->rows->narrow);
@@ -463,7 +361,7 @@ static eg_status check_texts(const eg_config *config, const int32_t *ids, const 
 
 static size_t slots_of(size_t tokens)
 {
-    return (tokens + EG_PANEL - 1) / EG_PANEL * EG_PANEL;
+    return (tokens + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN;
 }
 
 /* How many texts from the first on go through the model together: as many as fit the slots of one longest text, so

@@ -2,7 +2,8 @@
  *
  * The integer matmul is written by hand for each instruction set (matmul_<isa>.c); all other operations are
  * written once, in vector_ops.h, in terms of the small vector vocabulary of simd.h, and compiled for each
- * register width (vector_ops_<isa>.c). dispatch.c pairs the two into the list of instruction sets.
+ * register width (vector_ops_<isa>.c). Attention has variants in bfloat16 (attention_<isa>.c). dispatch.c combines
+ * them into the list of instruction sets.
  *
  * Operations have no state: no allocation, threads, globals or I/O. Sizes are in elements. Every row that an
  * operation reads or writes begins on a 64-byte line and has a multiple of 16 elements (64 for matmul inputs).
@@ -18,6 +19,7 @@ enum {
     EG_K_GROUP = 4,        /* inputs that one 32-bit lane multiplies and adds in one instruction */
     EG_TILE_CHANNELS = 64, /* channels of a matmul tile: every width of a model is a multiple of it */
     EG_TILE_MAX_ROWS = 32, /* most rows of a matmul tile on any instruction set: two AMX tiles */
+    EG_KEY_GRAIN = 32,     /* keys are attended to in blocks of this many: a row of an AMX tile of bfloat16 */
     EG_INT4_OFFSET = 8,    /* int4 codes -8 … 7 are stored as 0 … 15 */
     EG_CODE_MAX = 127,     /* int8 codes of weights and activations lie in -127 … 127: products fit AVX2's int16 sums */
 };
@@ -38,6 +40,24 @@ typedef struct eg_matmul_ops {
      * multiply-accumulates that was. For measuring the machine's limit. `sink` keeps the result alive. */
     uint64_t (*multiply_probe)(uint64_t iterations, int32_t *sink);
 } eg_matmul_ops;
+
+/* The two products of attention and the layout that they want, in float32 or in bfloat16. An element e of a row, key
+ * or value belongs to k-group e / g, where g = 4 / element_bytes is how many elements a 32-bit lane holds; panels are
+ * [k / g][16][g], so that a line of 64 bytes is what one instruction takes. */
+typedef struct eg_attention_ops {
+    size_t element_bytes; /* 4 for float32, 2 for bfloat16 */
+    /* A row of n float32, in place, to n elements at its beginning. */
+    void (*narrow)(float *row, size_t n);
+    /* Column `column` of a panel of 16 keys, [head_dim / g][16][g]. */
+    void (*store_key)(const float *key, size_t head_dim, void *panel, size_t column);
+    /* Slot `slot` of head_dim / 16 panels of `slots` values, [slots / g][16][g] each. */
+    void (*store_value)(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot);
+    /* out[r][c] = Σ_k x[r][k] · panels[c / 16][k][c % 16], summed over k in order.
+     * x: (rows, k) elements, rows x_stride elements apart; k a multiple of 32. panels: an even panel_count of them, of
+     * panel_stride k each. out: float32, rows out_stride apart. */
+    void (*product)(const void *x, size_t x_stride, size_t rows, size_t k, const void *panels, size_t panel_stride,
+                    size_t panel_count, float *out, size_t out_stride);
+} eg_attention_ops;
 
 typedef struct eg_vector_ops {
     /* out = row of the embedding table; sqrt(hidden) is folded into table and scales.
@@ -71,9 +91,10 @@ typedef struct eg_vector_ops {
     /* out[r] = gelu_tanh(gate) · up for a tile of 64 channels that alternate 16 of gate, 16 of up: 32 outputs. */
     void (*geglu)(const float *gate_up, size_t rows, float *out, size_t out_stride);
 
-    /* In place: scores[i] = exp(scores[i] - max) for begin <= i < end, and 0 in the rest of [from, to); from and
-     * to are multiples of 16. The max is over [begin, end). Returns the sum. */
-    float (*softmax_numerators)(float *scores, size_t from, size_t begin, size_t end, size_t to);
+    /* In place: scores[i] = exp(scores[i] - max) for begin <= i < end, and 0 in the rest of n, a multiple of 16. The
+     * max is over [begin, end). Returns the sum. */
+    float (*softmax_numerators)(float *scores, size_t begin, size_t end, size_t n);
+    eg_attention_ops attention; /* in float32 */
 
     void (*add)(float *sum, const float *x, size_t n);                  /* sum += x */
     void (*scale)(const float *x, float factor, size_t n, float *out);  /* out = x · factor */
@@ -86,6 +107,7 @@ typedef struct eg_isa {
     int (*supported)(void);
     const eg_matmul_ops *matmul;
     const eg_vector_ops *vector;
+    const eg_attention_ops *attention; /* in bfloat16; NULL where float32 is as fast */
 } eg_isa;
 
 /* Every instruction set this library was built with, best first; `eg_isa_list_count` of them (dispatch.c). */

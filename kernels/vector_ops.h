@@ -161,32 +161,33 @@ static void norm_rope(const float *x, const float *multiplier, const float *cosi
     }
 }
 
-static float softmax_numerators(float *scores, size_t from, size_t begin, size_t end, size_t to)
+static float softmax_numerators(float *scores, size_t begin, size_t end, size_t n)
 {
     /* exp(masked - max) is below 1e-37 here and set to 0 at the end; until then whole vectors can be used. */
-    for (size_t i = from; i < begin; i++) {
+    for (size_t i = 0; i < begin; i++) {
         scores[i] = -INFINITY;
     }
-    for (size_t i = end; i < to; i++) {
+    for (size_t i = end; i < n; i++) {
         scores[i] = -INFINITY;
     }
-    vf largest = vf_load(scores + from);
-    for (size_t i = from; i < to; i += VF_LANES) {
+    vf largest = vf_load(scores);
+    for (size_t i = 0; i < n; i += VF_LANES) {
         largest = vf_max(largest, vf_load(scores + i));
     }
     const vf max = vf_set(vf_reduce_max(largest));
-    for (size_t i = from; i < to; i += VF_LANES) {
+    for (size_t i = 0; i < n; i += VF_LANES) {
         vf_store(scores + i, vf_exp(vf_sub(vf_load(scores + i), max)));
     }
-    for (size_t i = from; i < begin; i++) {
+    for (size_t i = 0; i < begin; i++) {
         scores[i] = 0.0f;
     }
-    for (size_t i = end; i < to; i++) {
+    for (size_t i = end; i < n; i++) {
         scores[i] = 0.0f;
     }
-    /* A lane sums the columns of one remainder modulo VF_LANES, wherever `from` lies: the same bits in every batch. */
+    /* A lane sums the columns of one remainder modulo VF_LANES; columns begin at a multiple of it in the text, so the
+     * bits are the same in every batch. */
     vf sum = vf_set(0.0f);
-    for (size_t i = from; i < to; i += VF_LANES) {
+    for (size_t i = 0; i < n; i += VF_LANES) {
         sum = vf_add(sum, vf_load(scores + i));
     }
     return vf_reduce_add(sum);
@@ -263,6 +264,35 @@ static void matmul_float(const float *x, size_t x_stride, size_t rows, size_t k,
     }
 }
 
+/* ---- attention in float32: elements are floats, k-groups have one ---------------------------------------- */
+
+static void attention_narrow(float *row, size_t n)
+{
+    (void)row;
+    (void)n;
+}
+
+static void attention_store_key(const float *key, size_t head_dim, void *panel, size_t column)
+{
+    float *lines = (float *)panel + column;
+    for (size_t i = 0; i < head_dim; i++) {
+        lines[i * EG_PANEL] = key[i];
+    }
+}
+
+static void attention_store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
+{
+    for (size_t i = 0; i < head_dim; i += EG_PANEL) {
+        memcpy((float *)panels + i * slots + slot * EG_PANEL, value + i, EG_PANEL * sizeof(float));
+    }
+}
+
+static void attention_product(const void *x, size_t x_stride, size_t rows, size_t k, const void *panels,
+                              size_t panel_stride, size_t panel_count, float *out, size_t out_stride)
+{
+    matmul_float(x, x_stride, rows, k, panels, panel_stride * EG_PANEL, panel_count, out, out_stride);
+}
+
 /* ---- what follows an integer matmul ------------------------------------------------------------------- */
 
 static void dequantize(const int32_t *sums, size_t rows, const float *row_scale, const float *channel_scale, float *out,
@@ -293,10 +323,17 @@ static void geglu(const float *gate_up, size_t rows, float *out, size_t out_stri
 }
 
 /* The table that the including file exports under its own name. */
-#define EG_VECTOR_OPS                                                                                          \
-    {                                                                                                          \
-        .embed_int8 = embed_int8, .embed_int4 = embed_int4, .norm = norm, .add_norm = add_norm,                \
-        .quantize = quantize, .norm_quantize = norm_quantize, .norm_rope = norm_rope,                          \
-        .matmul_float = matmul_float, .dequantize = dequantize, .geglu = geglu,                                \
-        .softmax_numerators = softmax_numerators, .add = add, .scale = scale, .sum_of_squares = sum_of_squares \
+#define EG_VECTOR_OPS                                                                                           \
+    {                                                                                                           \
+        .embed_int8 = embed_int8, .embed_int4 = embed_int4, .norm = norm, .add_norm = add_norm,                 \
+        .quantize = quantize, .norm_quantize = norm_quantize, .norm_rope = norm_rope,                           \
+        .matmul_float = matmul_float, .dequantize = dequantize, .geglu = geglu,                                 \
+        .softmax_numerators = softmax_numerators, .add = add, .scale = scale, .sum_of_squares = sum_of_squares, \
+        .attention = {                                                                                          \
+            .element_bytes = sizeof(float),                                                                     \
+            .narrow = attention_narrow,                                                                         \
+            .store_key = attention_store_key,                                                                   \
+            .store_value = attention_store_value,                                                               \
+            .product = attention_product,                                                                       \
+        },                                                                                                      \
     }
