@@ -98,7 +98,8 @@ def run_embed(arguments: argparse.Namespace) -> int:
             open_writer(output, dim) if output is not None else nullcontext(JsonLinesWriter(sys.stdout.buffer))
         )
         report = Report(place="text" if arguments.texts else "line")
-        progress = stack.enter_context(tqdm(total=total, unit="text", disable=not sys.stderr.isatty()))
+        hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())  # a bar would run through the rows
+        progress = stack.enter_context(tqdm(total=total, unit="text", disable=hidden))
         while chunk := list(islice(records, arguments.batch_size)):
             _embed_chunk(model, chunk, arguments, writer, report)
             if output is None:
