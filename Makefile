@@ -48,9 +48,7 @@ sanitize: $(VENV)/with-dev
 	$(call c-tests,sanitize-thread,-DCMAKE_C_COMPILER=$(CC) -DEMBGEMMA_SANITIZE=thread)
 
 test-arm: $(VENV)/with-dev
-	$(call c-tests,arm,-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
-		-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc \
-		-DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-cpu;max;-L;/usr/aarch64-linux-gnu")
+	$(call c-tests,arm,-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake)
 
 packaging:
 	PYTHON=$(PYTHON) bash tests/packaging/run
