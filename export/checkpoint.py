@@ -21,6 +21,7 @@ from typing import Any
 from ..kernels.config import EncoderConfig
 from ..kernels.errors import CheckpointError, ModelFileError
 from ..safetensors_file import shorten
+from ..tokenizer import Tokenizer
 from .weights import Weights, read_json
 
 # config.json: the only values that the engine computes. A key that is absent is compared as None.
@@ -85,7 +86,7 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity_fn_name,
-        tokenizer_model=_read_tokenizer(folder),
+        tokenizer_model=_read_tokenizer(folder, config),
     )
 
 
@@ -280,15 +281,22 @@ def _read_prompts(folder: Path) -> tuple[dict[str, str], str | None, str]:
     return prompts, default, similarity
 
 
-def _read_tokenizer(folder: Path) -> bytes:
-    """The sentencepiece model."""
+def _read_tokenizer(folder: Path, config: EncoderConfig) -> bytes:
+    """The sentencepiece model, if it is one and has no more pieces than the embedding table has rows."""
     path = folder / "tokenizer.model"
     if not path.is_file():
         raise CheckpointError(
             f"{path}: the file is missing; sentence-transformers does not save it with a fine-tuned model: "
             "copy it from the folder of the published one"
         )
-    return path.read_bytes()
+    model = path.read_bytes()
+    try:
+        pieces = Tokenizer(model, config.bos_id, config.eos_id).vocab
+    except ModelFileError as error:
+        raise CheckpointError(f"{path}: this is not a sentencepiece model; download it again") from error
+    if pieces > config.vocab:
+        raise CheckpointError(f"{path}: it has {pieces} pieces; expected at most {config.vocab}, the vocab_size")
+    return model
 
 
 # ---- JSON -------------------------------------------------------------------------------------------------------

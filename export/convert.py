@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from .. import __version__
 from ..kernels.layout import MatrixFormat, Tensor, pack_embedding, pack_panels
 from ..model_file import EMBEDDING, TOKENIZER, expected_tensors
 from .checkpoint import Checkpoint, read_checkpoint
@@ -48,7 +49,7 @@ def convert(
     check_destination(output, force=force)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window)
     formats = scheme_formats(source.config, scheme)
-    groups = embedding_groups(source.config, formats[EMBEDDING])
+    groups = embedding_groups(source.config, scheme)
     tensors = expected_tensors(source.config, formats, groups, tokenizer_bytes=len(source.tokenizer_model))
     metadata = model_metadata(
         source.config,
@@ -56,7 +57,7 @@ def convert(
         prompts=source.prompts,
         default_prompt_name=source.default_prompt_name,
         similarity_fn_name=source.similarity_fn_name,
-        producer="embgemma",
+        producer=f"embgemma {__version__}",
     )
     total = sum(info.size_bytes for info in tensors.values())
     hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal

@@ -38,8 +38,7 @@ def write_synthetic_model(
     Without a tokenizer_model the file can encode token ids, but no text.
     """
     formats = scheme_formats(config.validate(), scheme)
-    groups = embedding_groups(config, formats[EMBEDDING])
-    tensors = expected_tensors(config, formats, groups, tokenizer_bytes=len(tokenizer_model))
+    tensors = expected_tensors(config, formats, embedding_groups(config, scheme), tokenizer_bytes=len(tokenizer_model))
     metadata = model_metadata(
         config,
         scheme,
