@@ -1,0 +1,327 @@
+/* The public API on a small model of random weights: the same bits in any company and with any number of threads,
+ * calls from several threads at once, and an error, never a crash, for what it cannot do. Run it under the sanitizers. */
+#define _POSIX_C_SOURCE 200809L
+#include "check.h"
+#include "embgemma.h"
+
+#include <math.h>
+#include <pthread.h>
+
+enum {
+    LAYERS = 2,
+    HIDDEN = 128,
+    FFN = 192,
+    HEADS = 2,
+    HEAD_DIM = 64,
+    VOCAB = 96,
+    MAX_TOKENS = 80,
+    WINDOW = 5,
+    MAX_TENSORS = 64,
+    TEXTS = 6,
+    CALLERS = 4,
+    MOST_THREADS = 3,
+};
+
+static const uint64_t lengths[TEXTS] = {1, 7, 16, MAX_TOKENS, 33, 2};
+
+/* ---- a model ---------------------------------------------------------------------------------------------- */
+
+typedef struct weights {
+    eg_tensor tensors[MAX_TENSORS];
+    char names[MAX_TENSORS][64];
+    size_t count;
+    uint64_t random;
+} weights;
+
+static eg_tensor *add(weights *w, const char *owner, const char *kind, eg_dtype dtype, uint32_t rank, uint64_t a,
+                      uint64_t b, uint64_t c, uint64_t d)
+{
+    static const size_t sizes[] = {[EG_F32] = 4, [EG_F16] = 2, [EG_I8] = 1, [EG_U8] = 1};
+    const uint64_t shape[4] = {a, b, c, d};
+    size_t elements = 1;
+    for (uint32_t i = 0; i < rank; i++) {
+        elements *= (size_t)shape[i];
+    }
+    snprintf(w->names[w->count], sizeof w->names[0], "%s%s", owner, kind);
+    eg_tensor *tensor = &w->tensors[w->count];
+    *tensor = (eg_tensor){.name = w->names[w->count], .dtype = dtype, .rank = rank, .shape = {a, b, c, d}};
+    unsigned char *data = aligned_new(elements * sizes[dtype]);
+    for (size_t i = 0; i < elements; i++) {
+        if (dtype == EG_F32) {
+            ((float *)(void *)data)[i] = random_float(&w->random, 0.1f);
+        } else if (dtype == EG_F16) {
+            ((uint16_t *)(void *)data)[i] = 0x2000; /* 2 to the power -7 */
+        } else {
+            data[i] = (unsigned char)random_int(&w->random, dtype == EG_I8 ? -127 : 0, dtype == EG_I8 ? 127 : 255);
+        }
+    }
+    tensor->data = data;
+    w->count++;
+    return tensor;
+}
+
+static void add_matrix(weights *w, const char *owner, const char *kind, eg_dtype dtype, uint64_t n, uint64_t k)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%s%s", owner, kind);
+    if (dtype == EG_F32) {
+        add(w, name, ".weight", EG_F32, 3, n / 16, k, 16, 0);
+        return;
+    }
+    add(w, name, ".weight", dtype, 4, n / 16, k / (dtype == EG_U8 ? 8 : 4), 16, 4);
+    add(w, name, ".scale", EG_F32, 1, n, 0, 0, 0);
+}
+
+static void make_weights(weights *w, eg_dtype attention, eg_dtype others)
+{
+    *w = (weights){.random = 1};
+    add(w, "embedding", ".weight", others, 2, VOCAB, others == EG_U8 ? HIDDEN / 2 : HIDDEN, 0, 0);
+    if (others != EG_F32) {
+        add(w, "embedding", ".scale", EG_F16, 2, VOCAB, HIDDEN / 64, 0, 0);
+    }
+    for (int i = 0; i < LAYERS; i++) {
+        char layer[16];
+        snprintf(layer, sizeof layer, "layers.%d.", i);
+        add(w, layer, "input_norm", EG_F32, 1, HIDDEN, 0, 0, 0);
+        add_matrix(w, layer, "qkv", attention, (HEADS + 2) * HEAD_DIM, HIDDEN);
+        add(w, layer, "q_norm", EG_F32, 1, HEAD_DIM, 0, 0, 0);
+        add(w, layer, "k_norm", EG_F32, 1, HEAD_DIM, 0, 0, 0);
+        add_matrix(w, layer, "o", attention, HIDDEN, HEADS * HEAD_DIM);
+        add(w, layer, "post_attention_norm", EG_F32, 1, HIDDEN, 0, 0, 0);
+        add(w, layer, "pre_ffn_norm", EG_F32, 1, HIDDEN, 0, 0, 0);
+        add_matrix(w, layer, "gate_up", others, 2 * FFN, HIDDEN);
+        add_matrix(w, layer, "down", others, HIDDEN, FFN);
+        add(w, layer, "post_ffn_norm", EG_F32, 1, HIDDEN, 0, 0, 0);
+    }
+    add(w, "final_norm", "", EG_F32, 1, HIDDEN, 0, 0, 0);
+    add_matrix(w, "head", "", others, HIDDEN, HIDDEN);
+}
+
+static void free_weights(weights *w)
+{
+    for (size_t i = 0; i < w->count; i++) {
+        free((void *)(uintptr_t)w->tensors[i].data);
+    }
+}
+
+static eg_config config(void)
+{
+    static const uint8_t full_attention[LAYERS + 1] = {0, 1, 1}; /* one more for check_model_refusals */
+    return (eg_config){.layers = LAYERS, .hidden = HIDDEN, .ffn = FFN, .heads = HEADS, .kv_heads = 1,
+                       .head_dim = HEAD_DIM, .vocab = VOCAB, .max_tokens = MAX_TOKENS, .window = WINDOW,
+                       .full_attention = full_attention, .rope_theta_sliding = 1e4, .rope_theta_full = 1e6,
+                       .rms_norm_eps = 1e-6};
+}
+
+/* ---- a batch ---------------------------------------------------------------------------------------------- */
+
+typedef struct batch {
+    int32_t ids[TEXTS * MAX_TOKENS];
+    uint64_t offsets[TEXTS + 1];
+} batch;
+
+/* The texts, beginning with text `first` and going round. Text i has the same ids wherever it stands. */
+static batch make_batch(size_t first)
+{
+    batch b = {.offsets = {0}};
+    for (size_t i = 0; i < TEXTS; i++) {
+        const size_t text = (first + i) % TEXTS;
+        uint64_t random = text;
+        b.offsets[i + 1] = b.offsets[i] + lengths[text];
+        for (uint64_t t = b.offsets[i]; t < b.offsets[i + 1]; t++) {
+            b.ids[t] = random_int(&random, 0, VOCAB - 1);
+        }
+    }
+    return b;
+}
+
+static void encode(eg_context *context, const batch *b, float *out)
+{
+    const eg_status status = eg_encode(context, b->ids, b->offsets, TEXTS, HIDDEN, 1, out);
+    CHECK(status == EG_OK, "%s", eg_error_message());
+}
+
+static eg_context *make_context(const eg_model *model, uint32_t threads, const char *isa)
+{
+    eg_context *context = NULL;
+    const eg_status status = eg_context_create(model, threads, isa, &context);
+    CHECK(status == EG_OK, "%s", eg_error_message());
+    return context;
+}
+
+/* ---- what must hold --------------------------------------------------------------------------------------- */
+
+static void check_same_bits(const eg_model *model, const char *isa, const float *expected)
+{
+    float out[TEXTS * HIDDEN];
+    for (uint32_t threads = 1; threads <= MOST_THREADS; threads++) {
+        eg_context *context = make_context(model, threads, isa);
+        for (size_t first = 0; first < TEXTS; first += 4) {
+            const batch b = make_batch(first);
+            encode(context, &b, out);
+            for (size_t i = 0; i < TEXTS; i++) {
+                const size_t text = (first + i) % TEXTS;
+                CHECK(memcmp(out + i * HIDDEN, expected + text * HIDDEN, HIDDEN * sizeof(float)) == 0,
+                      "%s, %u threads: text %zu at place %zu of the batch", isa, threads, text, i);
+            }
+        }
+        eg_context_free(context);
+    }
+}
+
+static void check_alone(const eg_model *model, const char *isa, const float *expected)
+{
+    eg_context *context = make_context(model, 2, isa);
+    for (size_t text = 0; text < TEXTS; text++) {
+        const batch b = make_batch(text);
+        float *out = guarded_new(HIDDEN * sizeof(float));
+        CHECK(eg_encode(context, b.ids, b.offsets, 1, HIDDEN, 1, out) == EG_OK, "%s", eg_error_message());
+        CHECK(memcmp(out, expected + text * HIDDEN, HIDDEN * sizeof(float)) == 0, "%s: text %zu alone", isa, text);
+        double squares = 0;
+        for (size_t i = 0; i < HIDDEN; i++) {
+            squares += (double)out[i] * (double)out[i];
+        }
+        CHECK(fabs(squares - 1) < 1e-5, "%s: text %zu has a vector of length %g", isa, text, sqrt(squares));
+        CHECK(guarded_free(out, HIDDEN * sizeof(float)), "%s: text %zu", isa, text);
+    }
+    eg_context_free(context);
+}
+
+typedef struct caller {
+    eg_context *context;
+    const float *expected;
+    pthread_t thread;
+} caller;
+
+static void *call(void *argument)
+{
+    const caller *self = argument;
+    float out[TEXTS * HIDDEN];
+    const batch b = make_batch(0);
+    for (int repeat = 0; repeat < 2; repeat++) {
+        encode(self->context, &b, out);
+        CHECK(memcmp(out, self->expected, sizeof out) == 0, "repeat %d beside other callers", repeat);
+    }
+    return NULL;
+}
+
+static void check_callers(const eg_model *model, const char *isa, const float *expected)
+{
+    eg_context *contexts[2] = {make_context(model, 2, isa), make_context(model, 1, isa)};
+    caller callers[CALLERS];
+    for (size_t i = 0; i < CALLERS; i++) {
+        callers[i] = (caller){.context = contexts[i % 2], .expected = expected};
+        CHECK(pthread_create(&callers[i].thread, NULL, call, &callers[i]) == 0, "caller %zu", i);
+    }
+    for (size_t i = 0; i < CALLERS; i++) {
+        pthread_join(callers[i].thread, NULL);
+    }
+    eg_context_free(contexts[0]);
+    eg_context_free(contexts[1]);
+}
+
+static void check_every_isa(eg_dtype attention, eg_dtype others)
+{
+    static weights w;
+    make_weights(&w, attention, others);
+    const eg_config c = config();
+    eg_model *model = NULL;
+    CHECK(eg_model_create(&c, w.tensors, w.count, &model) == EG_OK, "%s", eg_error_message());
+    for (size_t i = 0; model != NULL && i < eg_isa_count(); i++) {
+        const char *isa = eg_isa_name(i);
+        if (eg_isa_supported(i)) {
+            float expected[TEXTS * HIDDEN];
+            const batch b = make_batch(0);
+            eg_context *context = make_context(model, 1, isa);
+            encode(context, &b, expected);
+            eg_context_free(context);
+            check_same_bits(model, isa, expected);
+            check_alone(model, isa, expected);
+            check_callers(model, isa, expected);
+        }
+    }
+    eg_model_free(model);
+    free_weights(&w);
+}
+
+/* ---- what must be refused ---------------------------------------------------------------------------------- */
+
+#define CHECK_REFUSED(call, expected, word)                                                       \
+    do {                                                                                          \
+        const eg_status status = (call);                                                          \
+        CHECK(status == (expected), "status %d", (int)status);                                    \
+        CHECK(strstr(eg_error_message(), (word)) != NULL, "message: %s", eg_error_message());     \
+    } while (0)
+
+static void check_model_refusals(weights *w)
+{
+    eg_model *model = NULL;
+    const eg_config good = config();
+    eg_config bad = good;
+    bad.hidden = HIDDEN + 1;
+    CHECK_REFUSED(eg_model_create(&bad, w->tensors, w->count, &model), EG_ERROR_MODEL, "hidden");
+    bad = good;
+    bad.layers = LAYERS + 1;
+    CHECK_REFUSED(eg_model_create(&bad, w->tensors, w->count, &model), EG_ERROR_MODEL, "layers");
+    for (size_t i = 0; i < w->count; i++) {
+        eg_tensor *tensor = &w->tensors[i];
+        const eg_tensor kept = *tensor;
+        tensor->name = "another";
+        CHECK_REFUSED(eg_model_create(&good, w->tensors, w->count, &model), EG_ERROR_MODEL, kept.name);
+        *tensor = kept;
+        tensor->shape[0]++;
+        CHECK_REFUSED(eg_model_create(&good, w->tensors, w->count, &model), EG_ERROR_MODEL, kept.name);
+        *tensor = kept;
+        tensor->data = (const char *)kept.data + 4;
+        CHECK_REFUSED(eg_model_create(&good, w->tensors, w->count, &model), EG_ERROR_MODEL, kept.name);
+        *tensor = kept;
+    }
+    CHECK(model == NULL, "a refused model is no model");
+}
+
+static void check_call_refusals(const eg_model *model)
+{
+    eg_context *context = NULL;
+    CHECK_REFUSED(eg_context_create(model, 1, "sse9", &context), EG_ERROR_UNSUPPORTED, "sse9");
+    CHECK_REFUSED(eg_context_create(model, 1u << 20, NULL, &context), EG_ERROR_ARGUMENT, "threads");
+    CHECK(context == NULL, "a refused context is no context");
+    context = make_context(model, 2, NULL);
+    float out[HIDDEN];
+    const int32_t ids[] = {1, VOCAB, -1};
+    const uint64_t one[] = {0, 1}, unknown[] = {0, 2}, late[] = {1, 2}, empty[] = {0, 0}, back[] = {0, 1, 0};
+    CHECK_REFUSED(eg_encode(context, ids, unknown, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "token id 96");
+    CHECK_REFUSED(eg_encode(context, ids, late, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "offsets");
+    CHECK_REFUSED(eg_encode(context, ids, empty, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "0 tokens");
+    CHECK_REFUSED(eg_encode(context, ids, back, 2, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "text 1");
+    CHECK_REFUSED(eg_encode(context, ids, one, 1, 0, 1, out), EG_ERROR_ARGUMENT, "size 0");
+    CHECK_REFUSED(eg_encode(context, ids, one, 1, HIDDEN + 1, 1, out), EG_ERROR_ARGUMENT, "size 129");
+    CHECK_REFUSED(eg_encode(context, NULL, one, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "ids");
+    CHECK(eg_encode(context, ids, one, 0, HIDDEN, 1, out) == EG_OK, "no texts are nothing to do");
+    CHECK(eg_encode(context, ids, one, 1, HIDDEN, 1, out) == EG_OK, "a refused call does no harm to the next");
+    eg_context_free(context);
+}
+
+static void check_refusals(void)
+{
+    static weights w;
+    make_weights(&w, EG_I8, EG_U8);
+    check_model_refusals(&w);
+    const eg_config c = config();
+    eg_model *model = NULL;
+    CHECK(eg_model_create(&c, w.tensors, w.count, &model) == EG_OK, "%s", eg_error_message());
+    if (model != NULL) {
+        check_call_refusals(model);
+    }
+    eg_model_free(model);
+    free_weights(&w);
+}
+
+int main(void)
+{
+    check_every_isa(EG_F32, EG_F32);
+    check_every_isa(EG_I8, EG_I8);
+    check_every_isa(EG_I8, EG_U8);
+    check_every_isa(EG_U8, EG_U8);
+    check_refusals();
+    return check_result();
+}
