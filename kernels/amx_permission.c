@@ -10,16 +10,10 @@ int eg_amx_permission(void);
 enum { REQUEST_XSTATE_PERMISSION = 0x1023, XSTATE_TILE_DATA = 18 }; /* asm/prctl.h; absent from older headers */
 
 /* 1 if this process may use the tile registers, now and in all its threads; 0 if the kernel is too old or refuses. */
-int eg_amx_permission(void)
-{
-    return syscall(SYS_arch_prctl, REQUEST_XSTATE_PERMISSION, XSTATE_TILE_DATA) == 0;
-}
+int eg_amx_permission(void) { return syscall(SYS_arch_prctl, REQUEST_XSTATE_PERMISSION, XSTATE_TILE_DATA) == 0; }
 
 #else
 
-int eg_amx_permission(void)
-{
-    return 0;
-}
+int eg_amx_permission(void) { return 0; }
 
 #endif

@@ -13,10 +13,7 @@ static const eg_attention_ops *operations(const eg_context *context, size_t laye
 
 /* ---- where things lie ----------------------------------------------------------------------------------- */
 
-static size_t group_of(const eg_config *config)
-{
-    return config->heads / config->kv_heads;
-}
+static size_t group_of(const eg_config *config) { return config->heads / config->kv_heads; }
 
 /* Queries of the heads that share one key head, from token `row` on: (tokens, group, head_dim) float32 in size; after
  * narrowing, elements fill the beginning of each row. */
@@ -118,7 +115,8 @@ void eg_attend(const eg_context *context, const eg_worker_scratch *own, size_t l
         for (size_t i = 0; i < queries; i++) {
             const eg_range own_reach = reach(context, layer, text_tokens, begin + i / group);
             float *row = scores + i * keys;
-            own->inverse_sums[i] = 1.0f / vector->softmax_numerators(row, own_reach.begin - from, own_reach.end - from, keys);
+            own->inverse_sums[i] = 1.0f /
+                                   vector->softmax_numerators(row, own_reach.begin - from, own_reach.end - from, keys);
             ops->narrow(row, keys);
         }
 

@@ -30,8 +30,10 @@ static const eg_isa *choose_isa(const char *name)
             if (isa->supported()) {
                 return isa;
             }
-            eg_fail(EG_ERROR_UNSUPPORTED, "this CPU or its operating system does not support %s; leave the instruction set open "
-                    "to use the best that it does", name);
+            eg_fail(EG_ERROR_UNSUPPORTED,
+                    "this CPU or its operating system does not support %s; leave the instruction set open to use the "
+                    "best that it does",
+                    name);
             return NULL;
         }
         if (strlen(known) + strlen(isa->name) + 2 < sizeof known) {
@@ -57,13 +59,12 @@ static void *carve(carver *c, size_t count, size_t size)
     return array;
 }
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static void lay_out(carver *c, eg_scratch *scratch, const eg_config *config, size_t threads, eg_extent extent)
+static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, eg_extent extent)
 {
+    const eg_config *config = &context->model->config;
+    const size_t threads = eg_pool_threads(context->pool), chunk_rows = context->isa->matmul->chunk_rows;
     const size_t head_dim = config->head_dim, group = config->heads / config->kv_heads;
     const size_t q_width = config->heads * head_dim, kv_width = config->kv_heads * head_dim;
     const size_t widest_input = larger(larger(config->hidden, config->ffn), q_width);
@@ -78,7 +79,7 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_config *config, siz
     }
     scratch->workers = carve(c, threads, sizeof *scratch->workers);
     for (size_t i = 0; i < threads; i++) {
-        const size_t most_rows = i == 0 ? EG_SHARED_ROWS : EG_CHUNK_ROWS;
+        const size_t most_rows = i == 0 ? EG_SHARED_ROWS : chunk_rows;
         const size_t chunk = extent.tokens < most_rows ? extent.tokens : most_rows;
         eg_worker_scratch worker;
         worker.inputs.values = carve(c, chunk * widest_input, sizeof(float));
@@ -88,7 +89,8 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_config *config, siz
         worker.wide = carve(c, chunk * widest_output, sizeof(float));
         worker.narrow = carve(c, chunk * config->hidden, sizeof(float));
         const size_t rows = EG_ATTENTION_TOKENS * group;
-        worker.scores = carve(c, rows * ((extent.longest + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN), sizeof(float));
+        worker.scores = carve(c, rows * ((extent.longest + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN),
+                              sizeof(float));
         worker.inverse_sums = carve(c, rows, sizeof(float));
         worker.attended = carve(c, rows * head_dim, sizeof(float));
         if (c->memory != NULL) {
@@ -107,10 +109,9 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
     }
     const eg_extent extent = {larger(needed.tokens, have.tokens), larger(needed.slots, have.slots),
                               larger(needed.texts, have.texts), larger(needed.longest, have.longest)};
-    const size_t threads = eg_pool_threads(context->pool);
     carver c = {NULL, 0};
     eg_scratch grown = {.extent = extent};
-    lay_out(&c, &grown, &context->model->config, threads, extent);
+    lay_out(&c, &grown, context, extent);
 
     free(scratch->arena); /* before the larger one is taken: the peak is the larger one alone */
     *scratch = (eg_scratch){.arena = NULL};
@@ -120,11 +121,12 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
                        extent.tokens);
     }
     c = (carver){arena, 0};
-    lay_out(&c, &grown, &context->model->config, threads, extent);
+    lay_out(&c, &grown, context, extent);
     grown.arena = arena;
     grown.bytes = c.bytes;
     /* The slots between a text's end and the next panel are multiplied, then masked: they must be numbers. */
-    const size_t kv_bytes = extent.slots * context->model->config.kv_heads * context->model->config.head_dim * sizeof(float);
+    const size_t kv_bytes = extent.slots * context->model->config.kv_heads * context->model->config.head_dim *
+                            sizeof(float);
     memset(grown.keys[0], 0, kv_bytes);
     memset(grown.keys[1], 0, kv_bytes);
     *scratch = grown;
@@ -176,8 +178,8 @@ eg_status eg_context_reserve(eg_context *context, eg_extent needed)
 eg_status eg_context_create(const eg_model *model, uint32_t threads, const char *isa_name, eg_context **out)
 {
     if (model == NULL || out == NULL || threads > MAX_THREADS) {
-        return eg_fail(EG_ERROR_ARGUMENT, "eg_context_create needs a model, a place for the context, and at most %d threads",
-                       MAX_THREADS);
+        return eg_fail(EG_ERROR_ARGUMENT,
+                       "eg_context_create needs a model, a place for the context, and at most %d threads", MAX_THREADS);
     }
     *out = NULL;
     const eg_isa *isa = choose_isa(isa_name);
@@ -217,15 +219,9 @@ void eg_context_free(eg_context *context)
     free(context);
 }
 
-uint32_t eg_context_threads(const eg_context *context)
-{
-    return (uint32_t)eg_pool_threads(context->pool);
-}
+uint32_t eg_context_threads(const eg_context *context) { return (uint32_t)eg_pool_threads(context->pool); }
 
-const char *eg_context_isa(const eg_context *context)
-{
-    return context->isa->name;
-}
+const char *eg_context_isa(const eg_context *context) { return context->isa->name; }
 
 size_t eg_context_scratch_bytes(const eg_context *context)
 {
@@ -234,7 +230,4 @@ size_t eg_context_scratch_bytes(const eg_context *context)
     return context->scratch.bytes + 2 * positions * half * sizeof(float);
 }
 
-const char *eg_version(void)
-{
-    return EG_VERSION;
-}
+const char *eg_version(void) { return EG_VERSION; }

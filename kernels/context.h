@@ -10,9 +10,6 @@
 #include <pthread.h>
 
 enum {
-    /* Rows that a thread takes through a layer at once: their activations (about 14 KB a row) stay in a second-level
-     * cache of 1 MB while the layer's weights are read once for all of them. */
-    EG_CHUNK_ROWS = 64,
     /* Up to here all threads work on one chunk: each then reads its share of the weights, not all of them. */
     EG_SHARED_ROWS = 128,
     /* Steps of a call, at most: a layer's, where they are shared; and those before and after the layers. */
@@ -31,13 +28,13 @@ typedef struct eg_text {
 
 /* What the forward pass needs room for. */
 typedef struct eg_extent {
-    size_t tokens;  /* of all texts */
-    size_t slots;   /* of all texts */
+    size_t tokens; /* of all texts */
+    size_t slots;  /* of all texts */
     size_t texts;
     size_t longest; /* tokens of the longest text */
 } eg_extent;
 
-/* Memory of one thread; chunk is EG_CHUNK_ROWS or, for the first thread, EG_SHARED_ROWS. */
+/* Memory of one thread; chunk is the instruction set's chunk_rows or, for the first thread, EG_SHARED_ROWS. */
 typedef struct eg_worker_scratch {
     eg_inputs inputs;    /* (chunk, widest input of a matrix) */
     float *wide;         /* (chunk, widest of qkv_width, ffn and hidden) float32 */

@@ -11,10 +11,7 @@
 #include <sched.h>
 #endif
 
-int eg_cpu_always(void)
-{
-    return 1;
-}
+int eg_cpu_always(void) { return 1; }
 
 #if defined(__linux__)
 

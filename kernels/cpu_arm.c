@@ -10,15 +10,9 @@
 
 enum { HWCAP_BIT_ASIMDDP = 20, HWCAP2_BIT_I8MM = 13 }; /* arch/arm64/include/uapi/asm/hwcap.h of Linux */
 
-int eg_cpu_has_neondot(void)
-{
-    return (int)(getauxval(AT_HWCAP) >> HWCAP_BIT_ASIMDDP & 1);
-}
+int eg_cpu_has_neondot(void) { return (int)(getauxval(AT_HWCAP) >> HWCAP_BIT_ASIMDDP & 1); }
 
-int eg_cpu_has_i8mm(void)
-{
-    return eg_cpu_has_neondot() && (int)(getauxval(AT_HWCAP2) >> HWCAP2_BIT_I8MM & 1);
-}
+int eg_cpu_has_i8mm(void) { return eg_cpu_has_neondot() && (int)(getauxval(AT_HWCAP2) >> HWCAP2_BIT_I8MM & 1); }
 
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -30,26 +24,14 @@ static int sysctl_flag(const char *name)
     return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value == 1;
 }
 
-int eg_cpu_has_neondot(void)
-{
-    return sysctl_flag("hw.optional.arm.FEAT_DotProd");
-}
+int eg_cpu_has_neondot(void) { return sysctl_flag("hw.optional.arm.FEAT_DotProd"); }
 
-int eg_cpu_has_i8mm(void)
-{
-    return eg_cpu_has_neondot() && sysctl_flag("hw.optional.arm.FEAT_I8MM");
-}
+int eg_cpu_has_i8mm(void) { return eg_cpu_has_neondot() && sysctl_flag("hw.optional.arm.FEAT_I8MM"); }
 
 #else
 
-int eg_cpu_has_neondot(void)
-{
-    return 0;
-}
+int eg_cpu_has_neondot(void) { return 0; }
 
-int eg_cpu_has_i8mm(void)
-{
-    return 0;
-}
+int eg_cpu_has_i8mm(void) { return 0; }
 
 #endif

@@ -28,10 +28,7 @@ static leaf cpuid(uint32_t function, uint32_t index)
     return out;
 }
 
-static int bit(uint32_t value, int position)
-{
-    return (int)(value >> position & 1);
-}
+static int bit(uint32_t value, int position) { return (int)(value >> position & 1); }
 
 static int os_saves(uint64_t state)
 {
@@ -48,10 +45,7 @@ int eg_cpu_has_avx2(void)
     return os_saves(XSTATE_AVX) && bit(cpuid(1, 0).ecx, 12) /* FMA */ && bit(cpuid(7, 0).ebx, 5);
 }
 
-int eg_cpu_has_avxvnni(void)
-{
-    return eg_cpu_has_avx2() && bit(cpuid(7, 1).eax, 4);
-}
+int eg_cpu_has_avxvnni(void) { return eg_cpu_has_avx2() && bit(cpuid(7, 1).eax, 4); }
 
 int eg_cpu_has_avx512vnni(void)
 {
@@ -60,10 +54,7 @@ int eg_cpu_has_avx512vnni(void)
     return os_saves(XSTATE_AVX512) && eg_cpu_has_avx2() && base /* F, DQ, BW, VL */ && bit(features.ecx, 11);
 }
 
-int eg_cpu_has_avx512bf16(void)
-{
-    return eg_cpu_has_avx512vnni() && bit(cpuid(7, 1).eax, 5);
-}
+int eg_cpu_has_avx512bf16(void) { return eg_cpu_has_avx512vnni() && bit(cpuid(7, 1).eax, 5); }
 
 int eg_cpu_has_amx(void)
 {

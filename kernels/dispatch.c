@@ -36,17 +36,8 @@ const eg_isa eg_isa_list[] = {
 };
 const size_t eg_isa_list_count = sizeof eg_isa_list / sizeof eg_isa_list[0];
 
-size_t eg_isa_count(void)
-{
-    return eg_isa_list_count;
-}
+size_t eg_isa_count(void) { return eg_isa_list_count; }
 
-const char *eg_isa_name(size_t index)
-{
-    return index < eg_isa_list_count ? eg_isa_list[index].name : NULL;
-}
+const char *eg_isa_name(size_t index) { return index < eg_isa_list_count ? eg_isa_list[index].name : NULL; }
 
-uint32_t eg_isa_supported(size_t index)
-{
-    return index < eg_isa_list_count && eg_isa_list[index].supported() ? 1 : 0;
-}
+uint32_t eg_isa_supported(size_t index) { return index < eg_isa_list_count && eg_isa_list[index].supported() ? 1 : 0; }

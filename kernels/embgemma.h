@@ -57,8 +57,8 @@ typedef struct eg_config {
     uint32_t head_dim;
     uint32_t vocab;
     uint32_t max_tokens;
-    uint32_t window;                     /* a sliding layer attends iff |i - j| <= window */
-    const uint8_t *full_attention;       /* (layers,): 1 where a layer attends to all tokens; copied */
+    uint32_t window;               /* a sliding layer attends iff |i - j| <= window */
+    const uint8_t *full_attention; /* (layers,): 1 where a layer attends to all tokens; copied */
     double rope_theta_sliding;
     double rope_theta_full;
     double rms_norm_eps;
@@ -102,8 +102,8 @@ const char *eg_version(void);
 
 /* The instruction sets this library was built with, best first. */
 size_t eg_isa_count(void);
-const char *eg_isa_name(size_t index);    /* NULL past the end */
-uint32_t eg_isa_supported(size_t index);  /* 1 if this CPU and its operating system can run it */
+const char *eg_isa_name(size_t index);   /* NULL past the end */
+uint32_t eg_isa_supported(size_t index); /* 1 if this CPU and its operating system can run it */
 
 /* The machine's limits, for rooflines: multiply-accumulates per second of the context's int8 kernel with operands
  * in registers, and bytes per second of reading `bytes` of memory; both over all threads of the context, for

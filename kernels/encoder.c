@@ -38,20 +38,15 @@ typedef struct worker {
     const eg_vector_ops *ops;
     const batch *batch;
     size_t threads;
-    int shares_steps;                 /* short input: all threads work on one chunk */
+    int shares_steps; /* short input: all threads work on one chunk */
     const eg_worker_scratch *own;
-    const eg_worker_scratch *rows;    /* inputs, wide and narrow of the chunk: its own, or the first thread's if shared */
+    const eg_worker_scratch
+        *rows; /* its inputs, wide and narrow are the chunk's: own, or the first thread's if shared */
 } worker;
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- the division of work ------------------------------------------------------------------------------ */
 
@@ -64,10 +59,7 @@ static size_t pieces_of(const worker *w, size_t count)
     return w->shares_steps ? smaller(count, PIECES_PER_THREAD * w->threads) : 1;
 }
 
-static size_t first(const worker *w, size_t pieces)
-{
-    return w->shares_steps ? eg_take(w->thread, pieces) : 0;
-}
+static size_t first(const worker *w, size_t pieces) { return w->shares_steps ? eg_take(w->thread, pieces) : 0; }
 
 static size_t next(const worker *w, size_t piece, size_t pieces)
 {
@@ -81,17 +73,14 @@ static eg_range part(eg_range all, size_t piece, size_t pieces)
     return (eg_range){all.begin + count * piece / pieces, all.begin + count * (piece + 1) / pieces};
 }
 
-/* Chunks are the pieces where steps are not shared: as many for each thread, of at most EG_CHUNK_ROWS rows. */
+/* Chunks are the pieces where steps are not shared: as many for each thread, of at most chunk_rows rows. */
 static size_t chunks_of(const worker *w)
 {
-    const size_t round = w->threads * EG_CHUNK_ROWS;
+    const size_t round = w->threads * w->context->isa->matmul->chunk_rows;
     return w->shares_steps ? 1 : (w->batch->tokens + round - 1) / round * w->threads;
 }
 
-static size_t first_chunk(const worker *w, size_t chunks)
-{
-    return w->shares_steps ? 0 : eg_take(w->thread, chunks);
-}
+static size_t first_chunk(const worker *w, size_t chunks) { return w->shares_steps ? 0 : eg_take(w->thread, chunks); }
 
 static size_t next_chunk(const worker *w, size_t chunk, size_t chunks)
 {
@@ -156,7 +145,8 @@ static void embed(const worker *w, eg_range rows)
 
 /* ---- attention: see attention.c ---------------------------------------------------------------------------- */
 
-/* Queries, keys and values of some rows of the chunk, from `wide`, (chunk, qkv_width), to where attention wants them. */
+/* Queries, keys and values of some rows of the chunk, from `wide`, (chunk, qkv_width), to where attention wants
+ * them. */
 static void place_rows(const worker *w, size_t layer, eg_range chunk, eg_range rows)
 {
     const size_t width = w->model->layers[layer].qkv.out_features;
@@ -359,10 +349,7 @@ static eg_status check_texts(const eg_config *config, const int32_t *ids, const 
     return EG_OK;
 }
 
-static size_t slots_of(size_t tokens)
-{
-    return (tokens + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN;
-}
+static size_t slots_of(size_t tokens) { return (tokens + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN; }
 
 /* How many texts from the first on go through the model together: as many as fit the slots of one longest text, so
  * that memory is bounded by max_tokens whatever the batch. */

@@ -16,7 +16,4 @@ eg_status eg_fail(eg_status status, const char *format, ...)
     return status;
 }
 
-const char *eg_error_message(void)
-{
-    return message;
-}
+const char *eg_error_message(void) { return message; }

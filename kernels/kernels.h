@@ -15,13 +15,14 @@
 #include <stdint.h>
 
 enum {
-    EG_PANEL = 16,         /* output channels side by side in stored weights: see export/FORMAT.md */
-    EG_K_GROUP = 4,        /* inputs that one 32-bit lane multiplies and adds in one instruction */
-    EG_TILE_CHANNELS = 64, /* channels of a matmul tile: every width of a model is a multiple of it */
-    EG_TILE_MAX_ROWS = 32, /* most rows of a matmul tile on any instruction set: two AMX tiles */
-    EG_KEY_GRAIN = 32,     /* keys are attended to in blocks of this many: a row of an AMX tile of bfloat16 */
-    EG_INT4_OFFSET = 8,    /* int4 codes -8 … 7 are stored as 0 … 15 */
-    EG_CODE_MAX = 127,     /* int8 codes of weights and activations lie in -127 … 127: products fit AVX2's int16 sums */
+    EG_PANEL = 16,          /* output channels side by side in stored weights: see export/FORMAT.md */
+    EG_K_GROUP = 4,         /* inputs that one 32-bit lane multiplies and adds in one instruction */
+    EG_TILE_CHANNELS = 64,  /* channels of a matmul tile: every width of a model is a multiple of it */
+    EG_TILE_MAX_ROWS = 128, /* most rows of a matmul tile: AMX unpacks int4 weights once for so many */
+    EG_CHUNK_ROWS = 64,     /* usual chunk_rows, see below */
+    EG_KEY_GRAIN = 32,      /* keys are attended to in blocks of this many: a row of an AMX tile of bfloat16 */
+    EG_INT4_OFFSET = 8,     /* int4 codes -8 … 7 are stored as 0 … 15 */
+    EG_CODE_MAX = 127, /* int8 codes of weights and activations lie in -127 … 127: products fit AVX2's int16 sums */
 };
 
 /* Exact integer sums of one tile: sums[r][c] = Σ_k codes[r][k] · weights[c][k] for 64 channels c.
@@ -34,6 +35,10 @@ typedef void eg_integer_tile(const int8_t *codes, const int32_t *code_sums, size
 
 typedef struct eg_matmul_ops {
     size_t tile_rows; /* most rows of a tile, at most EG_TILE_MAX_ROWS */
+    /* Rows that a thread takes through a layer at once: their activations, 14 KB a row, stay in a second-level cache of
+     * 1 MB or more while the layer's weights are read once for all of them. Fast multipliers need more rows to hide
+     * that reading. At most EG_SHARED_ROWS. */
+    size_t chunk_rows;
     eg_integer_tile *int8_tile;
     eg_integer_tile *int4_tile;
     /* Runs the int8 multiply instruction `iterations` times with operands in registers; returns how many
@@ -81,7 +86,8 @@ typedef struct eg_vector_ops {
                       float eps, float *out);
 
     /* out[r][c] = Σ_k x[r][k] · panels[c / 16][k][c % 16] in float32, summed over k in order.
-     * x: (rows, k), rows x_stride apart. panels: panel_count of them, panel_stride apart. out: rows out_stride apart. */
+     * x: (rows, k), rows x_stride apart. panels: panel_count of them, panel_stride apart. out: rows out_stride apart.
+     */
     void (*matmul_float)(const float *x, size_t x_stride, size_t rows, size_t k, const float *panels,
                          size_t panel_stride, size_t panel_count, float *out, size_t out_stride);
 
@@ -96,8 +102,8 @@ typedef struct eg_vector_ops {
     float (*softmax_numerators)(float *scores, size_t begin, size_t end, size_t n);
     eg_attention_ops attention; /* in float32 */
 
-    void (*add)(float *sum, const float *x, size_t n);                  /* sum += x */
-    void (*scale)(const float *x, float factor, size_t n, float *out);  /* out = x · factor */
+    void (*add)(float *sum, const float *x, size_t n);                 /* sum += x */
+    void (*scale)(const float *x, float factor, size_t n, float *out); /* out = x · factor */
     float (*sum_of_squares)(const float *x, size_t n);
 } eg_vector_ops;
 

@@ -11,10 +11,10 @@ typedef struct eg_range {
 
 /* The rows that a matrix multiplies: int8 codes for an int8 or int4 matrix, float32 values for a float32 one. */
 typedef struct eg_inputs {
-    float *values;  /* (rows, in_features) float32 */
-    int8_t *codes;  /* (rows, in_features) int8, in the same memory as values */
-    float *scale;   /* (rows,) value of one step of a code */
-    int32_t *sum;   /* (rows,) Σ codes of the row */
+    float *values; /* (rows, in_features) float32 */
+    int8_t *codes; /* (rows, in_features) int8, in the same memory as values */
+    float *scale;  /* (rows,) value of one step of a code */
+    int32_t *sum;  /* (rows,) Σ codes of the row */
 } eg_inputs;
 
 /* out[r] = inputs[r] · Wᵀ for the output channels of `tiles`, counted in tiles of 64. out: rows out_stride apart. */

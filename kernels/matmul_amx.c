@@ -1,11 +1,12 @@
 /* Integer matmul on AMX: tdpbssd multiplies a tile of 16 rows x 64 inputs by one of 64 inputs x 16 channels. The
  * second is 16 lines of a stored panel, exactly as they lie in memory.
  *
- * int4 weights are unpacked to bytes 0 … 15 in a buffer of one tile and multiplied as unsigned (tdpbsud), so their
- * sums start at -8 · Σ codes. The tiles' shapes hold the number of rows: absent rows are neither read nor written. */
+ * int4 weights are unpacked to bytes 0 … 15, once for all rows of a call, and multiplied as unsigned (tdpbsud), so
+ * their sums start at -8 · Σ codes. The tiles' shapes hold the number of rows: absent rows are neither read nor
+ * written. */
 #include "kernels.h"
 
-#if !defined(EG_AMX_EMULATION) /* tests/kernels/test_amx_emulated.c runs this file on any CPU */
+#if !defined(EG_AMX_EMULATION)                      /* tests/kernels/test_amx_emulated.c runs this file on any CPU */
 #if !defined(__AMX_INT8__) && !defined(__AMXINT8__) /* the second is the name in clang 14 */
 #error "compile with -mamx-tile -mamx-int8"
 #endif
@@ -14,22 +15,24 @@
 
 enum {
     LINE = 64,
-    BLOCK_ROWS = 16,                      /* most rows of a tile register */
-    BLOCK_K = LINE,                       /* inputs in a row of a tile */
-    BLOCK_BYTES = BLOCK_K * EG_PANEL,     /* int8 weights of 64 inputs and 16 channels */
+    BLOCK_ROWS = 16,                  /* most rows of a tile register */
+    BLOCK_K = LINE,                   /* inputs in a row of a tile */
+    BLOCK_BYTES = BLOCK_K * EG_PANEL, /* int8 weights of 64 inputs and 16 channels */
     BLOCK_LINES_INT4 = BLOCK_BYTES / 2 / LINE,
+    PAIR_ROWS = 2 * BLOCK_ROWS, /* rows that are summed at once */
+    UNPACKED_K = 576,           /* int4: 2 panels of it are 18 KiB, which leave room in a first-level cache */
     SUMS_STRIDE = EG_TILE_CHANNELS * (int)sizeof(int32_t), /* bytes */
     PALETTE = 1,
 };
 
 /* Tile registers: 2 blocks of rows x 2 panels of sums, which hide a latency of 52 cycles at one product each 16,
  * their 2 blocks of inputs, and 2 panels of weights: all 8. The intrinsics take literal numbers only. */
-#define SUMS_00 0
-#define SUMS_01 1
-#define SUMS_10 2
-#define SUMS_11 3
-#define INPUTS_0 4
-#define INPUTS_1 5
+#define SUMS_00   0
+#define SUMS_01   1
+#define SUMS_10   2
+#define SUMS_11   3
+#define INPUTS_0  4
+#define INPUTS_1  5
 #define WEIGHTS_0 6
 #define WEIGHTS_1 7
 
@@ -50,7 +53,7 @@ static void set_shape(tile_config *config, int tile, size_t rows)
 }
 
 /* Shapes the tiles for `rows` rows. Costs some 50 cycles, and so does _tile_release() at the end of each call, after
- * which the operating system again has no tiles to save: little beside the 1,500 of a tile at k = 768. */
+ * which the operating system again has no tiles to save: little beside the 3,000 of 32 rows at k = 768. */
 static void configure(size_t rows)
 {
     const size_t first = rows < BLOCK_ROWS ? rows : BLOCK_ROWS, second = rows - first;
@@ -97,29 +100,42 @@ static void store_sums(int32_t *to, int two_blocks)
     }
 }
 
+/* sums += inputs · weights for 2 blocks of rows and 2 panels: one block of inputs each, k apart row by row. */
+#define MULTIPLY(instruction, inputs, k, weights_0, weights_1, two_blocks)                                             \
+    do {                                                                                                               \
+        _tile_loadd(INPUTS_0, (inputs), (k));                                                                          \
+        _tile_loadd(WEIGHTS_0, (weights_0), LINE);                                                                     \
+        instruction(SUMS_00, INPUTS_0, WEIGHTS_0);                                                                     \
+        _tile_loadd(WEIGHTS_1, (weights_1), LINE);                                                                     \
+        instruction(SUMS_01, INPUTS_0, WEIGHTS_1);                                                                     \
+        if (two_blocks) {                                                                                              \
+            _tile_loadd(INPUTS_1, (inputs) + BLOCK_ROWS * (k), (k));                                                   \
+            instruction(SUMS_10, INPUTS_1, WEIGHTS_0);                                                                 \
+            instruction(SUMS_11, INPUTS_1, WEIGHTS_1);                                                                 \
+        }                                                                                                              \
+    } while (0)
+
+static size_t rows_from(size_t row, size_t rows) { return rows - row < PAIR_ROWS ? rows - row : PAIR_ROWS; }
+
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
     (void)code_sums;
-    const int two_blocks = rows > BLOCK_ROWS;
     SETTLE(codes);
-    configure(rows);
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
         const int8_t *lines = (const int8_t *)weights + panel * EG_PANEL * k;
-        zero_sums(two_blocks);
-        for (size_t i = 0; i < k; i += BLOCK_K) {
-            _tile_loadd(INPUTS_0, codes + i, k);
-            _tile_loadd(WEIGHTS_0, lines + EG_PANEL * i, LINE);
-            _tile_dpbssd(SUMS_00, INPUTS_0, WEIGHTS_0);
-            _tile_loadd(WEIGHTS_1, lines + EG_PANEL * (k + i), LINE);
-            _tile_dpbssd(SUMS_01, INPUTS_0, WEIGHTS_1);
-            if (two_blocks) {
-                _tile_loadd(INPUTS_1, codes + BLOCK_ROWS * k + i, k);
-                _tile_dpbssd(SUMS_10, INPUTS_1, WEIGHTS_0);
-                _tile_dpbssd(SUMS_11, INPUTS_1, WEIGHTS_1);
+        for (size_t row = 0; row < rows; row += PAIR_ROWS) {
+            const int two_blocks = rows_from(row, rows) > BLOCK_ROWS;
+            if (row == 0 || rows_from(row, rows) != PAIR_ROWS) {
+                configure(rows_from(row, rows));
             }
+            zero_sums(two_blocks);
+            for (size_t i = 0; i < k; i += BLOCK_K) {
+                MULTIPLY(_tile_dpbssd, codes + row * k + i, k, lines + EG_PANEL * i, lines + EG_PANEL * (k + i),
+                         two_blocks);
+            }
+            store_sums(sums + row * EG_TILE_CHANNELS + panel * EG_PANEL, two_blocks);
         }
-        store_sums(sums + panel * EG_PANEL, two_blocks);
     }
     _tile_release();
 }
@@ -140,38 +156,38 @@ static void unpack_block(const uint8_t *lines, uint8_t *block)
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
-    const int two_blocks = rows > BLOCK_ROWS;
+    _Alignas(LINE) uint8_t panels[2][UNPACKED_K * EG_PANEL];
     for (size_t row = 0; row < rows; row++) {
         for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
             sums[row * EG_TILE_CHANNELS + channel] = -EG_INT4_OFFSET * code_sums[row];
         }
     }
     SETTLE(codes);
-    SETTLE(sums);
-    configure(rows);
-    /* Two buffers in turn: one is unpacked while the tiles of the other are on their way to the multiplier. */
-    _Alignas(LINE) uint8_t buffers[2][2][BLOCK_BYTES];
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
         const uint8_t *lines = (const uint8_t *)weights + panel * EG_PANEL * k / 2;
-        load_sums(sums + panel * EG_PANEL, two_blocks);
-        for (size_t i = 0; i < k; i += BLOCK_K) {
-            uint8_t(*blocks)[BLOCK_BYTES] = buffers[i / BLOCK_K % 2];
-            unpack_block(lines + EG_PANEL * i / 2, blocks[0]);
-            unpack_block(lines + EG_PANEL * (k + i) / 2, blocks[1]);
-            SETTLE(blocks);
-            _tile_loadd(INPUTS_0, codes + i, k);
-            _tile_loadd(WEIGHTS_0, blocks[0], LINE);
-            _tile_dpbsud(SUMS_00, INPUTS_0, WEIGHTS_0);
-            _tile_loadd(WEIGHTS_1, blocks[1], LINE);
-            _tile_dpbsud(SUMS_01, INPUTS_0, WEIGHTS_1);
-            if (two_blocks) {
-                _tile_loadd(INPUTS_1, codes + BLOCK_ROWS * k + i, k);
-                _tile_dpbsud(SUMS_10, INPUTS_1, WEIGHTS_0);
-                _tile_dpbsud(SUMS_11, INPUTS_1, WEIGHTS_1);
+        for (size_t begin = 0; begin < k; begin += UNPACKED_K) {
+            const size_t count = k - begin < UNPACKED_K ? k - begin : UNPACKED_K;
+            for (size_t i = 0; i < count; i += BLOCK_K) {
+                unpack_block(lines + EG_PANEL * (begin + i) / 2, panels[0] + EG_PANEL * i);
+                unpack_block(lines + EG_PANEL * (k + begin + i) / 2, panels[1] + EG_PANEL * i);
             }
-            SETTLE(blocks);
+            for (size_t row = 0; row < rows; row += PAIR_ROWS) {
+                const int two_blocks = rows_from(row, rows) > BLOCK_ROWS;
+                int32_t *of_rows = sums + row * EG_TILE_CHANNELS + panel * EG_PANEL;
+                SETTLE(panels);
+                SETTLE(of_rows);
+                if (row == 0 || rows_from(row, rows) != PAIR_ROWS) {
+                    configure(rows_from(row, rows));
+                }
+                load_sums(of_rows, two_blocks);
+                for (size_t i = 0; i < count; i += BLOCK_K) {
+                    MULTIPLY(_tile_dpbsud, codes + row * k + begin + i, k, panels[0] + EG_PANEL * i,
+                             panels[1] + EG_PANEL * i, two_blocks);
+                }
+                store_sums(of_rows, two_blocks);
+                SETTLE(panels); /* the tiles have read them before they are unpacked anew */
+            }
         }
-        store_sums(sums + panel * EG_PANEL, two_blocks);
     }
     _tile_release();
 }
@@ -184,7 +200,7 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
         sums[i] = *sink;
     }
     SETTLE(sums);
-    configure(2 * BLOCK_ROWS);
+    configure(PAIR_ROWS);
     _tile_loadd(INPUTS_0, sums, LINE);
     _tile_loadd(INPUTS_1, sums, LINE);
     _tile_loadd(WEIGHTS_0, sums, LINE);
@@ -203,5 +219,8 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 }
 
 extern const eg_matmul_ops eg_matmul__amx;
-const eg_matmul_ops eg_matmul__amx = {
-    .tile_rows = 2 * BLOCK_ROWS, .int8_tile = int8_tile, .int4_tile = int4_tile, .multiply_probe = multiply_probe};
+const eg_matmul_ops eg_matmul__amx = {.tile_rows = EG_TILE_MAX_ROWS,
+                                      .chunk_rows = 128,
+                                      .int8_tile = int8_tile,
+                                      .int4_tile = int4_tile,
+                                      .multiply_probe = multiply_probe};

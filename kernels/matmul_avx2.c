@@ -120,16 +120,16 @@ EG_ALWAYS_INLINE void int4_panel(const int8_t *codes, const int32_t *code_sums, 
 }
 
 /* Calls `function` for each panel of the tile, with `rows` as a constant, so that its sums are registers. */
-#define FOR_EACH_PANEL(function, panel_bytes)                                                      \
-    for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {                         \
-        const uint8_t *lines = (const uint8_t *)weights + panel * (panel_bytes);                   \
-        int32_t *out = sums + panel * EG_PANEL;                                                    \
-        switch (rows) {                                                                            \
-        case 1: function(codes, code_sums, 1, k, lines, out); break;                               \
-        case 2: function(codes, code_sums, 2, k, lines, out); break;                               \
-        case 3: function(codes, code_sums, 3, k, lines, out); break;                               \
-        default: function(codes, code_sums, TILE_ROWS, k, lines, out); break;                      \
-        }                                                                                          \
+#define FOR_EACH_PANEL(function, panel_bytes)                                                                          \
+    for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {                                             \
+        const uint8_t *lines = (const uint8_t *)weights + panel * (panel_bytes);                                       \
+        int32_t *out = sums + panel * EG_PANEL;                                                                        \
+        switch (rows) {                                                                                                \
+        case 1: function(codes, code_sums, 1, k, lines, out); break;                                                   \
+        case 2: function(codes, code_sums, 2, k, lines, out); break;                                                   \
+        case 3: function(codes, code_sums, 3, k, lines, out); break;                                                   \
+        default: function(codes, code_sums, TILE_ROWS, k, lines, out); break;                                          \
+        }                                                                                                              \
     }
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
@@ -174,5 +174,8 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 }
 
 extern const eg_matmul_ops eg_matmul__avx2;
-const eg_matmul_ops eg_matmul__avx2 = {
-    .tile_rows = TILE_ROWS, .int8_tile = int8_tile, .int4_tile = int4_tile, .multiply_probe = multiply_probe};
+const eg_matmul_ops eg_matmul__avx2 = {.tile_rows = TILE_ROWS,
+                                       .chunk_rows = EG_CHUNK_ROWS,
+                                       .int8_tile = int8_tile,
+                                       .int4_tile = int4_tile,
+                                       .multiply_probe = multiply_probe};

@@ -27,8 +27,8 @@ static inline __m512i load_group(const int8_t *codes)
 }
 
 /* Adds one k-group of `rows` rows to the sums; `rows` is a constant at every call, so the loops unroll. */
-EG_ALWAYS_INLINE void add_group(__m512i sums[TILE_ROWS][PANELS], const int8_t *codes,
-                                                            size_t rows, size_t k, const __m512i weights[PANELS])
+EG_ALWAYS_INLINE void add_group(__m512i sums[TILE_ROWS][PANELS], const int8_t *codes, size_t rows, size_t k,
+                                const __m512i weights[PANELS])
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
@@ -40,8 +40,7 @@ EG_ALWAYS_INLINE void add_group(__m512i sums[TILE_ROWS][PANELS], const int8_t *c
     }
 }
 
-EG_ALWAYS_INLINE void start_sums(__m512i sums[TILE_ROWS][PANELS], const int32_t *code_sums,
-                                                             size_t rows, int32_t offset)
+EG_ALWAYS_INLINE void start_sums(__m512i sums[TILE_ROWS][PANELS], const int32_t *code_sums, size_t rows, int32_t offset)
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
@@ -52,8 +51,7 @@ EG_ALWAYS_INLINE void start_sums(__m512i sums[TILE_ROWS][PANELS], const int32_t 
     }
 }
 
-EG_ALWAYS_INLINE void store_sums(__m512i sums[TILE_ROWS][PANELS], size_t rows,
-                                                             int32_t *out)
+EG_ALWAYS_INLINE void store_sums(__m512i sums[TILE_ROWS][PANELS], size_t rows, int32_t *out)
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
@@ -64,8 +62,8 @@ EG_ALWAYS_INLINE void store_sums(__m512i sums[TILE_ROWS][PANELS], size_t rows,
     }
 }
 
-EG_ALWAYS_INLINE void int8_rows(const int8_t *codes, const int32_t *code_sums, size_t rows,
-                                                            size_t k, const uint8_t *weights, int32_t *out)
+EG_ALWAYS_INLINE void int8_rows(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                                const uint8_t *weights, int32_t *out)
 {
     const __m512i flip = _mm512_set1_epi8((char)INT8_OFFSET); /* signed to offset binary */
     const size_t panel_bytes = EG_PANEL * k;
@@ -83,8 +81,8 @@ EG_ALWAYS_INLINE void int8_rows(const int8_t *codes, const int32_t *code_sums, s
     store_sums(sums, rows, out);
 }
 
-EG_ALWAYS_INLINE void int4_rows(const int8_t *codes, const int32_t *code_sums, size_t rows,
-                                                            size_t k, const uint8_t *weights, int32_t *out)
+EG_ALWAYS_INLINE void int4_rows(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                                const uint8_t *weights, int32_t *out)
 {
     const __m512i nibble = _mm512_set1_epi8(0xF);
     const size_t panel_bytes = EG_PANEL * k / 2;
@@ -106,14 +104,14 @@ EG_ALWAYS_INLINE void int4_rows(const int8_t *codes, const int32_t *code_sums, s
 }
 
 /* Calls `function` with `rows` as a constant, so that its sums are registers. */
-#define FOR_CONSTANT_ROWS(function, ...)                                \
-    switch (rows) {                                                     \
-    case 1: function(codes, code_sums, 1, __VA_ARGS__); break;          \
-    case 2: function(codes, code_sums, 2, __VA_ARGS__); break;          \
-    case 3: function(codes, code_sums, 3, __VA_ARGS__); break;          \
-    case 4: function(codes, code_sums, 4, __VA_ARGS__); break;          \
-    case 5: function(codes, code_sums, 5, __VA_ARGS__); break;          \
-    default: function(codes, code_sums, TILE_ROWS, __VA_ARGS__); break; \
+#define FOR_CONSTANT_ROWS(function, ...)                                                                               \
+    switch (rows) {                                                                                                    \
+    case 1: function(codes, code_sums, 1, __VA_ARGS__); break;                                                         \
+    case 2: function(codes, code_sums, 2, __VA_ARGS__); break;                                                         \
+    case 3: function(codes, code_sums, 3, __VA_ARGS__); break;                                                         \
+    case 4: function(codes, code_sums, 4, __VA_ARGS__); break;                                                         \
+    case 5: function(codes, code_sums, 5, __VA_ARGS__); break;                                                         \
+    default: function(codes, code_sums, TILE_ROWS, __VA_ARGS__); break;                                                \
     }
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
@@ -152,5 +150,8 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 }
 
 extern const eg_matmul_ops eg_matmul__avx512vnni;
-const eg_matmul_ops eg_matmul__avx512vnni = {
-    .tile_rows = TILE_ROWS, .int8_tile = int8_tile, .int4_tile = int4_tile, .multiply_probe = multiply_probe};
+const eg_matmul_ops eg_matmul__avx512vnni = {.tile_rows = TILE_ROWS,
+                                             .chunk_rows = EG_CHUNK_ROWS,
+                                             .int8_tile = int8_tile,
+                                             .int4_tile = int4_tile,
+                                             .multiply_probe = multiply_probe};

@@ -164,5 +164,8 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 }
 
 extern const eg_matmul_ops eg_matmul__avxvnni;
-const eg_matmul_ops eg_matmul__avxvnni = {
-    .tile_rows = TILE_ROWS, .int8_tile = int8_tile, .int4_tile = int4_tile, .multiply_probe = multiply_probe};
+const eg_matmul_ops eg_matmul__avxvnni = {.tile_rows = TILE_ROWS,
+                                          .chunk_rows = EG_CHUNK_ROWS,
+                                          .int8_tile = int8_tile,
+                                          .int4_tile = int4_tile,
+                                          .multiply_probe = multiply_probe};

@@ -12,9 +12,9 @@
 
 enum {
     LINE = 64,
-    LANES = 4,                         /* channels of a register */
-    QUARTERS = EG_PANEL / LANES,       /* registers of a line */
-    CODES = 16,                        /* inputs of a register: 4 k-groups */
+    LANES = 4,                   /* channels of a register */
+    QUARTERS = EG_PANEL / LANES, /* registers of a line */
+    CODES = 16,                  /* inputs of a register: 4 k-groups */
     GROUPS = CODES / EG_K_GROUP,
     TILE_ROWS = 4, /* 4 rows x 4 quarters = 16 sums, 4 inputs, 4 weights, and 4 of int4 they come from: 28 of 32 */
     MAX_SPLITS = 4,
@@ -166,5 +166,8 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 }
 
 extern const eg_matmul_ops eg_matmul__neondot;
-const eg_matmul_ops eg_matmul__neondot = {
-    .tile_rows = TILE_ROWS, .int8_tile = int8_tile, .int4_tile = int4_tile, .multiply_probe = multiply_probe};
+const eg_matmul_ops eg_matmul__neondot = {.tile_rows = TILE_ROWS,
+                                          .chunk_rows = EG_CHUNK_ROWS,
+                                          .int8_tile = int8_tile,
+                                          .int4_tile = int4_tile,
+                                          .multiply_probe = multiply_probe};

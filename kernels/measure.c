@@ -97,15 +97,17 @@ eg_status eg_measure_multiply_rate(eg_context *context, double seconds, double *
 eg_status eg_measure_read_rate(eg_context *context, size_t bytes, double seconds, double *bytes_per_second)
 {
     if (context == NULL || bytes_per_second == NULL || bytes < sizeof(uint64_t)) {
-        return eg_fail(EG_ERROR_ARGUMENT, "eg_measure_read_rate needs a context, at least 8 bytes and a place for the rate");
+        return eg_fail(EG_ERROR_ARGUMENT,
+                       "eg_measure_read_rate needs a context, at least 8 bytes and a place for the rate");
     }
     uint64_t *memory = malloc(bytes);
     if (memory == NULL) {
         return eg_fail(EG_ERROR_MEMORY, "no memory for %zu bytes to read", bytes);
     }
     memset(memory, 1, bytes); /* untouched pages would all be one page of zeros */
-    const eg_status status = rate((measurement){.context = context, .seconds = seconds, .memory = memory,
-                                                .words = bytes / sizeof(uint64_t)}, bytes_per_second);
+    const eg_status status = rate(
+        (measurement){.context = context, .seconds = seconds, .memory = memory, .words = bytes / sizeof(uint64_t)},
+        bytes_per_second);
     free(memory);
     return status;
 }

@@ -10,10 +10,10 @@
 #include <string.h>
 
 enum {
-    GRAIN = 64,            /* every width is a multiple: see DIMENSION_GRAIN in config.py */
-    ALIGNMENT = 64,        /* bytes: a cache line, a vector register */
-    EMBEDDING_GRAIN = 32,  /* a scale of the embedding table covers a multiple of this many elements */
-    MAX_LAYERS = 256,      /* the bounds of config.py: what no model comes near */
+    GRAIN = 64,           /* every width is a multiple: see DIMENSION_GRAIN in config.py */
+    ALIGNMENT = 64,       /* bytes: a cache line, a vector register */
+    EMBEDDING_GRAIN = 32, /* a scale of the embedding table covers a multiple of this many elements */
+    MAX_LAYERS = 256,     /* the bounds of config.py: what no model comes near */
     MAX_WIDTH = 1 << 16,
     MAX_VOCAB = 1 << 22,
     MAX_TOKENS = 1 << 17,
@@ -48,8 +48,8 @@ static const void *expect(tensors all, const char *name, eg_dtype dtype, uint32_
         same = tensor->shape[i] == shape[i];
     }
     if (!same) {
-        eg_fail(EG_ERROR_MODEL, "tensor %s has another type or shape than the config says; convert the checkpoint again",
-                name);
+        eg_fail(EG_ERROR_MODEL,
+                "tensor %s has another type or shape than the config says; convert the checkpoint again", name);
         return NULL;
     }
     if (tensor->data == NULL || (uintptr_t)tensor->data % ALIGNMENT != 0) {
@@ -105,8 +105,10 @@ static int bind_embedding(tensors all, size_t vocab, size_t hidden, eg_embedding
     }
     const eg_tensor *scale = find(all, "embedding.scale");
     embedding->groups = scale != NULL && scale->rank == 2 ? (size_t)scale->shape[1] : 1;
-    if (embedding->groups == 0 || hidden % embedding->groups != 0 || hidden / embedding->groups % EMBEDDING_GRAIN != 0) {
-        eg_fail(EG_ERROR_MODEL, "embedding.scale has %zu scales a row of %zu: each must cover a multiple of %d elements",
+    if (embedding->groups == 0 || hidden % embedding->groups != 0 ||
+        hidden / embedding->groups % EMBEDDING_GRAIN != 0) {
+        eg_fail(EG_ERROR_MODEL,
+                "embedding.scale has %zu scales a row of %zu: each must cover a multiple of %d elements",
                 embedding->groups, hidden, EMBEDDING_GRAIN);
         return 0;
     }
@@ -149,10 +151,10 @@ static eg_status check_config(const eg_config *config)
         const char *name;
         uint32_t value, most, grain;
     } fields[] = {
-        {"layers", config->layers, MAX_LAYERS, 1},      {"hidden", config->hidden, MAX_WIDTH, GRAIN},
-        {"ffn", config->ffn, MAX_WIDTH, GRAIN},         {"heads", config->heads, MAX_WIDTH, 1},
-        {"kv_heads", config->kv_heads, MAX_WIDTH, 1},   {"head_dim", config->head_dim, MAX_WIDTH, GRAIN},
-        {"vocab", config->vocab, MAX_VOCAB, 1},         {"max_tokens", config->max_tokens, MAX_TOKENS, 1},
+        {"layers", config->layers, MAX_LAYERS, 1},    {"hidden", config->hidden, MAX_WIDTH, GRAIN},
+        {"ffn", config->ffn, MAX_WIDTH, GRAIN},       {"heads", config->heads, MAX_WIDTH, 1},
+        {"kv_heads", config->kv_heads, MAX_WIDTH, 1}, {"head_dim", config->head_dim, MAX_WIDTH, GRAIN},
+        {"vocab", config->vocab, MAX_VOCAB, 1},       {"max_tokens", config->max_tokens, MAX_TOKENS, 1},
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         const eg_status status = check_width(fields[i].name, fields[i].value, fields[i].most, fields[i].grain);
@@ -161,7 +163,8 @@ static eg_status check_config(const eg_config *config)
         }
     }
     if (config->heads % config->kv_heads != 0 || (uint64_t)config->heads * config->head_dim > MAX_WIDTH) {
-        return eg_fail(EG_ERROR_MODEL, "%u heads over %u key/value heads of %u: expected a multiple, and at most %d columns",
+        return eg_fail(EG_ERROR_MODEL,
+                       "%u heads over %u key/value heads of %u: expected a multiple, and at most %d columns",
                        config->heads, config->kv_heads, config->head_dim, MAX_WIDTH);
     }
     if (config->window > MAX_TOKENS || config->full_attention == NULL) {
@@ -169,7 +172,8 @@ static eg_status check_config(const eg_config *config)
                        config->window, MAX_TOKENS);
     }
     if (!(config->rms_norm_eps > 0 && config->rope_theta_sliding > 0 && config->rope_theta_full > 0 &&
-          isfinite(config->rms_norm_eps) && isfinite(config->rope_theta_sliding) && isfinite(config->rope_theta_full))) {
+          isfinite(config->rms_norm_eps) && isfinite(config->rope_theta_sliding) &&
+          isfinite(config->rope_theta_full))) {
         return eg_fail(EG_ERROR_MODEL, "rms_norm_eps and the rope thetas must be positive and finite");
     }
     return EG_OK;

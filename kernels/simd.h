@@ -30,10 +30,11 @@
 #error "define the vector width before including simd.h"
 #endif
 
-/* exp(x) for x <= 88, by Cody and Waite's range reduction x = n·ln 2 + r and the Taylor series of degree 7 on |r| <= ln 2 / 2, whose
- * first neglected term is r^8 / 8! < 6e-9. Largest relative error with rounding: 1.5e-7 (tests/kernels/test_vector_ops.c).
- * Arguments below EXP_LOWEST, where exp leaves the normal range, give exp(EXP_LOWEST). */
-#define EXP_LOWEST (-87.0f)
+/* exp(x) for x <= 88, by Cody and Waite's range reduction x = n·ln 2 + r and the Taylor series of degree 7 on |r| <= ln
+ * 2 / 2, whose first neglected term is r^8 / 8! < 6e-9. Largest relative error with rounding: 1.5e-7
+ * (tests/kernels/test_vector_ops.c). Arguments below EXP_LOWEST, where exp leaves the normal range, give
+ * exp(EXP_LOWEST). */
+#define EXP_LOWEST  (-87.0f)
 #define EXP_HIGHEST 88.0f
 
 static inline vf vf_exp(vf x)

@@ -4,8 +4,8 @@
 #endif
 #include <immintrin.h>
 
-#define VF_LANES 8
-#define MATMUL_ROWS 6 /* 6 rows x 2 registers = 12 sums, 2 weights and 1 input fill 15 of 16 registers */
+#define VF_LANES      8
+#define MATMUL_ROWS   6 /* 6 rows x 2 registers = 12 sums, 2 weights and 1 input fill 15 of 16 registers */
 #define MATMUL_PANELS 1
 
 typedef __m256 vf;
@@ -44,10 +44,7 @@ static inline vf vf_exponent(vf a)
     return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
 }
 
-static inline vf vf_from_int32(const int32_t *p)
-{
-    return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)p));
-}
+static inline vf vf_from_int32(const int32_t *p) { return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
 static inline vf vf_from_int8(const int8_t *p)
 {

@@ -4,8 +4,8 @@
 #endif
 #include <immintrin.h>
 
-#define VF_LANES 16
-#define MATMUL_ROWS 6 /* 6 rows x 4 panels = 24 sums, 4 weights and 1 input fill 29 of 32 registers */
+#define VF_LANES      16
+#define MATMUL_ROWS   6 /* 6 rows x 4 panels = 24 sums, 4 weights and 1 input fill 29 of 32 registers */
 #define MATMUL_PANELS 4
 
 typedef __m512 vf;

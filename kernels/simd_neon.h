@@ -4,8 +4,8 @@
 #endif
 #include <arm_neon.h>
 
-#define VF_LANES 4
-#define MATMUL_ROWS 6 /* 6 rows x 4 registers = 24 sums, 4 weights and 1 input fill 29 of 32 registers */
+#define VF_LANES      4
+#define MATMUL_ROWS   6 /* 6 rows x 4 registers = 24 sums, 4 weights and 1 input fill 29 of 32 registers */
 #define MATMUL_PANELS 1
 
 typedef float32x4_t vf;

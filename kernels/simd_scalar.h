@@ -2,9 +2,9 @@
 #include <math.h>
 #include <string.h>
 
-#define VF_LANES 1
+#define VF_LANES      1
 #define MATMUL_PANELS 1 /* panels of 16 that the float matmul sums at once */
-#define MATMUL_ROWS 2   /* and rows: 32 sums live on the stack anyway */
+#define MATMUL_ROWS   2 /* and rows: 32 sums live on the stack anyway */
 
 typedef float vf;
 typedef int32_t vi;

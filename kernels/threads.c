@@ -157,10 +157,7 @@ void eg_pool_free(eg_pool *pool)
     free(pool);
 }
 
-size_t eg_pool_threads(const eg_pool *pool)
-{
-    return pool->threads;
-}
+size_t eg_pool_threads(const eg_pool *pool) { return pool->threads; }
 
 void eg_pool_run(eg_pool *pool, void (*body)(void *argument, eg_thread *thread), void *argument)
 {

@@ -121,8 +121,8 @@ static void quantize(const float *x, size_t n, int8_t *codes, float *row_scale, 
     *sum = vi_reduce_add(total);
 }
 
-static void norm_quantize(const float *x, const float *multiplier, size_t n, float eps, int8_t *codes,
-                          float *row_scale, int32_t *sum)
+static void norm_quantize(const float *x, const float *multiplier, size_t n, float eps, int8_t *codes, float *row_scale,
+                          int32_t *sum)
 {
     vf largest = vf_set(0.0f);
     vf squares = vf_set(0.0f);
@@ -323,17 +323,28 @@ static void geglu(const float *gate_up, size_t rows, float *out, size_t out_stri
 }
 
 /* The table that the including file exports under its own name. */
-#define EG_VECTOR_OPS                                                                                           \
-    {                                                                                                           \
-        .embed_int8 = embed_int8, .embed_int4 = embed_int4, .norm = norm, .add_norm = add_norm,                 \
-        .quantize = quantize, .norm_quantize = norm_quantize, .norm_rope = norm_rope,                           \
-        .matmul_float = matmul_float, .dequantize = dequantize, .geglu = geglu,                                 \
-        .softmax_numerators = softmax_numerators, .add = add, .scale = scale, .sum_of_squares = sum_of_squares, \
-        .attention = {                                                                                          \
-            .element_bytes = sizeof(float),                                                                     \
-            .narrow = attention_narrow,                                                                         \
-            .store_key = attention_store_key,                                                                   \
-            .store_value = attention_store_value,                                                               \
-            .product = attention_product,                                                                       \
-        },                                                                                                      \
+#define EG_VECTOR_OPS                                                                                                  \
+    {                                                                                                                  \
+        .embed_int8 = embed_int8,                                                                                      \
+        .embed_int4 = embed_int4,                                                                                      \
+        .norm = norm,                                                                                                  \
+        .add_norm = add_norm,                                                                                          \
+        .quantize = quantize,                                                                                          \
+        .norm_quantize = norm_quantize,                                                                                \
+        .norm_rope = norm_rope,                                                                                        \
+        .matmul_float = matmul_float,                                                                                  \
+        .dequantize = dequantize,                                                                                      \
+        .geglu = geglu,                                                                                                \
+        .softmax_numerators = softmax_numerators,                                                                      \
+        .add = add,                                                                                                    \
+        .scale = scale,                                                                                                \
+        .sum_of_squares = sum_of_squares,                                                                              \
+        .attention =                                                                                                   \
+            {                                                                                                          \
+                .element_bytes = sizeof(float),                                                                        \
+                .narrow = attention_narrow,                                                                            \
+                .store_key = attention_store_key,                                                                      \
+                .store_value = attention_store_value,                                                                  \
+                .product = attention_product,                                                                          \
+            },                                                                                                         \
     }
