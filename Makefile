@@ -6,7 +6,7 @@
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu
 #   make packaging     the ways to install: wheel from source archive, editable, without a C compiler
-#   make lint          style and types of the Python code
+#   make lint          style of all code, and types of the Python code
 
 PYTHON ?= python3
 CC ?= cc
@@ -58,6 +58,7 @@ packaging:
 lint: $(VENV)/with-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror kernels/*.[ch] tests/kernels/*.[ch] benchmarks/*.c
 	rm -rf build/tree && mkdir -p build/tree/embgemma
 	ln -s $(CURDIR)/runtime/* $(CURDIR)/kernels $(CURDIR)/export $(CURDIR)/benchmarks build/tree/embgemma
 	$(BIN)/mypy

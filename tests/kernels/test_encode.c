@@ -1,5 +1,6 @@
 /* The public API on a small model of random weights: the same bits in any company and with any number of threads,
- * calls from several threads at once, and an error, never a crash, for what it cannot do. Run it under the sanitizers. */
+ * calls from several threads at once, and an error, never a crash, for what it cannot do. Run it under the sanitizers.
+ */
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 #include "embgemma.h"
@@ -107,9 +108,18 @@ static void free_weights(weights *w)
 static eg_config config(void)
 {
     static const uint8_t full_attention[LAYERS + 1] = {0, 1, 1}; /* one more for check_model_refusals */
-    return (eg_config){.layers = LAYERS, .hidden = HIDDEN, .ffn = FFN, .heads = HEADS, .kv_heads = 1,
-                       .head_dim = HEAD_DIM, .vocab = VOCAB, .max_tokens = MAX_TOKENS, .window = WINDOW,
-                       .full_attention = full_attention, .rope_theta_sliding = 1e4, .rope_theta_full = 1e6,
+    return (eg_config){.layers = LAYERS,
+                       .hidden = HIDDEN,
+                       .ffn = FFN,
+                       .heads = HEADS,
+                       .kv_heads = 1,
+                       .head_dim = HEAD_DIM,
+                       .vocab = VOCAB,
+                       .max_tokens = MAX_TOKENS,
+                       .window = WINDOW,
+                       .full_attention = full_attention,
+                       .rope_theta_sliding = 1e4,
+                       .rope_theta_full = 1e6,
                        .rms_norm_eps = 1e-6};
 }
 
@@ -246,11 +256,11 @@ static void check_every_isa(eg_dtype attention, eg_dtype others)
 
 /* ---- what must be refused ---------------------------------------------------------------------------------- */
 
-#define CHECK_REFUSED(call, expected, word)                                                       \
-    do {                                                                                          \
-        const eg_status status = (call);                                                          \
-        CHECK(status == (expected), "status %d", (int)status);                                    \
-        CHECK(strstr(eg_error_message(), (word)) != NULL, "message: %s", eg_error_message());     \
+#define CHECK_REFUSED(call, expected, word)                                                                            \
+    do {                                                                                                               \
+        const eg_status status = (call);                                                                               \
+        CHECK(status == (expected), "status %d", (int)status);                                                         \
+        CHECK(strstr(eg_error_message(), (word)) != NULL, "message: %s", eg_error_message());                          \
     } while (0)
 
 static void check_model_refusals(weights *w)
