@@ -1,57 +1,12 @@
 /* Products of attention on AVX512-BF16. vdpbf16ps multiplies 32 bfloat16 by 32 and adds pairs to 16 float32 sums: a
  * line of a panel, 16 columns of 2, against 2 elements of one row in all lanes. */
+#include "attention_bf16.h"
 #include "compiler.h"
-#include "kernels.h"
-
-#if !defined(__AVX512BF16__) || !defined(__AVX512BW__)
-#error "compile with -mavx512f -mavx512bw -mavx512bf16"
-#endif
-#include <immintrin.h>
 
 enum {
     TILE_ROWS = 6, /* 6 rows x 4 panels = 24 sums, 4 lines and 1 input fill 29 of 32 registers */
     TILE_PANELS = 4,
-    LANES = 16,
-    PAIR = 2,
-    LINE = 64, /* bytes */
 };
-
-static void narrow(float *row, size_t n)
-{
-    uint16_t *out = (uint16_t *)(void *)row; /* what is written never runs ahead of what is read */
-    for (size_t i = 0; i < n; i += LANES) {
-        const __m256bh half = _mm512_cvtneps_pbh(_mm512_loadu_ps(row + i));
-        __builtin_memcpy(out + i, &half, sizeof half);
-    }
-}
-
-/* A column of a panel: pairs of the key, one a line. */
-static void store_key(const float *key, size_t head_dim, void *panel, size_t column)
-{
-    char *lines = (char *)panel + column * PAIR * sizeof(uint16_t);
-    for (size_t i = 0; i < head_dim; i += LANES) {
-        uint32_t pairs[LANES / PAIR];
-        const __m256bh half = _mm512_cvtneps_pbh(_mm512_loadu_ps(key + i));
-        __builtin_memcpy(pairs, &half, sizeof half);
-        for (size_t pair = 0; pair < LANES / PAIR; pair++) {
-            __builtin_memcpy(lines + (i / PAIR + pair) * LINE, &pairs[pair], sizeof pairs[pair]);
-        }
-    }
-}
-
-/* Half a line of each panel: the even or the odd elements of the pairs. */
-static void store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
-{
-    for (size_t i = 0; i < head_dim; i += LANES) {
-        uint16_t elements[LANES];
-        const __m256bh half = _mm512_cvtneps_pbh(_mm512_loadu_ps(value + i));
-        __builtin_memcpy(elements, &half, sizeof half);
-        uint16_t *line = (uint16_t *)panels + i * slots + slot / PAIR * (PAIR * LANES) + slot % PAIR;
-        for (size_t lane = 0; lane < LANES; lane++) {
-            line[lane * PAIR] = elements[lane];
-        }
-    }
-}
 
 /* `rows` and `count` are constants at every call, so that the sums are registers. */
 EG_ALWAYS_INLINE void tile(const uint16_t *x, size_t x_stride, size_t rows, size_t k, const char *panels,

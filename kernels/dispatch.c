@@ -8,11 +8,11 @@ extern const eg_matmul_ops eg_matmul__amx, eg_matmul__avx512vnni, eg_matmul__avx
 extern const eg_matmul_ops eg_matmul__i8mm, eg_matmul__neondot, eg_matmul__scalar;
 extern const eg_vector_ops eg_vector_ops__avx512, eg_vector_ops__avx2, eg_vector_ops__neon, eg_vector_ops__scalar;
 
-extern const eg_attention_ops eg_attention__avx512bf16;
+extern const eg_attention_ops eg_attention__amx, eg_attention__avx512bf16;
 
 const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_AMX)
-    {"amx", eg_cpu_has_amx, &eg_matmul__amx, &eg_vector_ops__avx512, &eg_attention__avx512bf16},
+    {"amx", eg_cpu_has_amx, &eg_matmul__amx, &eg_vector_ops__avx512, &eg_attention__amx},
 #endif
 #if defined(EG_HAVE_AVX512BF16)
     {"avx512bf16", eg_cpu_has_avx512bf16, &eg_matmul__avx512vnni, &eg_vector_ops__avx512, &eg_attention__avx512bf16},
