@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code: int = arguments.run(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None: it was closed before we started
+                sys.stdout.flush()
     except KeyboardInterrupt:
         _tell("interrupted")
         return EXIT_INTERRUPTED

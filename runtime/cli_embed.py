@@ -115,7 +115,7 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
         yield argument_records(arguments.texts), len(arguments.texts)
         return
     name = arguments.input or PIPE
-    if name == PIPE and arguments.input is None and sys.stdin.isatty():
+    if name == PIPE and (sys.stdin is None or (arguments.input is None and sys.stdin.isatty())):
         raise InputError("no texts: give them as arguments, in a file with --input, or on standard input")
     input_format = arguments.input_format or ("jsonl" if Path(name).suffix in JSON_SUFFIXES else "lines")
     with nullcontext(sys.stdin.buffer) if name == PIPE else Path(name).open("rb") as stream:

@@ -42,7 +42,6 @@ class TruncationWarning(UserWarning):
 
     Attributes:
         indices: which of the texts.
-
     """
 
     def __init__(self, message: str, indices: Sequence[int]) -> None:
@@ -64,8 +63,10 @@ def load(
     Raises:
         ModelFileError: the file is not a model file, is damaged, or of a version that this release does not read.
         BackendError: the backend or the instruction set is unknown, or missing here.
-
+        InputError: the number of threads is not one.
     """
+    if threads is not None:
+        threads = check_integer("threads", threads, 1, None)
     model_file = read_model_file(path)
     engine = create_backend(model_file.config, model_file.tensors, backend=backend, threads=threads, isa=isa)
     return EmbeddingModel(model_file, engine)
@@ -123,7 +124,6 @@ class EmbeddingModel:
 
         Warns:
             TruncationWarning: texts were longer than `max_seq_length` tokens, prompt included, and were cut.
-
         """
         return self._encode(
             sentences,

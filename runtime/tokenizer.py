@@ -48,7 +48,6 @@ class Tokenizer:
 
     Raises:
         ModelFileError: the bytes are not a SentencePiece model.
-
     """
 
     def __init__(self, model_bytes: bytes, bos_id: int, eos_id: int) -> None:

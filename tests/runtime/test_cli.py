@@ -277,7 +277,7 @@ def test_failure_leaves_no_output(embed: Any, text_file: Path, tmp_path: Path, m
         (("a", "--dim", "65"), "truncate_dim=65; expected an integer from 1 to 64"),
         (("a", "--batch-size", "0"), "batch_size=0; expected an integer of at least 1"),
         (("a", "--prompt-name", "nonsense"), "prompt_name='nonsense' is not a prompt of this model; it has query"),
-        (("a", "--threads", "0"), "threads=0; expected 1 or more"),
+        (("a", "--threads", "0"), "threads=0; expected an integer of at least 1"),
     ],
 )
 def test_wrong_use_is_one_sentence(embed: Any, arguments: tuple[str, ...], message: str) -> None:
@@ -373,6 +373,18 @@ def test_convert_reports_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFix
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "embgemma", *map(str, arguments)]
+
+
+def test_closed_standard_streams(model_path: Path, text_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.npy"
+    arguments = command("embed", model_path, "--backend", "reference", "--input", text_file, "-o", output)
+    without_output = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *arguments], stderr=subprocess.PIPE, check=True)
+    assert without_output.stderr == b""
+    assert np.load(output).shape == (len(TEXTS), 64)
+    arguments = command("embed", model_path, "--backend", "reference")
+    without_input = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *arguments], stderr=subprocess.PIPE, check=False)
+    assert without_input.returncode == 2
+    assert without_input.stderr.startswith(b"embgemma: no texts")
 
 
 def test_reader_that_leaves_is_no_error(model_path: Path, tmp_path: Path) -> None:

@@ -322,6 +322,12 @@ def test_file_with_a_broken_or_foreign_tokenizer(tmp_path: Path, model_path: Pat
             embgemma.load(path, backend="reference")
 
 
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
+def test_wrong_number_of_threads(model_path: Path, threads: Any) -> None:
+    with pytest.raises(InputError, match=r"threads.*expected an integer of at least 1"):
+        embgemma.load(model_path, threads=threads)
+
+
 def test_unknown_backend(model_path: Path) -> None:
     with pytest.raises(embgemma.BackendError, match="backend='gpu'"):
         embgemma.load(model_path, backend="gpu")
