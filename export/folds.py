@@ -25,7 +25,7 @@ _NORMS = {
 def folded_embedding(checkpoint: Checkpoint, start: int, stop: int) -> Float32:
     """Rows start … stop - 1 of the embedding table, (rows, hidden), times sqrt(hidden) rounded as transformers does."""
     multiplier = np.float32(checkpoint.config.embedding_multiplier)
-    return checkpoint.weights.read_rows("embed_tokens.weight", start, stop) * multiplier
+    return np.asarray(checkpoint.weights.read_rows("embed_tokens.weight", start, stop) * multiplier)
 
 
 def folded_norm(checkpoint: Checkpoint, name: str) -> Float32:

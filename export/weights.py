@@ -91,7 +91,7 @@ def _files(folder: Path) -> dict[Path, list[str] | None]:
     index = folder / _INDEX_FILE
     if not index.is_file():
         raise CheckpointError(
-            f"{folder}: neither {_SINGLE_FILE} nor {_INDEX_FILE} is there; download the checkpoint again, "
+            f"{folder / _SINGLE_FILE}: the file is missing, and so is {_INDEX_FILE}; download the checkpoint again, "
             "or save it as safetensors if it has only pytorch_model.bin"
         )
     raw = read_json(index)

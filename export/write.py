@@ -87,10 +87,12 @@ class ModelFileWriter:
 
     def write(self, name: str, part: Tensor) -> None:
         """Writes a tensor, or the next rows of one that comes in parts, in the order promised."""
-        expected_name, info = next(iter(self._pending.items()))
+        expected, info = next(iter(self._pending.items()), ("nothing", TensorInfo(np.dtype(np.uint8), (0,))))
         rows = self._rows_written + part.shape[0]
-        if (name, part.dtype, part.shape[1:]) != (expected_name, info.dtype, info.shape[1:]) or rows > info.shape[0]:
-            raise ValueError(f"wrote {part.dtype} {part.shape} as {name!r} from row {self._rows_written}, not {info}")
+        if (name, part.dtype, part.shape[1:]) != (expected, info.dtype, info.shape[1:]) or rows > info.shape[0]:
+            raise ValueError(
+                f"wrote {part.dtype} {part.shape} as {name!r} from row {self._rows_written}; expected {expected} {info}"
+            )
         self._file.write(np.ascontiguousarray(part).data)
         self._rows_written = rows
         if rows == info.shape[0]:

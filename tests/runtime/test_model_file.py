@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.errors import ModelFileError
 from embgemma.model_file import CHECKSUM, metadata_checksum, read_model_file
-from safetensors.numpy import load_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,7 @@ def test_every_cut_and_an_appended_byte_are_refused(good: Path) -> None:
         read_model_file(good)
 
 
-@pytest.mark.parametrize("flip", [0x01, 0x02, 0x10, 0x20, 0x80])
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80])
 def test_no_flipped_bit_of_the_header_goes_unnoticed(good: Path, flip: int) -> None:
     content = bytearray(good.read_bytes())
     data_start = 8 + int.from_bytes(content[:8], "little")

@@ -1,0 +1,207 @@
+"""A converted checkpoint computes what the checkpoint does, and appears as a whole file or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import safetensors
+
+from embgemma.export import convert as convert_module
+from embgemma.export.convert import convert
+from embgemma.kernels import create_backend
+from embgemma.kernels.errors import CheckpointError, InputError
+from embgemma.kernels.layout import embedding_rows, unpack_panels
+from embgemma.model_file import SCHEMES, ModelFile, read_model_file
+from tests import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embgemma.export.scheme import Scheme
+
+F64 = npt.NDArray[np.float64]
+CONFIG = tiny.CONFIG
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+# ---- an independent float64 model, written after transformers' Gemma3TextModel, without folds or fusion ----------
+
+
+def rms_norm(x: F64, w: F64) -> F64:
+    return np.asarray(x / np.sqrt((x**2).mean(-1, keepdims=True) + CONFIG.rms_norm_eps) * (1 + w))
+
+
+def rope(x: F64, theta: float) -> F64:
+    half = CONFIG.head_dim // 2
+    angles = np.arange(len(x))[:, None] * theta ** (-np.arange(half) / half)
+    cos, sin = np.cos(np.tile(angles, 2)), np.sin(np.tile(angles, 2))
+    return np.asarray(x * cos + np.concatenate([-x[:, half:], x[:, :half]], axis=1) * sin)
+
+
+def gelu(x: F64) -> F64:
+    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def attention(x: F64, w: dict[str, F64], layer: int) -> F64:
+    theta = CONFIG.rope_theta_full if CONFIG.is_full(layer) else CONFIG.rope_theta_sliding
+    positions = np.arange(len(x))
+    seen = np.abs(positions[:, None] - positions) <= (len(x) if CONFIG.is_full(layer) else CONFIG.window)
+    k = rope(rms_norm(x @ w["self_attn.k_proj"].T, w["self_attn.k_norm"]), theta)
+    v = x @ w["self_attn.v_proj"].T
+    heads = []
+    for q in np.split(x @ w["self_attn.q_proj"].T, CONFIG.heads, axis=1):
+        scores = rope(rms_norm(q, w["self_attn.q_norm"]), theta) @ k.T * CONFIG.head_dim**-0.5
+        powers = np.where(seen, np.exp(scores - scores.max()), 0)
+        heads.append(powers / powers.sum(1, keepdims=True) @ v)
+    return np.asarray(np.concatenate(heads, axis=1) @ w["self_attn.o_proj"].T)
+
+
+def plain_embedding(ids: list[int]) -> F64:
+    tensors = {name: tensor.astype(np.float64) for name, tensor in tiny.encoder_tensors(CONFIG).items()}
+    x = tensors["embed_tokens.weight"][ids] * CONFIG.hidden**0.5
+    for i in range(CONFIG.layers):
+        prefix = f"layers.{i}."
+        w = {
+            name.removeprefix(prefix).removesuffix(".weight"): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+        x = x + rms_norm(attention(rms_norm(x, w["input_layernorm"]), w, i), w["post_attention_layernorm"])
+        y = rms_norm(x, w["pre_feedforward_layernorm"])
+        y = (gelu(y @ w["mlp.gate_proj"].T) * (y @ w["mlp.up_proj"].T)) @ w["mlp.down_proj"].T
+        x = x + rms_norm(y, w["post_feedforward_layernorm"])
+    pooled = rms_norm(x, tensors["norm.weight"]).mean(axis=0)
+    for dense in tiny.dense_tensors(CONFIG):
+        pooled = dense.astype(np.float64) @ pooled
+    return np.asarray(pooled / np.linalg.norm(pooled))
+
+
+def encode(model: ModelFile, ids: list[int]) -> npt.NDArray[np.float32]:
+    backend = create_backend(model.config, model.tensors, backend="reference")
+    offsets = np.array([0, len(ids)], np.int64)
+    return np.asarray(backend.encode(np.array(ids, np.int32), offsets, CONFIG.hidden, True)[0])
+
+
+IDS = [2, *(37 * i % CONFIG.vocab for i in range(1, 31)), 1]  # longer than the window on both sides
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_float32_file_computes_what_the_checkpoint_does(tmp_path: Path, dtype: tiny.Dtype) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "checkpoint", dtype=dtype, shards=2, prefix="model.")
+    model = read_model_file(convert(folder, tmp_path / "model.safetensors", "float32"))
+    # 1e-6: the stored weights are exact, but for folds rounded to float32 (relative error 6e-8 each)
+    np.testing.assert_allclose(encode(model, IDS), plain_embedding(IDS), rtol=0, atol=1e-6)
+
+
+def test_a_query_scale_that_is_not_the_head_size_is_folded_in(tmp_path: Path, folder: Path) -> None:
+    expected = read_model_file(convert(folder, tmp_path / "a.safetensors", "int8")).tensors
+    scaled = tiny.write_checkpoint(tmp_path / "checkpoint")
+    config = tiny.json_files(CONFIG)["config.json"]
+    tiny.write_json(scaled / "config.json", {**config, "query_pre_attn_scalar": 4 * CONFIG.head_dim})
+    found = read_model_file(convert(scaled, tmp_path / "b.safetensors", "int8")).tensors
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor / 2 if name.endswith("q_norm") else tensor)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_writes_a_whole_model_file(tmp_path: Path, folder: Path, scheme: Scheme) -> None:
+    path = convert(folder, tmp_path / "model.safetensors", scheme)
+    model = read_model_file(path)
+    assert (model.config, model.scheme, model.prompts) == (CONFIG, scheme, tiny.PROMPTS)
+    assert model.tokenizer_model is not None
+    assert bytes(model.tokenizer_model) == tiny.tokenizer_model()
+    with safetensors.safe_open(path, "numpy") as published:
+        assert set(published.keys()) == {*model.tensors, "tokenizer.model"}
+    cosine = encode(model, IDS) @ plain_embedding(IDS)
+    assert cosine > {"float32": 0.999999, "int8": 0.999, "mixed": 0.9, "int4": 0.9}[scheme]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_schemes_quantise_what_they_say(tmp_path: Path, folder: Path) -> None:
+    model = read_model_file(convert(folder, tmp_path / "model.safetensors", "mixed"))
+    dtypes = {name: tensor.dtype for name, tensor in model.tensors.items() if name.endswith(".weight")}
+    int8 = {name for name, dtype in dtypes.items() if dtype == np.int8}
+    assert int8 == {f"layers.{i}.{kind}.weight" for i in range(CONFIG.layers) for kind in ("qkv", "o")}
+    assert {dtypes[name] for name in dtypes.keys() - int8} == {np.dtype(np.uint8)}
+
+
+def test_quantised_weights_lie_within_a_step_of_the_checkpoint(tmp_path: Path, folder: Path) -> None:
+    model = read_model_file(convert(folder, tmp_path / "model.safetensors", "int8"))
+    tensors = tiny.encoder_tensors(CONFIG)
+    down = unpack_panels(model.tensors["layers.1.down.weight"]) * model.tensors["layers.1.down.scale"][:, None]
+    step = np.abs(model.tensors["layers.1.down.scale"])[:, None]
+    assert np.all(np.abs(down - tensors["layers.1.mlp.down_proj.weight"]) <= step)
+    table, scale = model.tensors["embedding.weight"], model.tensors["embedding.scale"]
+    rows = embedding_rows(table, scale, np.arange(CONFIG.vocab, dtype=np.int32))
+    expected = tensors["embed_tokens.weight"] * np.float32(CONFIG.embedding_multiplier)
+    assert np.all(np.abs(rows - expected) <= np.abs(scale).max(axis=1, keepdims=True))
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path, folder: Path) -> None:
+    first = convert(folder, tmp_path / "a.safetensors", "mixed")
+    second = convert(folder, tmp_path / "b.safetensors", "mixed")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_text("precious")
+    with pytest.raises(InputError, match="--force"):
+        convert(folder, path, "int4")
+    assert path.read_text() == "precious"
+    convert(folder, path, "int4", force=True)
+    assert read_model_file(path).scheme == "int4"
+
+
+def test_an_impossible_destination_is_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        convert(folder, tmp_path / "none" / "model.safetensors")
+    with pytest.raises(InputError, match="is a folder"):
+        convert(folder, tmp_path, force=True)
+    unknown: Any = "int3"
+    with pytest.raises(InputError, match="unknown scheme 'int3'"):
+        convert(folder, tmp_path / "model.safetensors", unknown)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])
+def test_a_failure_halfway_leaves_nothing_behind(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    path = tmp_path / "model.safetensors"
+    path.write_text("precious")
+    monkeypatch.setattr(convert_module, "folded_norm", fail)
+    with pytest.raises(error):
+        convert(folder, path, "int8", force=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+    assert path.read_text() == "precious"
+
+
+def test_a_weight_that_is_not_finite_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "checkpoint")
+    tensors = tiny.encoder_tensors(CONFIG)
+    tensors["norm.weight"][7] = np.inf
+    tiny.write_tensors(folder / "model.safetensors", tensors)
+    with pytest.raises(CheckpointError, match=r"norm\.weight"):
+        convert(folder, tmp_path / "model.safetensors")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_progress_is_shown_on_request_alone(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert(folder, tmp_path / "a.safetensors", "int8")
+    assert capsys.readouterr() == ("", "")  # not a terminal
+    convert(folder, tmp_path / "b.safetensors", "int8", progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "b.safetensors" in captured.err
+    assert "100%" in captured.err

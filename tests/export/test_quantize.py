@@ -1,0 +1,93 @@
+"""Codes stay in range, fit their rounded scale, and are at least as near to the weights as plain rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from embgemma.export.quantize import CODE_RANGE, quantize_rows
+from embgemma.kernels.errors import CheckpointError
+from embgemma.kernels.layout import MatrixFormat
+
+FORMATS: tuple[MatrixFormat, ...] = ("int8", "int4")
+SCALE_DTYPES = (np.float32, np.float16)
+
+WEIGHTS = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=40),
+    elements=st.floats(-100, 100, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3),
+)
+
+
+def squared_errors(weights: Any, codes: Any, scales: Any) -> npt.NDArray[np.float64]:
+    difference = weights.astype(np.float64) - codes.astype(np.float64) * scales.astype(np.float64)[:, None]
+    return np.asarray((difference**2).sum(axis=1))
+
+
+def round_to_largest(weights: Any, high: int) -> npt.NDArray[np.float64]:
+    """Squared errors of plain rounding: the largest weight of a row takes the largest code."""
+    scales = np.abs(weights).max(axis=1).astype(np.float64) / high
+    codes = np.rint(weights / np.where(scales > 0, scales, 1)[:, None])
+    return squared_errors(weights, codes, scales)
+
+
+@given(WEIGHTS, st.sampled_from(FORMATS), st.sampled_from(SCALE_DTYPES))
+def test_codes_are_the_nearest_of_their_range_for_the_stored_scale(
+    weights: Any, matrix_format: Any, dtype: Any
+) -> None:
+    codes, scales = quantize_rows(weights, matrix_format, dtype)
+    low, high = CODE_RANGE[matrix_format]
+    assert (codes.dtype, codes.shape) == (np.dtype(np.int8), weights.shape)
+    assert (scales.dtype, scales.shape) == (np.dtype(dtype), weights.shape[:1])
+    assert low <= codes.min() <= codes.max() <= high
+    for other in (codes - 1.0, codes + 1.0):
+        worse = np.abs(weights - other * scales[:, None].astype(np.float64))
+        chosen = np.abs(weights - codes * scales[:, None].astype(np.float64))
+        allowed = (other >= low) & (other <= high)
+        # float32 may put a tie on either side of it
+        assert np.all((chosen <= worse + 1e-5 * np.abs(weights)) | ~allowed)
+
+
+@pytest.mark.parametrize("matrix_format", FORMATS)
+@pytest.mark.parametrize("scale_dtype", SCALE_DTYPES)
+def test_the_search_beats_plain_rounding(matrix_format: MatrixFormat, scale_dtype: Any) -> None:
+    weights = np.random.default_rng(0).standard_t(4, (500, 256)).astype(np.float32)
+    codes, scales = quantize_rows(weights, matrix_format, scale_dtype)
+    plain = round_to_largest(weights, CODE_RANGE[matrix_format][1])
+    assert squared_errors(weights, codes, scales).sum() < plain.sum()
+
+
+def test_int4_uses_its_ninth_negative_code_for_either_sign() -> None:
+    rows = np.zeros((2, 32), np.float32)
+    rows[:, :8] = np.arange(1, 9)  # 8 needs the code -8
+    rows[1] *= -1
+    codes, scales = quantize_rows(rows, "int4")
+    np.testing.assert_array_equal(scales, [-1, 1])
+    np.testing.assert_array_equal(codes * scales[:, None], rows)
+
+
+@pytest.mark.parametrize("matrix_format", FORMATS)
+def test_a_row_of_zeros_has_scale_zero(matrix_format: MatrixFormat) -> None:
+    codes, scales = quantize_rows(np.zeros((3, 64), np.float32), matrix_format)
+    assert not codes.any()
+    assert not scales.any()
+
+
+@pytest.mark.parametrize("matrix_format", FORMATS)
+def test_rows_do_not_depend_on_each_other(matrix_format: MatrixFormat) -> None:
+    weights = np.random.default_rng(1).standard_normal((3000, 96)).astype(np.float32)
+    codes, scales = quantize_rows(weights, matrix_format)
+    alone_codes, alone_scales = quantize_rows(weights[2345:2346], matrix_format)
+    np.testing.assert_array_equal(codes[2345:2346], alone_codes)
+    np.testing.assert_array_equal(scales[2345:2346], alone_scales)
+
+
+def test_weights_too_large_for_their_scale_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="float16"):
+        quantize_rows(np.full((1, 32), 1e9, np.float32), "int8", np.float16)
