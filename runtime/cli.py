@@ -87,8 +87,8 @@ def make_parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--scheme",
         choices=SCHEMES,
-        default="mixed",
-        help="how weights are stored; mixed (default): int4, but for int8 attention",
+        default="int8",
+        help="how weights are stored: float32; int8 (default); mixed: int4, but for int8 attention; int4",
     )
     convert.add_argument(
         "--sliding-window",

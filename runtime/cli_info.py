@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .kernels import available_backends, create_backend
 from .kernels.layout import DTYPE_FORMATS
+from .kernels.native import instruction_sets
 from .model_file import ModelFile, read_model_file
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ def _file_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
 
 def _engine_facts(backend: Backend) -> Iterator[tuple[str, str]]:
     """What the model runs on here."""
-    yield "backends", ", ".join(available_backends())
+    backends = available_backends()
+    yield "backends", ", ".join(backends)
+    if "native" in backends:
+        sets = [isa.name for isa in instruction_sets() if isa.supported]
+        yield "", f"instruction sets of native on this CPU, best first: {', '.join(sets)}"
     yield "in use", f"{backend.name}, instruction set {backend.isa}, threads {backend.threads}"
 
 
