@@ -88,8 +88,8 @@ def create_backend(
         ModelFileError: a tensor is missing, or has the wrong type or shape.
         InputError: the number of threads is out of range.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads={threads}; expected 1 or more, or None for the number of physical cores")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads={threads!r}; expected an integer of at least 1, or None for all physical cores")
     if backend == "auto":
         backend = _best_backend()
     if isa is not None and backend != "native":

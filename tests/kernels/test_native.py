@@ -29,6 +29,9 @@ Model = Callable[[Scheme], ModelFile]
 Batch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
 ALIGNMENT = 64
+# Cosine. An activation at a rounding tie gets another int8 code, and some instruction sets have bfloat16 attention: of
+# random weights that makes 0.9997. A wrong tensor, head or window makes less than 0.99.
+SAME_MODEL = 0.999
 CHILD_DEADLINE = 60  # seconds: a child that waits for threads it does not have never ends
 
 
@@ -100,7 +103,7 @@ def test_agrees_with_the_reference(small_model: Model, scheme: Scheme, isa: str)
     ids, offsets = batch_of(model.config, 1, 17, 40, model.config.max_tokens)
     expected = create_backend(model.config, model.tensors, backend="reference").encode(ids, offsets, 64, True)
     found = NativeBackend(model.config, model.tensors, isa=isa).encode(ids, offsets, 64, True)
-    assert np.min(np.sum(expected * found, axis=1)) > 0.9999
+    assert np.min(np.sum(expected * found, axis=1)) > SAME_MODEL
 
 
 def test_no_texts_give_no_vectors(backend: NativeBackend) -> None:
@@ -152,7 +155,7 @@ def test_wrong_tensors_are_refused(model: ModelFile) -> None:
 def test_too_many_threads_are_refused(model: ModelFile) -> None:
     with pytest.raises(InputError, match="threads"):
         create_backend(model.config, model.tensors, threads=100_000)
-    with pytest.raises(InputError, match="threads=0"):
+    with pytest.raises(InputError, match="threads=0; expected an integer"):
         create_backend(model.config, model.tensors, threads=0)
 
 
