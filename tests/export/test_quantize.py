@@ -63,7 +63,7 @@ def test_the_search_beats_plain_rounding(matrix_format: MatrixFormat, scale_dtyp
     assert squared_errors(weights, codes, scales).sum() < plain.sum()
 
 
-def test_int4_uses_its_ninth_negative_code_for_either_sign() -> None:
+def test_int4_reaches_as_far_for_a_positive_as_for_a_negative_weight() -> None:
     rows = np.zeros((2, 32), np.float32)
     rows[:, :8] = np.arange(1, 9)  # 8 needs the code -8
     rows[1] *= -1
