@@ -29,9 +29,9 @@ Model = Callable[[Scheme], ModelFile]
 Batch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
 ALIGNMENT = 64
-# Cosine. An activation at a rounding tie gets another int8 code, and some instruction sets have bfloat16 attention: of
-# random weights that makes 0.9997. A wrong tensor, head or window makes less than 0.99.
-SAME_MODEL = 0.999
+# Least cosine to the reference. On these weights a window off by one makes 0.998, swapped q_norms 0.9994; bfloat16
+# attention, which some instruction sets have, and int8 codes at rounding ties make 0.9997 at worst.
+LEAST_COSINE: dict[Scheme, float] = {"float32": 0.9999, "int8": 0.999, "mixed": 0.999, "int4": 0.999}
 CHILD_DEADLINE = 60  # seconds: a child that waits for threads it does not have never ends
 
 
@@ -93,7 +93,7 @@ def test_unknown_instruction_set_is_refused(model: ModelFile, name: str) -> None
 
 
 @pytest.mark.parametrize("isa", [isa.name for isa in instruction_sets()] if library_problem() is None else [])
-@pytest.mark.parametrize("scheme", ["float32", "int8", "mixed", "int4"])
+@pytest.mark.parametrize("scheme", LEAST_COSINE)
 def test_agrees_with_the_reference(small_model: Model, scheme: Scheme, isa: str) -> None:
     model = small_model(scheme)
     if isa not in {entry.name for entry in instruction_sets() if entry.supported}:
@@ -103,7 +103,7 @@ def test_agrees_with_the_reference(small_model: Model, scheme: Scheme, isa: str)
     ids, offsets = batch_of(model.config, 1, 17, 40, model.config.max_tokens)
     expected = create_backend(model.config, model.tensors, backend="reference").encode(ids, offsets, 64, True)
     found = NativeBackend(model.config, model.tensors, isa=isa).encode(ids, offsets, 64, True)
-    assert np.min(np.sum(expected * found, axis=1)) > SAME_MODEL
+    assert np.min(np.sum(expected * found, axis=1)) > LEAST_COSINE[scheme]
 
 
 def test_no_texts_give_no_vectors(backend: NativeBackend) -> None:
