@@ -106,7 +106,9 @@ class EncoderConfig:
                 expected = f"an integer from {low} to {high}" + (f", a multiple of {grain}" if grain > 1 else "")
                 raise ModelFileError(f"config field {name!r} is {value!r}; expected {expected}")
         if max(self.bos_id, self.eos_id) >= self.vocab:
-            raise ModelFileError(f"bos_id {self.bos_id} and eos_id {self.eos_id}: expected below {self.vocab}, the vocab")
+            raise ModelFileError(
+                f"bos_id {self.bos_id} and eos_id {self.eos_id}: expected below {self.vocab}, the vocab"
+            )
         if self.heads % self.kv_heads or self.q_width > MAX_DIMENSION:
             raise ModelFileError(
                 f"{self.heads} query heads of {self.head_dim} over {self.kv_heads} key/value heads: expected the "

@@ -82,7 +82,7 @@ def panel_shape(matrix_format: MatrixFormat, out_features: int, in_features: int
 
 def pack_panels(matrix: Tensor, matrix_format: MatrixFormat) -> Tensor:
     """Packs W (out_features, in_features), float32 weights or integer codes, into its stored layout."""
-    out_features, in_features = matrix.shape
+    _, in_features = matrix.shape
     if matrix_format == "float32":
         panels = matrix.reshape(-1, PANEL, in_features).transpose(0, 2, 1)
         return np.ascontiguousarray(panels, np.float32)
