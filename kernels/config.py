@@ -79,7 +79,7 @@ class EncoderConfig:
     @property
     def attention_scale(self) -> float:
         """What scores are scaled by: head_dim ** -0.5. Folded into the stored q_norm."""
-        return float(self.head_dim) ** -0.5
+        return 1 / math.sqrt(self.head_dim)
 
     def is_full(self, layer: int) -> bool:
         """Whether `layer` attends to all tokens, not to a sliding window."""

@@ -135,7 +135,7 @@ def unpack_embedding(stored: Tensor) -> Tensor:
         return stored
     blocks = stored.reshape(len(stored), -1, EMBEDDING_BLOCK // 2)
     codes = np.stack([blocks & 0xF, blocks >> 4], axis=2).astype(np.int8) - np.int8(INT4_OFFSET)
-    return codes.reshape(len(stored), -1)
+    return np.asarray(codes.reshape(len(stored), -1))
 
 
 def embedding_rows(weight: Tensor, scale: Tensor | None, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:

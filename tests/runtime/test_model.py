@@ -19,7 +19,7 @@ from embgemma.kernels.backend import BACKENDS
 from embgemma.similarity import SIMILARITY_FUNCTIONS, similarity, similarity_pairwise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TEXTS = ["the of and", "", "is that for it", "a", "you 你好 😀", "to be or not " * 8, "\n\n", "<bos> [multimodal]"]
@@ -337,12 +337,13 @@ def test_unknown_backend(model_path: Path) -> None:
 def test_similarity_functions(name: str) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((3, 8)).astype(np.float32), rng.standard_normal((5, 8)).astype(np.float32)
-    expected = {
+    functions: dict[str, Callable[[Any, Any], float]] = {
         "cosine": lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y),
         "dot": lambda x, y: x @ y,
         "euclidean": lambda x, y: -np.sqrt(((x - y) ** 2).sum()),
         "manhattan": lambda x, y: -np.abs(x - y).sum(),
-    }[name]
+    }
+    expected = functions[name]
     scores = similarity(name, a, b)
     assert scores.shape == (3, 5)
     assert scores.dtype == np.float32
