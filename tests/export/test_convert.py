@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,6 +186,17 @@ def test_a_failure_halfway_leaves_nothing_behind(
         convert(folder, path, "int8", force=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
     assert path.read_text() == "precious"
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, folder: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow beyond 100 kB
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            convert(folder, tmp_path / "model.safetensors", "int8")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_weight_that_is_not_finite_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
