@@ -22,34 +22,34 @@ enum {
     HOT_TILES = 8,                    /* 8 x 48 KiB of int8 weights: in an L2 of 1 MiB, not in L1 */
     MEMORY_BYTES = 256 * 1024 * 1024, /* well beyond a last-level cache of 32 MiB */
     REPEATS = 61,
-    QUIET = REPEATS / 10, /* of the sorted times: what others do on the machine only ever adds to them */
+    QUIET = REPEATS / 10,        /* of the sorted times: what others do on the machine only ever adds to them */
     MIN_MACS = 40 * 1000 * 1000, /* of one timing: some tenths of a millisecond or more */
 };
 
 /* ---- the kernels ------------------------------------------------------------------------------------------ */
 
-typedef void tile_function(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                           const uint8_t *weights, int32_t *out);
+typedef void tile_function(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const uint8_t *weights,
+                           int32_t *out);
 
 /* A kernel for 1 … most rows, with `splits` sets of sums, for a single row `splits_of_one`. */
-#define KERNEL(TARGET, template, name, most, splits, splits_of_one, ...)                                    \
-    TARGET static void name(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,           \
-                            const uint8_t *weights, int32_t *out)                                           \
-    {                                                                                                       \
-        const walk w = {__VA_ARGS__};                                                                       \
-        switch (rows) { /* those that occur below */                                                        \
-        case 1: template(codes, code_sums, 1, splits_of_one, k, weights, out, w); break;                    \
-        case 2: template(codes, code_sums, 2, splits, k, weights, out, w); break;                           \
-        case 3: template(codes, code_sums, 3, splits, k, weights, out, w); break;                           \
-        case 4: template(codes, code_sums, 4, splits, k, weights, out, w); break;                           \
-        case 8: template(codes, code_sums, (most) < 8 ? 1 : 8, splits, k, weights, out, w); break;          \
-        default: template(codes, code_sums, most, splits, k, weights, out, w); break;                       \
-        }                                                                                                   \
+#define KERNEL(TARGET, template, name, most, splits, splits_of_one, ...)                                               \
+    TARGET static void name(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,                      \
+                            const uint8_t *weights, int32_t *out)                                                      \
+    {                                                                                                                  \
+        const walk w = {__VA_ARGS__};                                                                                  \
+        switch (rows) { /* those that occur below */                                                                   \
+        case 1: template(codes, code_sums, 1, splits_of_one, k, weights, out, w); break;                               \
+        case 2: template(codes, code_sums, 2, splits, k, weights, out, w); break;                                      \
+        case 3: template(codes, code_sums, 3, splits, k, weights, out, w); break;                                      \
+        case 4: template(codes, code_sums, 4, splits, k, weights, out, w); break;                                      \
+        case 8: template(codes, code_sums, (most) < 8 ? 1 : 8, splits, k, weights, out, w); break;                     \
+        default: template(codes, code_sums, most, splits, k, weights, out, w); break;                                  \
+        }                                                                                                              \
     }
 
 #define SHARED8 .bits = 8, .step = 64, .ahead = 4096
 #define SHARED4 .bits = 4, .step = 64, .ahead = 4096
-#define WIDE .step = 256, .side = 64, .vectors = 4, .ahead = 4096
+#define WIDE    .step = 256, .side = 64, .vectors = 4, .ahead = 4096
 
 KERNEL(AVX512, avx512_tile, z8_panel, 8, 2, 8, SHARED8, .vectors = 1)
 KERNEL(AVX512, avx512_tile, z8_two, 12, 1, 1, .bits = 8, .step = 64, .ahead = 32 * K, .side = 16 * K, .vectors = 2)
@@ -82,8 +82,8 @@ typedef struct contestant {
     tile_function *tile;
 } contestant;
 
-#define INT8 CHANNELS * K
-#define INT4 CHANNELS * K / 2
+#define INT8 CHANNELS *K
+#define INT4 CHANNELS *K / 2
 static const contestant kernels[] = {
     {"avx512vnni", "int8", NULL, 8, INT8, z8_panel},
     {"avx512vnni", "int8", NULL, 12, INT8, z8_two},

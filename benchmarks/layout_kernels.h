@@ -13,12 +13,12 @@ enum { CHANNELS = 64 };
 
 /* How a kernel walks the weights of 64 channels; all members are constants at every call. Steps in bytes. */
 typedef struct walk {
-    size_t step;     /* from one k-group (int4: pair of them) to the next */
-    size_t side;     /* from one register's channels to the next register's that is multiplied along with it */
-    size_t ahead;    /* prefetched from there on, in the order of memory */
-    size_t vectors;  /* registers of channels multiplied along with each other */
-    int bits;        /* of a weight: 8 or 4; 16 for widened */
-    int offset;      /* int8 weights are stored as unsigned */
+    size_t step;    /* from one k-group (int4: pair of them) to the next */
+    size_t side;    /* from one register's channels to the next register's that is multiplied along with it */
+    size_t ahead;   /* prefetched from there on, in the order of memory */
+    size_t vectors; /* registers of channels multiplied along with each other */
+    int bits;       /* of a weight: 8 or 4; 16 for widened */
+    int offset;     /* int8 weights are stored as unsigned */
 } walk;
 
 #define PREFETCH(address) _mm_prefetch((const char *)(address), _MM_HINT_T0)
@@ -127,14 +127,14 @@ AVX512 EG_ALWAYS_INLINE void avx512_tile(const int8_t *codes, const int32_t *cod
 /* ---- AVX-VNNI and AVX2: a panel of 16 channels is two registers of 8, halves of a line -------------------- */
 
 #define AVXVNNI __attribute__((target("avx2,avxvnni")))
-#define AVX2 __attribute__((target("avx2")))
+#define AVX2    __attribute__((target("avx2")))
 
-#define START_256(sums, rows, value)                                   \
-    EG_UNROLL                                                          \
-    for (size_t row = 0; row < (rows); row++) {                        \
-        (sums)[row][0] = (sums)[row][1] = _mm256_set1_epi32(value);    \
-        DISTINCT((sums)[row][0]);                                      \
-        DISTINCT((sums)[row][1]);                                      \
+#define START_256(sums, rows, value)                                                                                   \
+    EG_UNROLL                                                                                                          \
+    for (size_t row = 0; row < (rows); row++) {                                                                        \
+        (sums)[row][0] = (sums)[row][1] = _mm256_set1_epi32(value);                                                    \
+        DISTINCT((sums)[row][0]);                                                                                      \
+        DISTINCT((sums)[row][1]);                                                                                      \
     }
 
 AVX2 EG_ALWAYS_INLINE void store_256(__m256i sums[5][2], size_t rows, int32_t *out)
@@ -146,10 +146,7 @@ AVX2 EG_ALWAYS_INLINE void store_256(__m256i sums[5][2], size_t rows, int32_t *o
     }
 }
 
-AVX2 EG_ALWAYS_INLINE __m256i load_256(const uint8_t *address)
-{
-    return _mm256_loadu_si256((const __m256i *)address);
-}
+AVX2 EG_ALWAYS_INLINE __m256i load_256(const uint8_t *address) { return _mm256_loadu_si256((const __m256i *)address); }
 
 AVX2 EG_ALWAYS_INLINE __m256i weights_256(const uint8_t *half, size_t group, walk w)
 {

@@ -11,13 +11,13 @@
 static int check_failures;
 
 /* CHECK(condition, format, ...): the format says which case it was. Reports the first few failures, counts them all. */
-#define CHECK(condition, ...)                                          \
-    do {                                                               \
-        if (!(condition) && check_failures++ < 20) {                   \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-            fprintf(stderr, __VA_ARGS__);                              \
-            fputc('\n', stderr);                                       \
-        }                                                              \
+#define CHECK(condition, ...)                                                                                          \
+    do {                                                                                                               \
+        if (!(condition) && check_failures++ < 20) {                                                                   \
+            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);                                            \
+            fprintf(stderr, __VA_ARGS__);                                                                              \
+            fputc('\n', stderr);                                                                                       \
+        }                                                                                                              \
     } while (0)
 
 /* The value of main(). */

@@ -22,8 +22,8 @@ static inline int8_t pick_code(int matmul_case, int weight, size_t channel_or_ro
     }
 }
 
-/* Where weight (channel, i) lies in four panels, by the formula of export/FORMAT.md: [channel/16][i/4][channel%16][i%4],
- * where int4 keeps k-groups 2j and 2j + 1 in the low and high nibble of line j. */
+/* Where weight (channel, i) lies in four panels, by the formula of export/FORMAT.md:
+ * [channel/16][i/4][channel%16][i%4], where int4 keeps k-groups 2j and 2j + 1 in the low and high nibble of line j. */
 static inline void store_weight(uint8_t *panels, int bits, size_t k, size_t channel, size_t i, int8_t code)
 {
     const size_t group = i / EG_K_GROUP;
@@ -43,11 +43,12 @@ static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, 
     uint64_t state = k * 1000003u + rows * 1009u + (uint64_t)matmul_case;
     int8_t *codes = aligned_new(rows * k);
     int32_t *code_sums = aligned_new(rows * sizeof *code_sums);
-    int8_t *matrix = aligned_new(EG_TILE_CHANNELS * k);                                  /* (64, k) */
+    int8_t *matrix = aligned_new(EG_TILE_CHANNELS * k); /* (64, k) */
     uint8_t *allocation = aligned_new(CHECK_ALIGNMENT + EG_TILE_CHANNELS * k * (size_t)bits / 8);
     uint8_t *panels = allocation + CHECK_ALIGNMENT; /* files promise 64-byte alignment and no more */
     const size_t sums_bytes = rows * EG_TILE_CHANNELS * sizeof(int32_t);
-    int32_t *sums = guarded_new(sums_bytes);
+    int32_t *first = guarded_new(sizeof *first + sums_bytes), *sums = first + 1; /* aligned as int32 and no more */
+    const int32_t guard = *first;
 
     for (size_t row = 0; row < rows; row++) {
         code_sums[row] = 0;
@@ -78,20 +79,30 @@ static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, 
                   matmul_case, rows, row, channel, (int)sum, (int)expected);
         }
     }
-    CHECK(guarded_free(sums, sums_bytes), "%s int%d k %zu rows %zu: wrote outside of sums", isa, bits, k, rows);
+    CHECK(*first == guard, "%s int%d k %zu rows %zu: wrote before sums", isa, bits, k, rows);
+    CHECK(guarded_free(first, sizeof *first + sums_bytes), "%s int%d k %zu rows %zu: wrote outside of sums", isa, bits,
+          k, rows);
     free(allocation);
     free(matrix);
     free(code_sums);
     free(codes);
 }
 
+/* All row counts, on narrow matrices; on wide ones those about a multiple of 16. Large tiles take one case each, in
+ * turn, since emulated and sanitized runs are slow. */
 static inline void check_matmul_ops(const char *isa, const eg_matmul_ops *ops)
 {
     static const size_t widths[] = {64, 128, 192, 768, 1152};
+    enum { WIDTHS = sizeof widths / sizeof *widths, NARROW = 192, FEW_ROWS = 8 };
     CHECK(ops->tile_rows >= 1 && ops->tile_rows <= EG_TILE_MAX_ROWS, "%s: tile_rows %zu", isa, ops->tile_rows);
-    for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
+    for (size_t w = 0; w < WIDTHS; w++) {
         for (size_t rows = 1; rows <= ops->tile_rows; rows++) {
-            for (int matmul_case = 0; matmul_case < MATMUL_CASES; matmul_case++) {
+            if (widths[w] > NARROW && rows > FEW_ROWS && rows != ops->tile_rows && (rows + 1) % EG_PANEL > 2) {
+                continue;
+            }
+            const int first = rows <= FEW_ROWS ? 0 : (int)(rows + w) % MATMUL_CASES;
+            const int last = rows <= FEW_ROWS ? MATMUL_CASES - 1 : first;
+            for (int matmul_case = first; matmul_case <= last; matmul_case++) {
                 check_tile(isa, ops->int8_tile, INT8_BITS, rows, widths[w], matmul_case);
                 check_tile(isa, ops->int4_tile, INT4_BITS, rows, widths[w], matmul_case);
             }
