@@ -54,12 +54,12 @@ class Tokenizer:
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model_bytes)
-        except RuntimeError as error:
+            self._controls = self._control_symbols()
+            self._cuts = self._cut_pattern()
+        except (RuntimeError, UnicodeDecodeError) as error:  # the latter from names of pieces that are not UTF-8
             raise ModelFileError(
                 f"the tokenizer in the model file is not a SentencePiece model ({error}); convert the checkpoint again"
             ) from error
-        self._controls = self._control_symbols()
-        self._cuts = self._cut_pattern()
         self.bos_id = bos_id
         self.eos_id = eos_id
 

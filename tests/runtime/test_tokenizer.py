@@ -169,3 +169,10 @@ def test_a_text_that_just_fits_is_not_truncated(small: Tokenizer) -> None:
 def test_bytes_that_are_no_model(model_bytes: bytes) -> None:
     with pytest.raises(ModelFileError, match="SentencePiece"):
         Tokenizer(model_bytes, BOS, EOS)
+
+
+@pytest.mark.parametrize("piece", [b"<0x41>", b"<bos>", b"<unk>"])
+def test_piece_that_is_not_unicode(tokenizer_model: bytes, piece: bytes) -> None:
+    assert piece in tokenizer_model
+    with pytest.raises(ModelFileError, match="SentencePiece"):
+        Tokenizer(tokenizer_model.replace(piece, b"\xff" + piece[1:]), BOS, EOS)
