@@ -177,9 +177,11 @@ eg_status eg_context_reserve(eg_context *context, eg_extent needed)
 
 eg_status eg_context_create(const eg_model *model, uint32_t threads, const char *isa_name, eg_context **out)
 {
-    if (model == NULL || out == NULL || threads > MAX_THREADS) {
-        return eg_fail(EG_ERROR_ARGUMENT,
-                       "eg_context_create needs a model, a place for the context, and at most %d threads", MAX_THREADS);
+    if (model == NULL || out == NULL) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_context_create needs a model and a place for the context");
+    }
+    if (threads > MAX_THREADS) {
+        return eg_fail(EG_ERROR_ARGUMENT, "%u threads: expected at most %d", threads, MAX_THREADS);
     }
     *out = NULL;
     const eg_isa *isa = choose_isa(isa_name);

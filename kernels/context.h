@@ -13,8 +13,8 @@ enum {
     /* Up to here all threads work on one chunk: each then reads its share of the weights, not all of them. */
     EG_SHARED_ROWS = 128,
     /* Steps of a call, at most: a layer's, where they are shared; and those before and after the layers. */
-    EG_LAYER_STEPS = 12,
-    EG_OTHER_STEPS = 4,
+    EG_LAYER_STEPS = 9,
+    EG_OTHER_STEPS = 2,
     /* Tokens whose queries meet the keys at once: times 3 heads 48 rows, a multiple of the float matmul's 6. */
     EG_ATTENTION_TOKENS = 16,
 };

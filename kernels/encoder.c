@@ -209,24 +209,33 @@ static void multiply_geglu(const worker *w, const eg_matrix *matrix, eg_range ch
     }
 }
 
-/* Norm, queries, keys and values of a layer. */
-static void attention_inputs(const worker *w, size_t layer_index, eg_range chunk)
+/* Token embeddings and the first layer's norm. */
+static void embed_and_norm(const worker *w, eg_range chunk)
+{
+    const eg_layer *layer = w->model->layers;
+    const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
+    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
+        embed(w, part(chunk, i, pieces));
+        normed_inputs(w, &layer->qkv, layer->input_norm, chunk, part(chunk, i, pieces));
+    }
+}
+
+/* Queries, keys and values of a layer, whose normed inputs are there. */
+static void project_heads(const worker *w, size_t layer_index, eg_range chunk)
 {
     const eg_layer *layer = &w->model->layers[layer_index];
     const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
-    for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
-        normed_inputs(w, &layer->qkv, layer->input_norm, chunk, part(chunk, i, pieces));
-    }
     multiply(w, &layer->qkv, chunk, w->rows->wide);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
         place_rows(w, layer_index, chunk, part(chunk, i, pieces));
     }
 }
 
-/* Attention, its output projection, and the rest of the layer: everything that needs no other row's work. */
+/* Attention, its output projection, the rest of the layer, and the norm of the one after it, if there is one. */
 static void attention_and_ffn(const worker *w, size_t layer_index, eg_range chunk)
 {
     const eg_layer *layer = &w->model->layers[layer_index];
+    const eg_layer *after = layer_index + 1 < w->model->config.layers ? layer + 1 : NULL;
     const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
         attend_rows(w, layer_index, chunk, part(chunk, i, pieces));
@@ -244,6 +253,9 @@ static void attention_and_ffn(const worker *w, size_t layer_index, eg_range chun
     multiply(w, &layer->down, chunk, w->rows->narrow);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
         add_branch(w, layer->post_ffn_norm, chunk, part(chunk, i, pieces));
+        if (after != NULL) {
+            normed_inputs(w, &after->qkv, after->input_norm, chunk, part(chunk, i, pieces));
+        }
     }
 }
 
@@ -305,11 +317,8 @@ static void forward(void *argument, eg_thread *thread)
 
     for (size_t i = first_chunk(w, chunks); i < chunks; i = next_chunk(w, i, chunks)) {
         const eg_range chunk = part(tokens, i, chunks);
-        const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
-        for (size_t j = first(w, pieces); j < pieces; j = next(w, j, pieces)) {
-            embed(w, part(chunk, j, pieces));
-        }
-        attention_inputs(w, 0, chunk);
+        embed_and_norm(w, chunk);
+        project_heads(w, 0, chunk);
     }
     for (size_t layer = 0; layer < layers; layer++) {
         /* All keys and values of the layer are in place. Those of the next go to the other pair of buffers. */
@@ -317,7 +326,7 @@ static void forward(void *argument, eg_thread *thread)
             const eg_range chunk = part(tokens, i, chunks);
             attention_and_ffn(w, layer, chunk);
             if (layer + 1 < layers) {
-                attention_inputs(w, layer + 1, chunk);
+                project_heads(w, layer + 1, chunk);
             }
         }
     }
