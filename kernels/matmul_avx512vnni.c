@@ -3,7 +3,11 @@
  *
  * The unsigned operand is the weight: int8 weights + 128 (one XOR a line, shared by all rows) and int4 weights + 8
  * (as they are stored), so sums start at -128 · Σ codes or -8 · Σ codes and end exact. The inputs stay signed, as
- * every other instruction set wants them. */
+ * every other instruction set wants them.
+ *
+ * Few rows wait for weights from memory, which come fastest as a single stream: one panel at a time. More rows take two
+ * panels at a time, for fewer loads, and fetch the next two ahead in the order of memory. Four panels side by side
+ * read 1.5 times slower (benchmarks/layout_cost.c). */
 #include "compiler.h"
 #include "kernels.h"
 
@@ -13,117 +17,144 @@
 #include <immintrin.h>
 
 enum {
-    PANELS = EG_TILE_CHANNELS / EG_PANEL,
-    TILE_ROWS = 6, /* 6 rows x 4 panels = 24 sums, 4 weights and 1 input fill 29 of 32 registers */
     LINE = 64,
+    TILE_ROWS = 12,     /* 12 rows x 2 panels = 24 sums, 2 weights, a constant and 1 input fill 28 of 32 registers */
+    ONE_PANEL_ROWS = 8, /* up to so many rows, memory is slower than one panel at a time */
+    MAX_PANELS = 2,
+    MAX_SPLITS = 8,
     INT8_OFFSET = 128,
+    PREFETCH = 4096, /* bytes ahead of a single stream: hardware prefetchers stop at the end of a page */
 };
 
-static inline __m512i load_group(const int8_t *codes)
+typedef __m512i sums_of_split[TILE_ROWS][MAX_PANELS];
+
+/* A line of weights as unsigned bytes; `second`: the high nibbles of int4. */
+EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bits)
 {
-    int32_t group;
-    __builtin_memcpy(&group, codes, sizeof group);
-    return _mm512_set1_epi32(group);
+    const __m512i stored = _mm512_loadu_si512(line);
+    if (bits == 8) {
+        return _mm512_xor_si512(stored, _mm512_set1_epi8((char)INT8_OFFSET)); /* signed to offset binary */
+    }
+    return _mm512_and_si512(second ? _mm512_srli_epi16(stored, 4) : stored, _mm512_set1_epi8(0xF));
 }
 
-/* Adds one k-group of `rows` rows to the sums; `rows` is a constant at every call, so the loops unroll. */
-EG_ALWAYS_INLINE void add_group(__m512i sums[TILE_ROWS][PANELS], const int8_t *codes, size_t rows, size_t k,
-                                const __m512i weights[PANELS])
+/* Adds one k-group: the same 4 inputs of a row in all lanes, times a line of each panel. */
+EG_ALWAYS_INLINE void add_group(sums_of_split sums, const int8_t *codes, size_t rows, size_t panels, size_t k,
+                                const __m512i weights[MAX_PANELS])
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
-        const __m512i group = load_group(codes + row * k);
+        int32_t four;
+        __builtin_memcpy(&four, codes + row * k, sizeof four);
+        const __m512i group = _mm512_set1_epi32(four);
         EG_UNROLL
-        for (size_t panel = 0; panel < PANELS; panel++) {
+        for (size_t panel = 0; panel < panels; panel++) {
             sums[row][panel] = _mm512_dpbusd_epi32(sums[row][panel], weights[panel], group);
         }
     }
 }
 
-EG_ALWAYS_INLINE void start_sums(__m512i sums[TILE_ROWS][PANELS], const int32_t *code_sums, size_t rows, int32_t offset)
+EG_ALWAYS_INLINE void start_sums(sums_of_split sums, const int32_t *code_sums, size_t rows, size_t panels,
+                                 int32_t offset)
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
         EG_UNROLL
-        for (size_t panel = 0; panel < PANELS; panel++) {
+        for (size_t panel = 0; panel < panels; panel++) {
             sums[row][panel] = _mm512_set1_epi32(-offset * code_sums[row]);
+            __asm__("" : "+v"(sums[row][panel])); /* GCC 12 copies and spills sums that begin equal */
         }
     }
 }
 
-EG_ALWAYS_INLINE void store_sums(__m512i sums[TILE_ROWS][PANELS], size_t rows, int32_t *out)
+/* Adds up the splits and stores them. */
+EG_ALWAYS_INLINE void store_sums(sums_of_split sums[MAX_SPLITS], size_t rows, size_t panels, size_t splits,
+                                 int32_t *out)
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
         EG_UNROLL
-        for (size_t panel = 0; panel < PANELS; panel++) {
-            _mm512_storeu_si512(out + row * EG_TILE_CHANNELS + panel * EG_PANEL, sums[row][panel]);
+        for (size_t panel = 0; panel < panels; panel++) {
+            __m512i sum = sums[0][row][panel];
+            EG_UNROLL
+            for (size_t split = 1; split < splits; split++) {
+                sum = _mm512_add_epi32(sum, sums[split][row][panel]);
+            }
+            _mm512_storeu_si512(out + row * EG_TILE_CHANNELS + panel * EG_PANEL, sum);
         }
     }
 }
 
-EG_ALWAYS_INLINE void int8_rows(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                const uint8_t *weights, int32_t *out)
+/* rows, panels, splits and bits are constants at every call, so that loops unroll and sums are registers.
+ * splits: k-groups take turns in as many sets of sums, for few rows to keep vpdpbusd busy: it takes 4 to 5 cycles,
+ * two at a time, so 8 to 10 sums must be under way. */
+EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t panels,
+                                      size_t splits, size_t k, const uint8_t *lines, int bits, int32_t *out)
 {
-    const __m512i flip = _mm512_set1_epi8((char)INT8_OFFSET); /* signed to offset binary */
-    const size_t panel_bytes = EG_PANEL * k;
-    __m512i sums[TILE_ROWS][PANELS];
-    start_sums(sums, code_sums, rows, INT8_OFFSET);
-    for (size_t i = 0; i < k; i += EG_K_GROUP) {
-        __m512i lines[PANELS];
-        EG_UNROLL
-        for (size_t panel = 0; panel < PANELS; panel++) {
-            lines[panel] = _mm512_xor_si512(_mm512_loadu_si512(weights + panel * panel_bytes), flip);
-        }
-        add_group(sums, codes + i, rows, k, lines);
-        weights += LINE;
+    static const int32_t zeros[TILE_ROWS];
+    const size_t panel_bytes = EG_PANEL * k * (size_t)bits / 8;
+    const size_t groups = bits == 4 && splits == 1 ? 2 : splits; /* of one iteration */
+    const uint8_t *ahead = lines + (panels == 1 ? PREFETCH : panels * panel_bytes);
+    sums_of_split sums[MAX_SPLITS];
+    start_sums(sums[0], code_sums, rows, panels, bits == 8 ? INT8_OFFSET : EG_INT4_OFFSET);
+    EG_UNROLL
+    for (size_t split = 1; split < splits; split++) {
+        start_sums(sums[split], zeros, rows, panels, 0);
     }
-    store_sums(sums, rows, out);
+    for (size_t i = 0; i < k; i += groups * EG_K_GROUP) {
+        EG_UNROLL
+        for (size_t group = 0; group < groups; group++) {
+            const size_t second = bits == 4 ? group % 2 : 0;
+            __m512i weights[MAX_PANELS];
+            EG_UNROLL
+            for (size_t panel = 0; panel < panels; panel++) {
+                weights[panel] = load_weights(lines + panel * panel_bytes, second, bits);
+                if (!second) {
+                    _mm_prefetch((const char *)ahead, _MM_HINT_T0);
+                    ahead += LINE;
+                }
+            }
+            add_group(sums[group % splits], codes + i + group * EG_K_GROUP, rows, panels, k, weights);
+            lines += bits == 8 || second ? LINE : 0;
+        }
+    }
+    store_sums(sums, rows, panels, splits, out);
 }
 
-EG_ALWAYS_INLINE void int4_rows(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                const uint8_t *weights, int32_t *out)
+EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                                    const uint8_t *weights, int bits, int32_t *sums)
 {
-    const __m512i nibble = _mm512_set1_epi8(0xF);
-    const size_t panel_bytes = EG_PANEL * k / 2;
-    __m512i sums[TILE_ROWS][PANELS];
-    start_sums(sums, code_sums, rows, EG_INT4_OFFSET);
-    for (size_t i = 0; i < k; i += 2 * EG_K_GROUP) {
-        __m512i low[PANELS], high[PANELS];
-        EG_UNROLL
-        for (size_t panel = 0; panel < PANELS; panel++) {
-            const __m512i line = _mm512_loadu_si512(weights + panel * panel_bytes);
-            low[panel] = _mm512_and_si512(line, nibble);
-            high[panel] = _mm512_and_si512(_mm512_srli_epi16(line, 4), nibble);
+    const size_t panels = rows > ONE_PANEL_ROWS ? 2 : 1;
+    for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += panels) {
+        const uint8_t *lines = weights + panel * (EG_PANEL * k * (size_t)bits / 8);
+        int32_t *out = sums + panel * EG_PANEL;
+        switch (rows) {
+        case 1: multiply_panels(codes, code_sums, 1, 1, 8, k, lines, bits, out); break;
+        case 2: multiply_panels(codes, code_sums, 2, 1, 4, k, lines, bits, out); break;
+        case 3: multiply_panels(codes, code_sums, 3, 1, 4, k, lines, bits, out); break;
+        case 4: multiply_panels(codes, code_sums, 4, 1, 2, k, lines, bits, out); break;
+        case 5: multiply_panels(codes, code_sums, 5, 1, 2, k, lines, bits, out); break;
+        case 6: multiply_panels(codes, code_sums, 6, 1, 2, k, lines, bits, out); break;
+        case 7: multiply_panels(codes, code_sums, 7, 1, 2, k, lines, bits, out); break;
+        case 8: multiply_panels(codes, code_sums, 8, 1, 2, k, lines, bits, out); break;
+        case 9: multiply_panels(codes, code_sums, 9, 2, 1, k, lines, bits, out); break;
+        case 10: multiply_panels(codes, code_sums, 10, 2, 1, k, lines, bits, out); break;
+        case 11: multiply_panels(codes, code_sums, 11, 2, 1, k, lines, bits, out); break;
+        default: multiply_panels(codes, code_sums, TILE_ROWS, 2, 1, k, lines, bits, out); break;
         }
-        add_group(sums, codes + i, rows, k, low);
-        add_group(sums, codes + i + EG_K_GROUP, rows, k, high);
-        weights += LINE;
     }
-    store_sums(sums, rows, out);
 }
-
-/* Calls `function` with `rows` as a constant, so that its sums are registers. */
-#define FOR_CONSTANT_ROWS(function, ...)                                                                               \
-    switch (rows) {                                                                                                    \
-    case 1: function(codes, code_sums, 1, __VA_ARGS__); break;                                                         \
-    case 2: function(codes, code_sums, 2, __VA_ARGS__); break;                                                         \
-    case 3: function(codes, code_sums, 3, __VA_ARGS__); break;                                                         \
-    case 4: function(codes, code_sums, 4, __VA_ARGS__); break;                                                         \
-    case 5: function(codes, code_sums, 5, __VA_ARGS__); break;                                                         \
-    default: function(codes, code_sums, TILE_ROWS, __VA_ARGS__); break;                                                \
-    }
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
-    FOR_CONSTANT_ROWS(int8_rows, k, weights, sums)
+    multiply_tile(codes, code_sums, rows, k, weights, 8, sums);
 }
 
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
-    FOR_CONSTANT_ROWS(int4_rows, k, weights, sums)
+    multiply_tile(codes, code_sums, rows, k, weights, 4, sums);
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
@@ -134,6 +165,7 @@ static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
     EG_UNROLL
     for (int chain = 0; chain < CHAINS; chain++) {
         sums[chain] = _mm512_set1_epi32(chain);
+        __asm__("" : "+v"(sums[chain])); /* GCC 12 spills them otherwise, and halves the rate */
     }
     for (uint64_t i = 0; i < iterations; i++) {
         EG_UNROLL
