@@ -90,7 +90,7 @@ def run(source: Source, settings: Settings, progress: Progress) -> Result:
         limits_note=limits_note,
         latencies=latencies,
         batches=batches,
-        load=Timing.of(loads),
+        load_seconds=loads,
         memory=[*before_timing, after_timing],
         notes=_notes(source, environment, latencies + batches, settings),
     )
@@ -135,7 +135,7 @@ def _time(
         Cell(partial(process.time_calls, make_ids(model.config, shape)), work.macs, OURS)
         for shape, work in zip(shapes, works, strict=True)
     ]
-    timings = measure_in_turn(cells, budget, rates)
+    timings = map(Timing.of, measure_in_turn(cells, budget, rates))
     return [
         Row(shape, work, timing, Floor.of(work, limits) if limits else None)
         for shape, work, timing in zip(shapes, works, timings, strict=True)
@@ -155,6 +155,10 @@ def _notes(source: Source, environment: Environment, rows: list[Row], settings: 
             "floor: reading the weights once or doing all multiplications at the measured rates, whichever takes "
             "longer (the limit); of limit: floor / median."
         )
+    notes.append(
+        "private: pages that only this process holds; those that are not anonymous are of the model file, which the "
+        "system may drop at any time and read again."
+    )
     if any(row.timing is None for row in rows):
         notes.append(f"left out: a call would take too much of {settings.seconds:g} s; give more --seconds.")
     if environment.busy:

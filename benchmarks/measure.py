@@ -30,8 +30,10 @@ class Timing:
     calls: int
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Timing:
-        """Summarises at least one measurement."""
+    def of(cls, seconds: Sequence[float]) -> Timing | None:
+        """Summarises the calls of one cell; None if it was left out."""
+        if not seconds:
+            return None
         low, median, high, p95 = np.quantile(seconds, (0.25, 0.5, 0.75, 0.95))
         return cls(float(median), float(p95), float((high - low) / median), len(seconds))
 
@@ -63,8 +65,10 @@ class Budget:
     repeats: int | None = None
 
 
-def measure_in_turn(cells: Sequence[Cell], budget: Budget, rates: dict[str, float]) -> list[Timing | None]:
-    """Times all cells, in turn; None for one that is left out. Cells of a runner should come by rising work.
+def measure_in_turn(cells: Sequence[Cell], budget: Budget, rates: dict[str, float]) -> list[list[float]]:
+    """Seconds of every call of each cell, in turn; none for one that is left out.
+
+    Cells of a runner should come by rising work.
 
     rates holds the multiply-accumulates per second of the runners known so far, and is brought up to date.
     """
@@ -75,14 +79,14 @@ def measure_in_turn(cells: Sequence[Cell], budget: Budget, rates: dict[str, floa
             continue
         expected[i] = _warm_up(cell)
         rates[cell.runner] = cell.work / expected[i]
-    samples: dict[int, list[float]] = {i: [] for i in expected}
+    samples: list[list[float]] = [[] for _ in cells]
     start = time.perf_counter()
     for done in range(budget.repeats or MAX_ROUNDS):
         if budget.repeats is None and done >= MIN_ROUNDS and time.perf_counter() - start >= budget.seconds:
             break
-        for i in samples:
-            samples[i] += cells[i].time_calls(_calls_per_visit(expected[i], budget))
-    return [Timing.of(samples[i]) if i in samples else None for i in range(len(cells))]
+        for i, seconds in expected.items():
+            samples[i] += cells[i].time_calls(_calls_per_visit(seconds, budget))
+    return samples
 
 
 def _warm_up(cell: Cell) -> float:

@@ -15,14 +15,14 @@ class Memory:
 
     Attributes:
         private: pages that only this process holds, mapped files that nobody else maps included.
-        written: the part of `private` that was written to. The rest are pages of mapped files, which the
-            system may drop and read again.
+        anonymous: the part of `private` that belongs to no file. The rest are pages of mapped files, such as the
+            weights, which the system may drop at any time and read again.
         peak: the largest resident size so far.
 
     """
 
     private: int | None
-    written: int | None
+    anonymous: int | None
     peak: int | None
 
 
@@ -32,10 +32,9 @@ def process_memory() -> Memory:
         # Not getrusage: its peak starts at that of the process that started this one.
         rollup = _kib_fields(Path("/proc/self/smaps_rollup"))
         status = _kib_fields(Path("/proc/self/status"))
-        written = rollup.get("Private_Dirty")
-        clean = rollup.get("Private_Clean")
-        private = None if written is None or clean is None else written + clean
-        return Memory(private, written, status.get("VmHWM"))
+        clean, dirty = rollup.get("Private_Clean"), rollup.get("Private_Dirty")
+        private = None if clean is None or dirty is None else clean + dirty
+        return Memory(private, rollup.get("Anonymous"), status.get("VmHWM"))
     if platform.system() == "Darwin":
         import resource
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
+from statistics import median
 from typing import TYPE_CHECKING
 
 from .table import GIGA, NOTHING, TERA, megabytes, milliseconds, percent, table, whole
@@ -53,7 +54,7 @@ def describe(environment: Environment) -> str:
 
 
 def _heading(result: Result, markdown: bool) -> str:
-    facts = result.facts
+    facts, loads = result.facts, result.load_seconds
     limits = result.limits_note
     if result.limits is not None:
         limits = (
@@ -65,7 +66,7 @@ def _heading(result: Result, markdown: bool) -> str:
         "engine": f"{facts['backend']} backend, ISA {facts['isa']}, {facts['threads']} threads",
         "machine": describe(result.environment),
         "limits": limits,
-        "load": f"{milliseconds(result.load.median)} ms (median of {result.load.calls} fresh processes)",
+        "load": f"{milliseconds(median(loads))} ms (median of {len(loads)} fresh processes)",
     }
     width = max(map(len, lines))
     starts = {name: f"- {name}: " if markdown else f"{name.ljust(width)}  " for name in lines}
@@ -113,7 +114,7 @@ def _floor_cells(row: Row) -> tuple[str, str, str]:
 
 def _memory(result: Result, markdown: bool) -> str:
     rows = [
-        (stage.name, megabytes(stage.memory.private), megabytes(stage.memory.written), megabytes(stage.memory.peak))
+        (stage.name, megabytes(stage.memory.private), megabytes(stage.memory.anonymous), megabytes(stage.memory.peak))
         for stage in result.memory
     ]
-    return table(("", "private", "of it written", "peak so far"), rows, markdown, left=1)
+    return table(("", "private", "of it anonymous", "peak so far"), rows, markdown, left=1)

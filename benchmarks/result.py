@@ -67,7 +67,7 @@ class Result:
     Attributes:
         model: which weights were measured, in words, without paths.
         facts: backend, isa, threads.
-        load: seconds from the call of `load` to a model that is ready, in fresh processes.
+        load_seconds: from the call of `load` to a model that is ready, in fresh processes.
         limits: None where the backend cannot measure them; `limits_note` then says why.
         notes: what a reader must know to judge the numbers.
 
@@ -83,6 +83,6 @@ class Result:
     limits_note: str
     latencies: list[Row]
     batches: list[Row]
-    load: Timing
+    load_seconds: list[float]
     memory: list[Stage]
     notes: list[str]

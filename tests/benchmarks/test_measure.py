@@ -34,35 +34,32 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 
 def test_timing_of_known_samples() -> None:
     timing = Timing.of([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert Timing.of([]) is None
     assert timing == Timing(median=3.0, p95=pytest.approx(4.8), spread=pytest.approx(2 / 3), calls=5)
 
 
 def test_repeats_gives_exactly_that_many_calls_in_turn(machine: FakeMachine) -> None:
     cells = [machine.cell("a", 0.001, 1), machine.cell("b", 1000.0, 2)]
-    timings = measure_in_turn(cells, Budget(seconds=1, longest_call=0.1, repeats=3), {})
+    samples = measure_in_turn(cells, Budget(seconds=1, longest_call=0.1, repeats=3), {})
     assert machine.log == ["a", "a", "b"] + 3 * ["a", "b"]
-    assert [timing and timing.calls for timing in timings] == [3, 3]
+    assert [len(calls) for calls in samples] == [3, 3]
 
 
 def test_budget_is_spent_and_not_much_more(machine: FakeMachine) -> None:
     cells = [machine.cell("a", 0.01, 1), machine.cell("b", 0.2, 20)]
-    timings = measure_in_turn(cells, Budget(seconds=10, longest_call=1), {})
+    samples = measure_in_turn(cells, Budget(seconds=10, longest_call=1), {})
     assert 10 <= machine.now <= 11
     # A short call is repeated within its turn, so both get a like share of attention.
-    short, long = timings
-    assert short is not None
-    assert long is not None
-    assert short.calls > long.calls >= MIN_ROUNDS
-    assert (short.median, long.median) == (0.01, 0.2)
+    short, long = samples
+    assert len(short) > len(long) >= MIN_ROUNDS
+    assert (set(short), set(long)) == ({0.01}, {0.2})
 
 
 def test_a_call_too_slow_for_the_budget_is_left_out_without_being_made(machine: FakeMachine) -> None:
     cells = [machine.cell("a", 0.1, 1), machine.cell("b", 100.0, 1000), machine.cell("c", 0.1, 1, runner="peer")]
-    timings = measure_in_turn(cells, Budget(seconds=10, longest_call=1), {})
-    assert timings[1] is None
+    samples = measure_in_turn(cells, Budget(seconds=10, longest_call=1), {})
+    assert [bool(calls) for calls in samples] == [True, False, True]
     assert "b" not in machine.log
-    assert timings[0] is not None
-    assert timings[2] is not None
 
 
 def test_a_rate_known_from_before_predicts_the_first_call(machine: FakeMachine) -> None:
@@ -70,5 +67,5 @@ def test_a_rate_known_from_before_predicts_the_first_call(machine: FakeMachine) 
     budget = Budget(seconds=10, longest_call=1)
     measure_in_turn([machine.cell("a", 0.1, 1)], budget, rates)
     assert rates == {"ours": 10.0}
-    assert measure_in_turn([machine.cell("b", 100.0, 1000)], budget, rates) == [None]
+    assert measure_in_turn([machine.cell("b", 100.0, 1000)], budget, rates) == [[]]
     assert "b" not in machine.log
