@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64, MAX_THREADS = 256 };
+enum { MAX_THREADS = 256 };
 
 /* ---- which instruction set --------------------------------------------------------------------------- */
 
@@ -55,7 +55,7 @@ typedef struct carver {
 static void *carve(carver *c, size_t count, size_t size)
 {
     void *array = c->memory != NULL ? c->memory + c->bytes : NULL;
-    c->bytes += (count * size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    c->bytes += (count * size + EG_ALIGNMENT - 1) / EG_ALIGNMENT * EG_ALIGNMENT;
     return array;
 }
 
@@ -113,9 +113,10 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
     eg_scratch grown = {.extent = extent};
     lay_out(&c, &grown, context, extent);
 
-    free(scratch->arena); /* before the larger one is taken: the peak is the larger one alone */
+    const eg_allocator *allocator = &context->model->allocator;
+    eg_release(allocator, scratch->arena); /* before the larger one is taken: the peak is the larger one alone */
     *scratch = (eg_scratch){.arena = NULL};
-    char *arena = aligned_alloc(ALIGNMENT, c.bytes);
+    char *arena = eg_allocate_unset(allocator, c.bytes, 1);
     if (arena == NULL) {
         return eg_fail(EG_ERROR_MEMORY, "no memory for %zu bytes of scratch (%zu tokens at once)", c.bytes,
                        extent.tokens);
@@ -135,18 +136,21 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
 
 /* The angles are float32 products of float32 numbers, as in the model's training code: at position 2,047 their
  * rounding, up to 1e-4, is part of the model. */
-static eg_status reserve_rope(eg_rope *rope, size_t positions, size_t head_dim, double theta)
+static eg_status reserve_rope(const eg_allocator *allocator, eg_rope *rope, size_t positions, size_t head_dim,
+                              double theta)
 {
     if (positions <= rope->positions) {
         return EG_OK;
     }
     const size_t half = head_dim / 2;
-    float *cosine = realloc(rope->cosine, positions * half * sizeof(float));
-    rope->cosine = cosine != NULL ? cosine : rope->cosine;
-    float *sine = realloc(rope->sine, positions * half * sizeof(float));
-    rope->sine = sine != NULL ? sine : rope->sine;
-    if (cosine == NULL || sine == NULL) {
+    float *cosine = eg_allocate_unset(allocator, 2 * positions * half, sizeof(float));
+    if (cosine == NULL) {
         return eg_fail(EG_ERROR_MEMORY, "no memory for rotary tables of %zu positions", positions);
+    }
+    float *sine = cosine + positions * half;
+    if (rope->positions > 0) {
+        memcpy(cosine, rope->cosine, rope->positions * half * sizeof(float));
+        memcpy(sine, rope->sine, rope->positions * half * sizeof(float));
     }
     for (size_t i = 0; i < half; i++) {
         const float frequency = 1.0f / (float)pow(theta, 2.0 * (double)i / (double)head_dim);
@@ -156,19 +160,22 @@ static eg_status reserve_rope(eg_rope *rope, size_t positions, size_t head_dim, 
             sine[position * half + i] = (float)sin(angle);
         }
     }
-    rope->positions = positions;
+    eg_release(allocator, rope->cosine);
+    *rope = (eg_rope){positions, cosine, sine};
     return EG_OK;
 }
 
 eg_status eg_context_reserve(eg_context *context, eg_extent needed)
 {
     const eg_config *config = &context->model->config;
+    const eg_allocator *allocator = &context->model->allocator;
+    const size_t positions = needed.longest, head_dim = config->head_dim;
     eg_status status = reserve_scratch(context, needed);
     if (status == EG_OK) {
-        status = reserve_rope(&context->rope_sliding, needed.longest, config->head_dim, config->rope_theta_sliding);
+        status = reserve_rope(allocator, &context->rope_sliding, positions, head_dim, config->rope_theta_sliding);
     }
     if (status == EG_OK) {
-        status = reserve_rope(&context->rope_full, needed.longest, config->head_dim, config->rope_theta_full);
+        status = reserve_rope(allocator, &context->rope_full, positions, head_dim, config->rope_theta_full);
     }
     return status;
 }
@@ -190,17 +197,18 @@ eg_status eg_context_create(const eg_model *model, uint32_t threads, const char 
     }
     const size_t cores = eg_cpu_cores();
     const size_t count = threads > 0 ? threads : cores < MAX_THREADS ? cores : MAX_THREADS;
-    eg_context *context = calloc(1, sizeof *context);
+    const eg_allocator *allocator = &model->allocator;
+    eg_context *context = eg_allocate(allocator, 1, sizeof *context);
     if (context == NULL || pthread_mutex_init(&context->busy, NULL) != 0) {
-        free(context);
+        eg_release(allocator, context);
         return eg_fail(EG_ERROR_MEMORY, "no memory for a context");
     }
     context->model = model;
     context->isa = isa;
-    context->pool = eg_pool_create(count, model->config.layers * EG_LAYER_STEPS + EG_OTHER_STEPS);
+    context->pool = eg_pool_create(count, model->config.layers * EG_LAYER_STEPS + EG_OTHER_STEPS, allocator);
     if (context->pool == NULL) {
         eg_context_free(context);
-        return eg_fail(EG_ERROR_SYSTEM, "the operating system refused %zu threads; ask for fewer", count);
+        return eg_fail(EG_ERROR_SYSTEM, "no memory for %zu threads, or no right to them; ask for fewer", count);
     }
     *out = context;
     return EG_OK;
@@ -213,12 +221,11 @@ void eg_context_free(eg_context *context)
     }
     eg_pool_free(context->pool);
     pthread_mutex_destroy(&context->busy);
-    free(context->scratch.arena);
-    free(context->rope_sliding.cosine);
-    free(context->rope_sliding.sine);
-    free(context->rope_full.cosine);
-    free(context->rope_full.sine);
-    free(context);
+    const eg_allocator *allocator = &context->model->allocator;
+    eg_release(allocator, context->scratch.arena);
+    eg_release(allocator, context->rope_sliding.cosine);
+    eg_release(allocator, context->rope_full.cosine);
+    eg_release(allocator, context);
 }
 
 uint32_t eg_context_threads(const eg_context *context) { return (uint32_t)eg_pool_threads(context->pool); }
@@ -233,3 +240,5 @@ size_t eg_context_scratch_bytes(const eg_context *context)
 }
 
 const char *eg_version(void) { return EG_VERSION; }
+
+uint32_t eg_abi_version(void) { return EMBGEMMA_ABI_VERSION; }

@@ -59,7 +59,7 @@ typedef struct eg_scratch {
 /* cos and sin of position · theta^(-2i / head_dim) for positions 0 … positions - 1. */
 typedef struct eg_rope {
     size_t positions;
-    float *cosine, *sine; /* (positions, head_dim / 2) float32 */
+    float *cosine, *sine; /* (positions, head_dim / 2) float32; one piece of memory, which begins at cosine */
 } eg_rope;
 
 struct eg_context {

@@ -1,10 +1,20 @@
-/* embgemma: an inference engine for Gemma text encoders on CPUs. The only public header.
+/* embgemma: text embeddings by Gemma encoders, on CPUs. The only public header, from simple to advanced.
  *
- * Simple use: eg_model_create -> eg_context_create -> eg_encode -> eg_context_free -> eg_model_free.
- * Every function that can fail returns an eg_status; eg_error_message() then says what was found, what was
- * expected and how to fix it. The library never prints, aborts or exits.
+ *     eg_model *model;
+ *     eg_context *context;
+ *     const char *texts[] = {"Which planet is red?", "Which planet has rings?"};
+ *     float vectors[2 * 768];
+ *     if (eg_model_open("embeddinggemma-300m.mixed.safetensors", &model) != EG_OK) { … eg_error_message() … }
+ *     eg_context_create(model, 0, NULL, &context);
+ *     eg_embed(context, texts, NULL, 2, "query", 768, vectors);
+ *     eg_context_free(context);
+ *     eg_model_free(model);
  *
- * Python's cffi reads this very file, so declarations stay plain C; cffi skips the block marked below.
+ * kernels/example.c is the whole program. Every function that can fail returns an eg_status; eg_error_message() then
+ * says what was found, what was expected and how to fix it. The library never prints, logs, aborts or exits: what to
+ * do with a message is the caller's choice.
+ *
+ * Python's cffi reads this very file, so declarations stay plain C; cffi skips the blocks marked below.
  */
 /* cffi: skip */
 #ifndef EMBGEMMA_H
@@ -35,7 +45,77 @@ typedef enum eg_status {
 /* The message of the last error on the calling thread; "" if there was none. Valid until the next failing call. */
 const char *eg_error_message(void);
 
-/* ---- a model: weights in memory, never copied, never written ---------------------------------------- */
+/* ---- a model: a file of weights, prompts and tokenizer -------------------------------------------------- */
+
+typedef struct eg_model eg_model;
+
+/* Opens a model file, which `embgemma convert` makes. Every offset, shape and type is checked; nothing is copied. The
+ * file is mapped and read as needed, so it must stay as it is while the model is open (replacing it by a rename is
+ * fine). A model is never written to and may be shared by any number of contexts and threads. */
+eg_status eg_model_open(const char *path, eg_model **model);
+
+/* Contexts made from it must be freed first. NULL is fine, here and in all that frees. */
+void eg_model_free(eg_model *model);
+
+uint32_t eg_model_dim(const eg_model *model);        /* size of a full embedding */
+uint32_t eg_model_max_tokens(const eg_model *model); /* of a text, its prompt and 2 more included */
+
+/* What the model was trained to see before a text, by name: "query", "document", … */
+size_t eg_model_prompt_count(const eg_model *model);
+const char *eg_model_prompt_name(const eg_model *model, size_t index);       /* NULL past the end */
+const char *eg_model_prompt(const eg_model *model, const char *prompt_name); /* the prompt; NULL if there is none */
+
+/* ---- a context: threads and scratch memory ----------------------------------------------------------- */
+
+typedef struct eg_context eg_context;
+
+/* threads: 1 or more, 0 for the number of physical cores. isa: one of eg_isa_name(), or NULL for the
+ * EMBGEMMA_ISA environment variable if set, else the best that this CPU has. */
+eg_status eg_context_create(const eg_model *model, uint32_t threads, const char *isa, eg_context **context);
+void eg_context_free(eg_context *context);
+
+uint32_t eg_context_threads(const eg_context *context);
+const char *eg_context_isa(const eg_context *context);
+size_t eg_context_scratch_bytes(const eg_context *context);
+
+/* ---- texts to vectors ------------------------------------------------------------------------------------ */
+
+/* Embeds texts.
+ *   texts:       (count,) UTF-8
+ *   bytes:       (count,) length of each text; NULL if every text ends with a 0
+ *   prompt_name: the prompt to put before every text; "" for none, NULL for the model's default, which often is none
+ *   dim:         size of the vectors, 1 … eg_model_dim(); EmbeddingGemma was trained for 768, 512, 256 and 128
+ *   out:         (count, dim) float32, each vector of length 1, so that a dot product is a cosine
+ * Of a text that is longer than eg_model_max_tokens(), the end is cut off. */
+eg_status eg_embed(eg_context *context, const char *const *texts, const size_t *bytes, size_t count,
+                   const char *prompt_name, uint32_t dim, float *out);
+
+/* ---- versions --------------------------------------------------------------------------------------------- */
+
+/* Grows when a program that was compiled with an older header could not run with the library: it is part of the shared
+ * library's name. One that opens the library by hand compares it with what eg_abi_version() returns. */
+#define EMBGEMMA_ABI_VERSION 1
+
+uint32_t eg_abi_version(void);
+const char *eg_version(void); /* of the release, such as "0.1.0" */
+
+/* ==== advanced =============================================================================================== */
+
+/* ---- memory: whence the library takes it ------------------------------------------------------------------- */
+
+/* Both are called from the thread that calls the library, and must be safe to call from several threads if it is. */
+typedef struct eg_allocator {
+    void *(*allocate)(void *user, size_t bytes); /* 64-byte aligned; bytes is a multiple of 64; NULL to refuse */
+    void (*release)(void *user, void *memory);
+    void *user; /* passed on to both */
+} eg_allocator;
+
+/* A model file that is in memory already, such as an asset of an app; data: (bytes,) 64-byte aligned, must outlive the
+ * model. allocator: copied; the model and its contexts take all memory from it, but for the stacks of threads. NULL for
+ * that of the C library. */
+eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocator *allocator, eg_model **model);
+
+/* ---- a model without a file: weights in memory, never copied, never written -------------------------------- */
 
 typedef enum eg_dtype { EG_F32 = 0, EG_F16 = 1, EG_I8 = 2, EG_U8 = 3 } eg_dtype;
 
@@ -64,26 +144,10 @@ typedef struct eg_config {
     double rms_norm_eps;
 } eg_config;
 
-typedef struct eg_model eg_model;
-
 /* Checks every tensor against the config and binds it. Tensors the config does not name are ignored. */
 eg_status eg_model_create(const eg_config *config, const eg_tensor *tensors, size_t tensor_count, eg_model **model);
 
-/* Frees the model. Contexts made from it must be freed first. */
-void eg_model_free(eg_model *model);
-
-/* ---- a context: threads and scratch memory ----------------------------------------------------------- */
-
-typedef struct eg_context eg_context;
-
-/* threads: 1 or more, 0 for the number of physical cores. isa: one of eg_isa_name(), or NULL for the
- * EMBGEMMA_ISA environment variable if set, else the best that this CPU has. */
-eg_status eg_context_create(const eg_model *model, uint32_t threads, const char *isa, eg_context **context);
-void eg_context_free(eg_context *context);
-
-uint32_t eg_context_threads(const eg_context *context);
-const char *eg_context_isa(const eg_context *context);
-size_t eg_context_scratch_bytes(const eg_context *context);
+/* ---- token ids to vectors ------------------------------------------------------------------------------------ */
 
 /* Embeds texts laid end to end.
  *   ids:       (offsets[texts],) token ids, <bos> and <eos> included
@@ -96,9 +160,44 @@ size_t eg_context_scratch_bytes(const eg_context *context);
 eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,
                     uint32_t normalize, float *out);
 
-/* ---- introspection ------------------------------------------------------------------------------------ */
+/* ---- a tokenizer: texts to token ids -------------------------------------------------------------------- */
 
-const char *eg_version(void);
+typedef struct eg_tokenizer eg_tokenizer;
+
+/* Opens a tokenizer.
+ *   table:          the tensor tokenizer.table of a model file; used in place, so it must outlive the tokenizer
+ *   bos_id, eos_id: the tokens before and behind every text: see the config of the model file
+ *   allocator:      copied; NULL for the memory of the C library
+ * What is corrupt behind the header of the table may show only in eg_tokenize: as an error or in wrong ids, but all
+ * below eg_tokenizer_vocab(). */
+eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, uint32_t eos_id,
+                              const eg_allocator *allocator, eg_tokenizer **tokenizer);
+void eg_tokenizer_free(eg_tokenizer *tokenizer);
+
+/* That of a model file, freed with the model; NULL if it has none. */
+const eg_tokenizer *eg_model_tokenizer(const eg_model *model);
+
+uint32_t eg_tokenizer_vocab(const eg_tokenizer *tokenizer);
+
+/* The token ids of one text: <bos>, those of the text, <eos>.
+ *   text:       UTF-8 without a prompt of its own: put a prompt before it, as the two are tokenized as one
+ *   max_tokens: 2 or more; what exceeds it is cut from the end of the text and not looked at
+ *   ids:        has room for max_tokens, or for bytes + 2 if that is less
+ *   count:      receives how many ids there are
+ *   truncated:  receives 1 if the text had more, else 0
+ * Any number of threads may use one tokenizer at once. */
+eg_status eg_tokenize(const eg_tokenizer *tokenizer, const char *text, size_t bytes, size_t max_tokens, int32_t *ids,
+                      size_t *count, uint32_t *truncated);
+
+/* The same for texts laid end to end, with their ids laid end to end as eg_encode takes them.
+ *   text_offsets: (texts + 1,) text i is text[text_offsets[i]] … text[text_offsets[i + 1] - 1]
+ *   ids:          (capacity,) with room for all texts, each counted as above
+ *   offsets:      (texts + 1,) receives where the ids of each text begin, and last where they end
+ *   truncated:    (texts,) receives 1 where a text had more than max_tokens, else 0 */
+eg_status eg_tokenize_batch(const eg_tokenizer *tokenizer, const char *text, const uint64_t *text_offsets, size_t texts,
+                            size_t max_tokens, int32_t *ids, size_t capacity, uint64_t *offsets, uint8_t *truncated);
+
+/* ---- introspection ------------------------------------------------------------------------------------ */
 
 /* The instruction sets this library was built with, best first. */
 size_t eg_isa_count(void);

@@ -3,9 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { MESSAGE_BYTES = 512 };
-
-static _Thread_local char message[MESSAGE_BYTES];
+static _Thread_local char message[EG_MESSAGE_BYTES];
 
 eg_status eg_fail(eg_status status, const char *format, ...)
 {
@@ -13,6 +11,11 @@ eg_status eg_fail(eg_status status, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
+    for (char *c = message; *c != '\0'; c++) {
+        if ((unsigned char)*c < ' ' || *c == 0x7F) {
+            *c = '?';
+        }
+    }
     return status;
 }
 

@@ -4,7 +4,10 @@
 
 #include "embgemma.h"
 
-/* Sets the message, as printf does, and returns `status`: `return eg_fail(EG_ERROR_MODEL, "…", …);` */
+enum { EG_MESSAGE_BYTES = 512 };
+
+/* Sets the message, as printf does, and returns `status`: `return eg_fail(EG_ERROR_MODEL, "…", …);` Control characters
+ * become question marks, so that a hostile file cannot write to the user's terminal. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
 #endif

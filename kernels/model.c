@@ -6,15 +6,13 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
     GRAIN = 64,           /* every width is a multiple: see DIMENSION_GRAIN in config.py */
     ALIGNMENT = 64,       /* bytes: a cache line, a vector register */
     EMBEDDING_GRAIN = 32, /* a scale of the embedding table covers a multiple of this many elements */
-    MAX_LAYERS = 256,     /* the bounds of config.py: what no model comes near */
-    MAX_WIDTH = 1 << 16,
+    MAX_WIDTH = 1 << 16,  /* the bounds of config.py: what no model comes near */
     MAX_VOCAB = 1 << 22,
     MAX_TOKENS = 1 << 17,
     NAME_BYTES = 64,
@@ -151,7 +149,7 @@ static eg_status check_config(const eg_config *config)
         const char *name;
         uint32_t value, most, grain;
     } fields[] = {
-        {"layers", config->layers, MAX_LAYERS, 1},    {"hidden", config->hidden, MAX_WIDTH, GRAIN},
+        {"layers", config->layers, EG_MAX_LAYERS, 1}, {"hidden", config->hidden, MAX_WIDTH, GRAIN},
         {"ffn", config->ffn, MAX_WIDTH, GRAIN},       {"heads", config->heads, MAX_WIDTH, 1},
         {"kv_heads", config->kv_heads, MAX_WIDTH, 1}, {"head_dim", config->head_dim, MAX_WIDTH, GRAIN},
         {"vocab", config->vocab, MAX_VOCAB, 1},       {"max_tokens", config->max_tokens, MAX_TOKENS, 1},
@@ -179,23 +177,21 @@ static eg_status check_config(const eg_config *config)
     return EG_OK;
 }
 
-eg_status eg_model_create(const eg_config *config, const eg_tensor *list, size_t tensor_count, eg_model **out)
+eg_status eg_model_bind(const eg_config *config, const eg_tensor *list, size_t tensor_count,
+                        const eg_allocator *allocator, eg_model **out)
 {
-    if (config == NULL || list == NULL || out == NULL) {
-        return eg_fail(EG_ERROR_ARGUMENT, "eg_model_create needs a config, tensors and a place for the model");
-    }
-    *out = NULL;
     const eg_status status = check_config(config);
     if (status != EG_OK) {
         return status;
     }
-    eg_model *model = calloc(1, sizeof *model);
-    eg_layer *layers = calloc(config->layers, sizeof *layers);
+    eg_model *model = eg_allocate(allocator, 1, sizeof *model);
+    eg_layer *layers = eg_allocate(allocator, config->layers, sizeof *layers);
     if (model == NULL || layers == NULL) {
-        free(layers);
-        free(model);
+        eg_release(allocator, layers);
+        eg_release(allocator, model);
         return eg_fail(EG_ERROR_MEMORY, "no memory for %u layers", config->layers);
     }
+    model->allocator = *allocator;
     model->config = *config;
     model->config.full_attention = NULL;
     model->layers = layers;
@@ -215,10 +211,26 @@ eg_status eg_model_create(const eg_config *config, const eg_tensor *list, size_t
     return EG_OK;
 }
 
+eg_status eg_model_create(const eg_config *config, const eg_tensor *list, size_t tensor_count, eg_model **out)
+{
+    if (config == NULL || list == NULL || out == NULL) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_model_create needs a config, tensors and a place for the model");
+    }
+    *out = NULL;
+    const eg_allocator allocator = eg_allocator_or_default(NULL);
+    return eg_model_bind(config, list, tensor_count, &allocator, out);
+}
+
 void eg_model_free(eg_model *model)
 {
     if (model != NULL) {
-        free(model->layers);
-        free(model);
+        const eg_allocator allocator = model->allocator;
+        eg_model_file_close(&model->file, &allocator);
+        eg_release(&allocator, model->layers);
+        eg_release(&allocator, model);
     }
 }
+
+uint32_t eg_model_dim(const eg_model *model) { return model->config.hidden; }
+
+uint32_t eg_model_max_tokens(const eg_model *model) { return model->config.max_tokens; }

@@ -2,7 +2,9 @@
 #ifndef EG_MODEL_H
 #define EG_MODEL_H
 
-#include "embgemma.h"
+#include "model_file.h"
+
+enum { EG_MAX_LAYERS = 256 }; /* the bound of config.py: what no model comes near */
 
 /* A weight matrix in panels, (out_features, in_features); its dtype tells the format: F32 float32, I8 int8, U8 int4. */
 typedef struct eg_matrix {
@@ -35,11 +37,17 @@ typedef struct eg_layer {
 } eg_layer;
 
 struct eg_model {
-    eg_config config; /* full_attention is NULL here: see the layers */
+    eg_allocator allocator; /* the model's and its contexts' */
+    eg_config config;       /* full_attention is NULL here: see the layers */
     eg_embedding embedding;
     eg_layer *layers;
     const float *final_norm; /* (hidden,) */
     eg_matrix head;          /* hidden → hidden */
+    eg_model_file file;      /* all 0 if eg_model_create made the model */
 };
+
+/* eg_model_create, with an allocator. */
+eg_status eg_model_bind(const eg_config *config, const eg_tensor *tensors, size_t tensor_count,
+                        const eg_allocator *allocator, eg_model **model);
 
 #endif

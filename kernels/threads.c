@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 
 enum {
     /* Polls before a waiting thread offers its core to others: about 10 µs, longer than most pieces take, so that the
@@ -28,6 +27,7 @@ typedef struct sleeper {
 } sleeper;
 
 struct eg_pool {
+    eg_allocator allocator;
     size_t threads;
     size_t started; /* threads that run, threads - 1 once created */
     sleeper *sleepers;
@@ -105,24 +105,28 @@ static void *sleeper_main(void *argument)
     }
 }
 
-eg_pool *eg_pool_create(size_t threads, size_t most_steps)
+static void free_memory(const eg_allocator *allocator, eg_pool *pool, sleeper *sleepers, step *steps)
 {
-    eg_pool *pool = calloc(1, sizeof *pool);
-    sleeper *sleepers = calloc(threads, sizeof *sleepers);
-    step *steps = aligned_alloc(alignof(step), most_steps * sizeof *steps);
+    eg_release(allocator, steps);
+    eg_release(allocator, sleepers);
+    eg_release(allocator, pool);
+}
+
+eg_pool *eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *allocator)
+{
+    eg_pool *pool = eg_allocate(allocator, 1, sizeof *pool);
+    sleeper *sleepers = eg_allocate(allocator, threads, sizeof *sleepers);
+    step *steps = eg_allocate_unset(allocator, most_steps, sizeof *steps);
     if (pool == NULL || sleepers == NULL || steps == NULL || pthread_mutex_init(&pool->mutex, NULL) != 0) {
-        free(steps);
-        free(sleepers);
-        free(pool);
+        free_memory(allocator, pool, sleepers, steps);
         return NULL;
     }
     if (pthread_cond_init(&pool->wake, NULL) != 0) {
         pthread_mutex_destroy(&pool->mutex);
-        free(steps);
-        free(sleepers);
-        free(pool);
+        free_memory(allocator, pool, sleepers, steps);
         return NULL;
     }
+    pool->allocator = *allocator;
     pool->threads = threads;
     pool->sleepers = sleepers;
     pool->most_steps = most_steps;
@@ -152,9 +156,8 @@ void eg_pool_free(eg_pool *pool)
     }
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->mutex);
-    free(pool->steps);
-    free(pool->sleepers);
-    free(pool);
+    const eg_allocator allocator = pool->allocator;
+    free_memory(&allocator, pool, pool->sleepers, pool->steps);
 }
 
 size_t eg_pool_threads(const eg_pool *pool) { return pool->threads; }

@@ -5,6 +5,8 @@
 #ifndef EG_THREADS_H
 #define EG_THREADS_H
 
+#include "memory.h"
+
 #include <stddef.h>
 
 typedef struct eg_pool eg_pool;
@@ -19,7 +21,7 @@ typedef struct eg_thread {
 
 /* Starts threads - 1 threads; the caller of eg_pool_run is the last one. A call may have up to `most_steps` steps.
  * NULL if a thread or memory was refused. */
-eg_pool *eg_pool_create(size_t threads, size_t most_steps);
+eg_pool *eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *allocator);
 void eg_pool_free(eg_pool *pool);
 size_t eg_pool_threads(const eg_pool *pool);
 
