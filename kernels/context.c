@@ -205,10 +205,11 @@ eg_status eg_context_create(const eg_model *model, uint32_t threads, const char 
     }
     context->model = model;
     context->isa = isa;
-    context->pool = eg_pool_create(count, model->config.layers * EG_LAYER_STEPS + EG_OTHER_STEPS, allocator);
-    if (context->pool == NULL) {
+    const size_t most_steps = model->config.layers * EG_LAYER_STEPS + EG_OTHER_STEPS;
+    const eg_status status = eg_pool_create(count, most_steps, allocator, &context->pool);
+    if (status != EG_OK) {
         eg_context_free(context);
-        return eg_fail(EG_ERROR_SYSTEM, "no memory for %zu threads, or no right to them; ask for fewer", count);
+        return status;
     }
     *out = context;
     return EG_OK;

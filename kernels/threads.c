@@ -2,6 +2,8 @@
 #define _POSIX_C_SOURCE 200809L
 #include "threads.h"
 
+#include "error.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdalign.h>
@@ -112,19 +114,19 @@ static void free_memory(const eg_allocator *allocator, eg_pool *pool, sleeper *s
     eg_release(allocator, pool);
 }
 
-eg_pool *eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *allocator)
+eg_status eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *allocator, eg_pool **out)
 {
     eg_pool *pool = eg_allocate(allocator, 1, sizeof *pool);
     sleeper *sleepers = eg_allocate(allocator, threads, sizeof *sleepers);
     step *steps = eg_allocate_unset(allocator, most_steps, sizeof *steps);
     if (pool == NULL || sleepers == NULL || steps == NULL || pthread_mutex_init(&pool->mutex, NULL) != 0) {
         free_memory(allocator, pool, sleepers, steps);
-        return NULL;
+        return eg_fail(EG_ERROR_MEMORY, "no memory for a pool of %zu threads", threads);
     }
     if (pthread_cond_init(&pool->wake, NULL) != 0) {
         pthread_mutex_destroy(&pool->mutex);
         free_memory(allocator, pool, sleepers, steps);
-        return NULL;
+        return eg_fail(EG_ERROR_MEMORY, "no memory for a condition variable");
     }
     pool->allocator = *allocator;
     pool->threads = threads;
@@ -135,11 +137,12 @@ eg_pool *eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *a
         sleepers[i] = (sleeper){.pool = pool, .index = i + 1};
         if (pthread_create(&sleepers[i].thread, NULL, sleeper_main, &sleepers[i]) != 0) {
             eg_pool_free(pool);
-            return NULL;
+            return eg_fail(EG_ERROR_SYSTEM, "the operating system refused %zu threads; ask for fewer", threads);
         }
         pool->started++;
     }
-    return pool;
+    *out = pool;
+    return EG_OK;
 }
 
 void eg_pool_free(eg_pool *pool)

@@ -20,8 +20,8 @@ typedef struct eg_thread {
 } eg_thread;
 
 /* Starts threads - 1 threads; the caller of eg_pool_run is the last one. A call may have up to `most_steps` steps.
- * NULL if a thread or memory was refused. */
-eg_pool *eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *allocator);
+ * The allocator is copied. */
+eg_status eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *allocator, eg_pool **pool);
 void eg_pool_free(eg_pool *pool);
 size_t eg_pool_threads(const eg_pool *pool);
 
