@@ -131,7 +131,7 @@ static void embed(const worker *w, eg_range rows)
     const eg_embedding *table = &w->model->embedding;
     for (size_t row = rows.begin; row < rows.end; row++) {
         const size_t id = (size_t)w->batch->ids[row];
-        const uint16_t *scale = table->scale + id * table->groups;
+        const uint16_t *scale = table->scale != NULL ? table->scale + id * table->groups : NULL;
         float *x = w->context->scratch.hidden + row * hidden;
         if (table->dtype == EG_F32) {
             memcpy(x, (const float *)table->rows + id * hidden, hidden * sizeof(float));
