@@ -42,10 +42,14 @@ static eg_status check_checksum(const eg_safetensors *file)
     char expected[9];
     snprintf(expected, sizeof expected, "%08x", (unsigned)crc);
     const eg_string stated = eg_metadata(file, "metadata_crc32");
+#if defined(FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION) /* a fuzzer must get past it to the checks behind */
+    (void)stated;
+#else
     if (!eg_string_is(stated, expected)) {
         return eg_fail(EG_ERROR_MODEL, "the metadata's checksum is %s, not %.20s: the file is corrupt", expected,
                        stated.text);
     }
+#endif
     return EG_OK;
 }
 

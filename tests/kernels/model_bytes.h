@@ -122,36 +122,50 @@ static inline void append_tensor(text *header, const eg_tensor *tensor, size_t b
     append(header, entry);
 }
 
+/* Writes the header; returns how many bytes of data it tells of. */
+static inline size_t make_header(text *header, const weights *w, edit change)
+{
+    header->length = 0;
+    append(header, "{");
+    append_metadata(header, change);
+    size_t data_bytes = 0;
+    for (size_t i = 0; i < w->count; i++) {
+        append_tensor(header, &w->tensors[i], data_bytes);
+        data_bytes += tensor_bytes(&w->tensors[i]);
+    }
+    append(header, "}");
+    if (change.where == IN_HEADER) {
+        CHECK(replace(header, change.from, change.to), "the header has no %s", change.from);
+    }
+    return data_bytes;
+}
+
+/* Length, header and padding, with room for the data behind: 64-byte aligned, to be freed. */
+static inline unsigned char *make_head(const char *header, size_t length, size_t data_bytes, size_t *data_begin)
+{
+    const size_t padded = (LENGTH_BYTES + length + 63) / 64 * 64 - LENGTH_BYTES;
+    unsigned char *file = aligned_new(LENGTH_BYTES + padded + data_bytes);
+    for (size_t i = 0; i < LENGTH_BYTES; i++) {
+        file[i] = (unsigned char)(padded >> 8 * i & 0xFF);
+    }
+    memcpy(file + LENGTH_BYTES, header, length);
+    memset(file + LENGTH_BYTES + length, ' ', padded - length);
+    *data_begin = LENGTH_BYTES + padded;
+    return file;
+}
+
 /* A model file: 64-byte aligned, to be freed. */
 static inline unsigned char *make_model_bytes(const weights *w, edit change, size_t *bytes)
 {
     static text header;
-    header.length = 0;
-    append(&header, "{");
-    append_metadata(&header, change);
-    size_t data_bytes = 0;
-    for (size_t i = 0; i < w->count; i++) {
-        append_tensor(&header, &w->tensors[i], data_bytes);
-        data_bytes += tensor_bytes(&w->tensors[i]);
-    }
-    append(&header, "}");
-    if (change.where == IN_HEADER) {
-        CHECK(replace(&header, change.from, change.to), "the header has no %s", change.from);
-    }
-    while ((LENGTH_BYTES + header.length) % 64 != 0) {
-        append(&header, " ");
-    }
-    *bytes = LENGTH_BYTES + header.length + data_bytes;
-    unsigned char *file = aligned_new(*bytes);
-    for (size_t i = 0; i < LENGTH_BYTES; i++) {
-        file[i] = (unsigned char)(header.length >> 8 * i & 0xFF);
-    }
-    memcpy(file + LENGTH_BYTES, header.characters, header.length);
-    unsigned char *to = file + LENGTH_BYTES + header.length;
+    const size_t data_bytes = make_header(&header, w, change);
+    size_t at;
+    unsigned char *file = make_head(header.characters, header.length, data_bytes, &at);
+    *bytes = at + data_bytes;
     for (size_t i = 0; i < w->count; i++) {
         const size_t size = tensor_bytes(&w->tensors[i]);
-        memcpy(to, w->tensors[i].data, size);
-        to += size;
+        memcpy(file + at, w->tensors[i].data, size);
+        at += size;
     }
     return file;
 }
