@@ -14,9 +14,10 @@ from .measure import Budget, Cell, Timing, measure_in_turn
 from .peers import OURS, Variant
 from .process import Process
 from .result import Floor, Result, Row, Stage
-from .workload import BATCH_LENGTHS, Shape, make_ids, work_of
+from .workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, make_ids, work_of
 
 if TYPE_CHECKING:
+    from ..kernels.config import EncoderConfig
     from .model import Source
 
 LOADS = 3  # fresh processes whose load time is measured; the last one goes on to the other measurements
@@ -25,7 +26,6 @@ LOADS = 3  # fresh processes whose load time is measured; the last one goes on t
 SINGLES_SHARE, LONGEST_SINGLE_SHARE = 0.75, 0.1
 BATCHES_SHARE, LONGEST_BATCH_SHARE = 0.25, 0.15
 
-MEMORY_LENGTH = 256  # tokens of the text after which memory is read: a usual passage
 NOISY_SPREAD = 0.1  # interquartile range over median, above which the report warns
 
 Progress = Callable[[str], None]
@@ -43,25 +43,28 @@ class Settings:
     seconds: float
     repeats: int | None
 
+    def check(self, config: EncoderConfig) -> None:
+        """Raises InputError if the model does not take texts of these lengths."""
+        if max(self.lengths) > config.max_tokens:
+            raise InputError(
+                f"--lengths has {max(self.lengths)}, but the model takes at most {config.max_tokens} tokens"
+            )
+
     def budget(self, share: float, longest_call_share: float) -> Budget:
         """A part of the time that there is."""
         return Budget(self.seconds * share, self.seconds * longest_call_share, self.repeats)
 
-    def variant(self, source: Source, scheme: str) -> Variant:
-        """Our own runtime, set as asked."""
-        options = {"backend": self.backend} | ({"isa": self.isa} if self.isa else {})
-        return Variant(OURS, scheme, source.path, options)
+    def options(self) -> dict[str, str]:
+        """Of our own runtime, as peers/ours.py takes them."""
+        return {"backend": self.backend} | ({"isa": self.isa} if self.isa else {})
 
 
 def run(source: Source, settings: Settings, progress: Progress) -> Result:
     """Measures one model file; raises EmbgemmaError if it cannot be loaded or the settings do not fit it."""
     environment = read_environment()  # first, since the load average shall not count our own work
     model = read_model_file(source.path)
-    if max(settings.lengths) > model.config.max_tokens:
-        raise InputError(
-            f"--lengths has {max(settings.lengths)}, but the model takes at most {model.config.max_tokens} tokens"
-        )
-    variant = settings.variant(source, model.scheme)
+    settings.check(model.config)
+    variant = Variant(OURS, model.scheme, source.path, settings.options())
     progress("loading")
     loads = [_load_seconds(variant, settings.threads) for _ in range(LOADS - 1)]
     with Process(variant, settings.threads) as process:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..kernels.config import EMBEDDINGGEMMA_300M
 from ..kernels.errors import EmbgemmaError
-from . import report
+from . import compare_report, report
 from .bench import Settings, run
-from .model import open_source
+from .cache import default_cache
+from .compare import run_comparison
+from .model import CHECKPOINT_VARIABLE, explain_full_disk, open_source, path_from_environment
+from .peers import PEERS
+from .plot import write_plot
 from .workload import DEFAULT_LENGTHS, MIN_TOKENS
 
 if TYPE_CHECKING:
@@ -35,6 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.device != "cpu":
         parser.error(f"--device {options.device}: embgemma runs on the CPU only; use --device cpu")
+    try:
+        report = _run(options)
+    except EmbgemmaError as error:
+        sys.stderr.write(f"embgemma-bench: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("embgemma-bench: interrupted; nothing was measured to the end\n")
+        return 130
+    sys.stdout.write(f"{report}\n")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    """Measures what the options ask for; returns the report."""
     settings = Settings(
         backend=options.backend,
         isa=options.isa,
@@ -44,17 +63,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds=options.seconds,
         repeats=options.repeats,
     )
-    try:
-        with open_source(options.model, options.scheme) as source:
-            result = run(source, settings, progress=_progress)
-    except EmbgemmaError as error:
-        sys.stderr.write(f"embgemma-bench: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("embgemma-bench: interrupted; nothing was measured to the end\n")
-        return 130
-    sys.stdout.write((report.to_json(result) if options.json else report.to_text(result, options.markdown)) + "\n")
-    return 0
+    if options.compare:
+        return _compare(options, settings)
+    with open_source(options.model, options.checkpoint, options.cache, options.scheme) as source:
+        result = run(source, settings, progress=_progress)
+    return report.to_json(result) if options.json else report.to_text(result, options.markdown)
+
+
+def _compare(options: argparse.Namespace, settings: Settings) -> str:
+    """Measures the peers asked for, and ours; returns the report and draws the plot."""
+    checkpoint = options.checkpoint or path_from_environment(CHECKPOINT_VARIABLE)
+    if checkpoint is None:
+        raise EmbgemmaError(
+            "--compare needs the checkpoint that every runtime's model is made of; give its folder with --checkpoint "
+            f"or {CHECKPOINT_VARIABLE}"
+        )
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise EmbgemmaError("--plot needs matplotlib, which is not installed; pip install matplotlib")
+    with explain_full_disk(options.cache):
+        found = run_comparison(checkpoint, options.cache, options.compare, options.scheme, settings, _progress)
+    if options.plot:
+        write_plot(found, options.plot)
+    return compare_report.to_json(found) if options.json else compare_report.to_text(found, options.markdown)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,8 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         metavar="FOLDER",
-        help="a checkpoint to convert, where there is no model file; default: EMBGEMMA_CHECKPOINT if set; "
-        "with neither, synthetic weights of the exact shape",
+        help="a checkpoint to convert into --scheme; default: EMBGEMMA_CHECKPOINT if set; with neither model nor "
+        "checkpoint, synthetic weights of the exact shape",
     )
     model.add_argument("--scheme", choices=SCHEMES, default="mixed", help="of weights made here (default: %(default)s)")
     model.add_argument("--backend", choices=BACKENDS, default="auto", help="default: the fastest there is")
@@ -91,6 +121,19 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--batch", type=_positive, default=DEFAULT_BATCH, help="texts in a batch (default: %(default)s)")
     how.add_argument("--seconds", type=_seconds, default=DEFAULT_SECONDS, help="time to measure (default: %(default)g)")
     how.add_argument("--repeats", type=_positive, metavar="N", help="N calls of each length instead of --seconds")
+    peers = parser.add_argument_group("other runtimes")
+    peers.add_argument(
+        "--compare",
+        type=_peers,
+        metavar="NAME,NAME,…",
+        help=f"measure these in turn with ours, for --seconds each: {', '.join(PEERS)}, or all; needs a checkpoint",
+    )
+    peers.add_argument(
+        "--plot", type=Path, metavar="FILE", help="with --compare: draw it too, into a .png or .svg file"
+    )
+    peers.add_argument(
+        "--cache", type=Path, default=default_cache(), metavar="FOLDER", help="for models that are made (%(default)s)"
+    )
     output = parser.add_argument_group("output").add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="everything, in seconds and bytes, for programs")
     output.add_argument("--markdown", action="store_true", help="tables for a README")
@@ -118,6 +161,14 @@ def _seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number of seconds above 0")
     return value
+
+
+def _peers(text: str) -> list[str]:
+    names = list(PEERS) if text == "all" else [part.strip() for part in text.split(",")]
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: expected names of {', '.join(PEERS)}, or all")
+    return names
 
 
 def _lengths(text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Which model file is measured: one given, a checkpoint converted for it, or synthetic weights of the exact shape."""
+"""Which model file is measured: one given, one converted from a checkpoint, or synthetic weights of the exact shape."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from ..export.synthetic import write_synthetic_model
 from ..kernels.config import EMBEDDINGGEMMA_300M
 from ..kernels.errors import EmbgemmaError
+from .cache import checkpoint_folder
+from .peers.ours import converted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,11 +36,22 @@ class Source:
 
 
 @contextmanager
-def open_source(model: Path | None, scheme: Scheme) -> Iterator[Source]:
-    """The model file to measure: `model`, else EMBGEMMA_MODEL, else synthetic weights that are removed at the end."""
-    model = model or path_from_environment(MODEL_VARIABLE)
+def open_source(model: Path | None, checkpoint: Path | None, cache: Path, scheme: Scheme) -> Iterator[Source]:
+    """The model file to measure.
+
+    `model`, else EMBGEMMA_MODEL, else `checkpoint` or EMBGEMMA_CHECKPOINT in the scheme (converted once, and kept in
+    `cache`), else synthetic weights that are removed at the end.
+    """
+    if model is None and checkpoint is None:
+        model = path_from_environment(MODEL_VARIABLE)
     if model is not None:
         yield Source(model, f"file {model.name}", synthetic=False)
+        return
+    checkpoint = checkpoint or path_from_environment(CHECKPOINT_VARIABLE)
+    if checkpoint is not None:
+        with explain_full_disk(cache):
+            path = converted(checkpoint, checkpoint_folder(cache, checkpoint), scheme)
+        yield Source(path, f"checkpoint {checkpoint.resolve().name}", synthetic=False)
         return
     with tempfile.TemporaryDirectory(prefix="embgemma-bench-") as folder:
         path = Path(folder) / f"synthetic-{scheme}.safetensors"
@@ -60,6 +73,7 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EmbgemmaError(
-                f"the disk that holds {folder} is full; free about 1 GB, or set TMPDIR to a folder that has it"
+                f"the disk that holds {folder} is full; free some space, or give another folder: TMPDIR for "
+                "synthetic weights, --cache for converted ones"
             ) from error
         raise EmbgemmaError(f"cannot write a model file into {folder}: {error.strerror or error}") from error

@@ -13,6 +13,7 @@ from ..kernels.errors import EmbgemmaError
 from .peers import OURS
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from .machine import Limits
@@ -31,41 +32,37 @@ class WorkerError(EmbgemmaError):
     """A runtime failed or its process ended; the message names it."""
 
 
-class Process:
-    """A variant, loaded in a process of its own, which ends with the `with` block."""
+class Worker:
+    """A process that answers requests, and ends with the `with` block."""
 
-    def __init__(self, variant: Variant, threads: int | None) -> None:
-        environment = {**os.environ, **variant.environment}
-        if threads is not None:
-            environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-        self.variant = variant
+    def __init__(self, name: str, environment: dict[str, str]) -> None:
+        self._name = name
         self._child = subprocess.Popen(  # noqa: S603 - this Python and our own code
             [sys.executable, "-c", f"from {__package__}.worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env={**os.environ, **environment},
         )
+
+    def request(self, method: str, *arguments: Any) -> Any:
+        """What the method of that name of worker.Requests returns; raises WorkerError if it or its process fails."""
+        requests, replies = self._child.stdin, self._child.stdout
+        if requests is None or replies is None:
+            raise WorkerError(f"{self._name}the process has no pipes")
         try:
-            self.loaded = cast("Loaded", self._request("load", variant, threads))
-        except BaseException:
-            self.close()
-            raise
-
-    def encode(self, ids: Ids) -> Vectors:
-        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
-        return cast("Vectors", self._request("encode", ids))
-
-    def time_calls(self, ids: Ids, calls: int) -> list[float]:
-        """Seconds of each of `calls` calls, timed inside the process."""
-        return cast("list[float]", self._request("time_calls", ids, calls))
-
-    def memory(self) -> Memory:
-        """What the process holds now."""
-        return cast("Memory", self._request("memory"))
-
-    def limits(self, read_bytes: int) -> Limits | None:
-        """The machine's limits as the runtime measures them, None where it cannot."""
-        return cast("Limits | None", self._request("limits", read_bytes))
+            pickle.dump((method, arguments), requests)
+            requests.flush()
+            value, error = pickle.load(replies)  # noqa: S301 - from our own child
+        except (EOFError, BrokenPipeError) as cause:
+            status = self._child.wait()
+            ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise WorkerError(
+                f"{self._name}the process {ended} during `{method}`; what it printed is above (no message and signal 9 "
+                "usually mean that memory ran out: use fewer --lengths or a smaller scheme)"
+            ) from cause
+        if error is not None:
+            raise WorkerError(f"{self._name}{error}")
+        return value
 
     def close(self) -> None:
         """Ends the process."""
@@ -79,28 +76,48 @@ class Process:
             self._child.kill()
             self._child.wait()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _request(self, method: str, *arguments: Any) -> Any:
-        who = "" if self.variant.peer == OURS else f"{self.variant.peer} {self.variant.name}: "
-        requests, replies = self._child.stdin, self._child.stdout
-        if requests is None or replies is None:
-            raise WorkerError(f"{who}the process has no pipes")
+
+class Process(Worker):
+    """A variant, loaded in a process of its own."""
+
+    def __init__(self, variant: Variant, threads: int | None) -> None:
+        name = "" if variant.peer == OURS else f"{variant.key}: "
+        thread_counts = {} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads))
+        super().__init__(name, {**thread_counts, **variant.environment})
+        self.variant = variant
         try:
-            pickle.dump((method, arguments), requests)
-            requests.flush()
-            value, error = pickle.load(replies)  # noqa: S301 - from our own child
-        except (EOFError, BrokenPipeError) as cause:
-            status = self._child.wait()
-            ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise WorkerError(
-                f"{who}the process {ended} during `{method}`; what it printed is above (no message and signal 9 "
-                "usually mean that memory ran out: use fewer --lengths or a smaller scheme)"
-            ) from cause
-        if error is not None:
-            raise WorkerError(f"{who}{error}")
-        return value
+            self.loaded = cast("Loaded", self.request("load", variant, threads))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Process:
+        return self
+
+    def encode(self, ids: Ids) -> Vectors:
+        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
+        return cast("Vectors", self.request("encode", ids))
+
+    def time_calls(self, ids: Ids, calls: int) -> list[float]:
+        """Seconds of each of `calls` calls, timed inside the process."""
+        return cast("list[float]", self.request("time_calls", ids, calls))
+
+    def memory(self) -> Memory:
+        """What the process holds now."""
+        return cast("Memory", self.request("memory"))
+
+    def limits(self, read_bytes: int) -> Limits | None:
+        """The machine's limits as the runtime measures them, None where it cannot."""
+        return cast("Limits | None", self.request("limits", read_bytes))
+
+
+def prepare_peer(peer: str, checkpoint: Path, folder: Path) -> list[Variant]:
+    """The variants of a peer; their files are made in a process that gives its memory back."""
+    with Worker(f"{peer}: ", {}) as worker:
+        return cast("list[Variant]", worker.request("prepare", peer, checkpoint, folder))

@@ -36,10 +36,10 @@ def to_text(result: Result, markdown: bool = False) -> str:
     """The report, at most WIDTH columns wide where it is for a terminal."""
     parts = [
         _heading(result, markdown),
-        _section("One text in one call", _rows(result.latencies, markdown), markdown),
-        _section("Many texts in one call", _rows(result.batches, markdown), markdown),
-        _section("Memory of the process, MB", _memory(result, markdown), markdown),
-        "\n".join(_entry("- ", note, markdown) for note in result.notes),
+        section("One text in one call", _rows(result.latencies, markdown), markdown),
+        section("Many texts in one call", _rows(result.batches, markdown), markdown),
+        section("Memory of the process, MB", _memory(result, markdown), markdown),
+        "\n".join(entry("- ", note, markdown) for note in result.notes),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -70,15 +70,16 @@ def _heading(result: Result, markdown: bool) -> str:
     }
     width = max(map(len, lines))
     starts = {name: f"- {name}: " if markdown else f"{name.ljust(width)}  " for name in lines}
-    return "\n".join(_entry(starts[name], text, markdown) for name, text in lines.items())
+    return "\n".join(entry(starts[name], text, markdown) for name, text in lines.items())
 
 
-def _entry(start: str, text: str, markdown: bool) -> str:
+def entry(start: str, text: str, markdown: bool) -> str:
     """A line of a list, wrapped for a terminal."""
     return start + text if markdown else textwrap.fill(start + text, WIDTH, subsequent_indent=" " * len(start))
 
 
-def _section(title: str, body: str, markdown: bool) -> str:
+def section(title: str, body: str, markdown: bool) -> str:
+    """A table under its title; nothing where there is no table."""
     if not body:
         return ""
     return f"**{title}**\n\n{body}" if markdown else f"{title}\n{body}"

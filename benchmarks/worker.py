@@ -18,6 +18,8 @@ from .memory import Memory, process_memory
 from .peers import Encoder, Variant, Vectors, peer_module
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .machine import Limits
     from .workload import Ids
 
@@ -32,14 +34,18 @@ class Loaded:
     facts: dict[str, str | int]
 
 
-class Worker:
-    """The requests that a process answers: every public method is one."""
+class Requests:
+    """What a process can be asked: every public method."""
 
     def __init__(self) -> None:
         self._encoder: Encoder | None = None
 
+    def prepare(self, peer: str, checkpoint: Path, folder: Path) -> list[Variant]:
+        """Makes the model files of a peer."""
+        return peer_module(peer).prepare(checkpoint, folder)
+
     def load(self, variant: Variant, threads: int | None) -> Loaded:
-        """Opens the variant, which must be the first request."""
+        """Opens the variant; the memory before it counts what was requested earlier, so ask this first."""
         before = process_memory()
         start = time.perf_counter()
         self._encoder = peer_module(variant.peer).open_variant(variant, threads)
@@ -79,7 +85,7 @@ class Worker:
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answers requests (method, arguments) with (value, error) until the parent closes the pipe."""
-    worker = Worker()
+    handler = Requests()
     while True:
         try:
             method, arguments = pickle.load(requests)  # noqa: S301 - from our own parent
@@ -87,7 +93,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             return
         reply: tuple[Any, str | None]
         try:
-            reply = (getattr(worker, method)(*arguments), None)
+            reply = (getattr(handler, method)(*arguments), None)
         except EmbgemmaError as error:
             reply = (None, str(error))
         except Exception as error:  # whatever a runtime raises, the parent reports it and goes on with the others

@@ -19,6 +19,7 @@ Ids = npt.NDArray[np.int32]  # (texts, tokens): texts of equal length
 
 DEFAULT_LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 BATCH_LENGTHS = (32, 128)  # tokens a text, where many are encoded in one call: a short and a usual passage
+MEMORY_LENGTH = 256  # tokens of the text after which memory is read
 MIN_TOKENS = 2  # <bos> and <eos>
 FIRST_ORDINARY_ID = 256  # the first ids of the vocabulary are control tokens and bytes
 

@@ -1,4 +1,4 @@
-"""The runtimes that can be measured, ours among them: one module each, all with the functions of `Peer`.
+"""The runtimes that can be measured, ours among them: one module each, all with the members of `Peer`.
 
 A peer's `prepare` makes its model files once; `open_variant` then opens one of them in a process of its own.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
     from ..workload import Ids
 
-Vectors = npt.NDArray[np.float32]  # (texts, hidden), unit length
+Vectors: TypeAlias = npt.NDArray[np.float32]  # (texts, hidden), unit length
 
 OURS = "ours"
+
+# As --compare names them -> module here.
+PEERS = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "sentence-transformers": "sentence_transformers",
+    "llama-cpp": "llama_cpp",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,6 @@ class Variant:
         path: model file or folder.
         options: settings of that peer.
         environment: variables that must be set before the process starts.
-
     """
 
     peer: str
@@ -40,6 +47,11 @@ class Variant:
     path: Path
     options: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Its name in messages."""
+        return f"{self.peer} {self.name}"
 
 
 class Encoder(Protocol):
@@ -54,6 +66,12 @@ class Encoder(Protocol):
 
 class Peer(Protocol):
     """What a module of this package provides."""
+
+    # Packages that it needs, as pip names them, and the module that each installs.
+    PACKAGES: dict[str, str]
+
+    def prepare(self, checkpoint: Path, folder: Path) -> list[Variant]:
+        """Its best formats of a checkpoint; files that it makes are kept in `folder` and found there again."""
 
     def open_variant(self, variant: Variant, threads: int | None) -> Encoder:
         """Loads one variant; threads None leaves the choice to the runtime."""

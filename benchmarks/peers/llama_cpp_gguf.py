@@ -1,0 +1,82 @@
+"""The checkpoint as a GGUF file of llama.cpp's architecture gemma-embedding, without a tokenizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gguf
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from ...export.checkpoint import Checkpoint
+
+ARCHITECTURE = "gemma-embedding"
+MEAN_POOLING = gguf.PoolingType.MEAN
+
+# transformers' name within a layer -> GGUF's
+LAYER_TENSORS = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+DENSE_TENSORS = ("dense_2", "dense_3")
+
+
+def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
+    """Writes the float32 model."""
+    config = checkpoint.config
+    writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    writer.add_context_length(config.max_tokens)
+    writer.add_embedding_length(config.hidden)
+    writer.add_block_count(config.layers)
+    writer.add_feed_forward_length(config.ffn)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_theta_full)
+    writer.add_float32(f"{ARCHITECTURE}.rope.freq_base_swa", config.rope_theta_sliding)
+    writer.add_sliding_window(2 * config.window)  # it halves what it reads
+    writer.add_sliding_window_pattern([not config.is_full(layer) for layer in range(config.layers)])
+    writer.add_pooling_type(MEAN_POOLING)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_vocab_size(config.vocab)
+    for name, dense in zip(DENSE_TENSORS, checkpoint.dense, strict=True):
+        out_features, in_features = dense.read("linear.weight").shape
+        writer.add_dense_features_dims(name, in_features, out_features)
+    for name, tensor in _tensors(checkpoint):
+        writer.add_tensor(f"{name}.weight", tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Every tensor by its GGUF name; norms as the multiplier itself."""
+    read = checkpoint.weights.read
+    yield "token_embd", read("embed_tokens.weight")
+    yield "output_norm", read("norm.weight") + np.float32(1)
+    for layer in range(checkpoint.config.layers):
+        for theirs, ours in LAYER_TENSORS.items():
+            tensor = read(f"layers.{layer}.{theirs}.weight")
+            yield f"blk.{layer}.{ours}", tensor + np.float32(1) if theirs.endswith("norm") else tensor
+    for name, dense in zip(DENSE_TENSORS, checkpoint.dense, strict=True):
+        yield name, dense.read("linear.weight")

@@ -1,0 +1,59 @@
+"""ONNX Runtime on its CPU provider: the fused graph of onnx_graph.py in float32, int8 and blockwise int4."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from ...export.checkpoint import read_checkpoint
+from ..cache import cached
+from . import Encoder, Variant, Vectors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..workload import Ids
+
+PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
+MODEL_FILE = "model.onnx"
+
+
+def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
+    """The graph in each precision."""
+    from .onnx_graph import Precision, write_onnx
+
+    source = read_checkpoint(checkpoint)
+
+    def variant(precision: Precision) -> Variant:
+        path = cached(folder / f"onnx-{precision}", lambda made: write_onnx(source, precision, made / MODEL_FILE))
+        return Variant("onnxruntime", precision, path / MODEL_FILE)
+
+    return [variant(precision) for precision in get_args(Precision)]
+
+
+def open_variant(variant: Variant, threads: int | None) -> Encoder:
+    """Opens a session; its threads spin between operations, which is its default and its fastest."""
+    return OnnxRuntimeEncoder(variant, threads)
+
+
+class OnnxRuntimeEncoder:
+    """A session on the CPU."""
+
+    def __init__(self, variant: Variant, threads: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3  # errors
+        self._session = onnxruntime.InferenceSession(str(variant.path), options, providers=["CPUExecutionProvider"])
+        self._threads = threads or 0
+
+    def encode(self, ids: Ids) -> Vectors:
+        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
+        vectors: Vectors = self._session.run(None, {"ids": ids.astype(np.int64)})[0]
+        return vectors
+
+    def facts(self) -> dict[str, str | int]:
+        """Its threads."""
+        return {"threads": self._threads}

@@ -1,0 +1,98 @@
+"""OpenVINO on its CPU plugin: bfloat16, 8-bit weights, and weights and activations in 8 bits by NNCF."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...export.checkpoint import read_checkpoint
+from ...tokenizer import Tokenizer
+from ..cache import cached
+from ..sentences import SENTENCES
+from . import Encoder, Variant, Vectors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...export.checkpoint import Checkpoint
+    from ..workload import Ids
+
+PACKAGES = {"openvino": "openvino", "nncf": "nncf"}
+MODEL_FILE = "model.xml"
+
+
+def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
+    """The float32 model, and what NNCF makes of it; all run with bfloat16 inside where that is the CPU's fastest."""
+    source = read_checkpoint(checkpoint)
+    exact = cached(folder / "openvino-float32", lambda made: _write_float32(source, made / MODEL_FILE)) / MODEL_FILE
+    weights = cached(folder / "openvino-int8-weights", lambda made: _compress(exact, made / MODEL_FILE))
+    full = cached(folder / "openvino-int8", lambda made: _quantize(source, exact, made / MODEL_FILE))
+    return [
+        Variant("openvino", "float32", exact, {"precision": "f32"}),
+        Variant("openvino", "bfloat16", exact, {"precision": "bf16"}),
+        Variant("openvino", "int8 weights", weights / MODEL_FILE, {"precision": "bf16"}),
+        Variant("openvino", "int8 (NNCF)", full / MODEL_FILE, {"precision": "bf16"}),
+    ]
+
+
+def _write_float32(source: Checkpoint, path: Path) -> None:
+    import openvino
+
+    from .openvino_graph import build_model
+
+    openvino.save_model(build_model(source), path, compress_to_fp16=False)
+
+
+def _compress(exact: Path, path: Path) -> None:
+    """Weights and table in 8 bits; activations stay as they are."""
+    import nncf
+    import openvino
+
+    openvino.save_model(nncf.compress_weights(openvino.Core().read_model(exact)), path, compress_to_fp16=False)
+
+
+def _quantize(source: Checkpoint, exact: Path, path: Path) -> None:
+    """Weights and activations in 8 bits, activations in ranges found on SENTENCES."""
+    import nncf
+    import openvino
+
+    config = source.config
+    tokenizer = Tokenizer(source.tokenizer_model, config.bos_id, config.eos_id)
+    inputs = [np.array([tokenizer.encode(text, config.max_tokens).ids]) for text in SENTENCES]
+    quantized = nncf.quantize(
+        openvino.Core().read_model(exact),
+        nncf.Dataset(inputs),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(inputs),
+    )
+    openvino.save_model(quantized, path, compress_to_fp16=False)
+
+
+def open_variant(variant: Variant, threads: int | None) -> Encoder:
+    """Compiles a model for lowest latency."""
+    return OpenVinoEncoder(variant, threads)
+
+
+class OpenVinoEncoder:
+    """A compiled model and one request, which it serves again and again."""
+
+    def __init__(self, variant: Variant, threads: int | None) -> None:
+        import openvino
+
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": variant.options["precision"],
+            "INFERENCE_NUM_THREADS": threads or 0,
+        }
+        self._model: Any = openvino.Core().compile_model(str(variant.path), "CPU", settings)
+        self._request = self._model.create_infer_request()
+
+    def encode(self, ids: Ids) -> Vectors:
+        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
+        vectors: Vectors = self._request.infer([ids.astype(np.int64)], share_inputs=True)[self._model.output(0)]
+        return vectors.copy()
+
+    def facts(self) -> dict[str, str | int]:
+        """Its threads."""
+        return {"threads": int(self._model.get_property("INFERENCE_NUM_THREADS"))}

@@ -1,0 +1,117 @@
+"""`--compare` end to end on a tiny checkpoint, with the peers that are installed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from embgemma.benchmarks.cli import main
+from embgemma.benchmarks.peers import PEERS, peer_module
+from tests import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = ["--lengths", "8,33", "--repeats", "1", "--backend", "reference"]
+
+
+def missing_packages(name: str) -> list[str]:
+    packages = peer_module(PEERS[name]).PACKAGES
+    return [package for package, module in packages.items() if importlib.util.find_spec(module) is None]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # transformers refuses a width that is no multiple of the number of heads.
+    config = dataclasses.replace(tiny.CONFIG, hidden=192)
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", config)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def compare(capsys: pytest.CaptureFixture[str], checkpoint: Path, cache: Path, names: str) -> dict[str, Any]:
+    arguments = ["--compare", names, "--checkpoint", str(checkpoint), "--cache", str(cache), "--json", *QUICK]
+    assert main(arguments) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+# Mean cosine to float32 that no sane conversion of the tiny model misses; a wrong graph is far below.
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("onnxruntime", {"float32": 0.99999, "int8": 0.99, "int4": 0.9}),
+        ("sentence-transformers", {"float32": 0.99999, "bfloat16": 0.999}),
+        ("llama-cpp", {"Q8_0": 0.999, "Q4_0": 0.9}),
+        ("openvino", {"float32": 0.9999, "bfloat16": 0.999, "int8 weights": 0.99, "int8 (NNCF)": 0.9}),
+    ],
+)
+def test_a_peer_computes_the_same_model(
+    name: str, least: dict[str, float], checkpoint: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if missing_packages(name):
+        pytest.skip(f"not installed: {', '.join(missing_packages(name))}")
+    found = compare(capsys, checkpoint, cache, name)
+    assert [note for note in found["notes"] if "failed" in note] == []
+    contenders = {one["precision"]: one for one in found["contenders"] if one["runtime"] == PEERS[name]}
+    assert contenders.keys() == least.keys()
+    for precision, one in contenders.items():
+        assert one["exactness"]["mean"] >= least[precision], precision
+        assert len(one["times"]) == len(one["ratios"]) == 2
+        assert min(one["ratios"]) > 0
+
+
+def test_ours_in_every_scheme_and_peers_that_are_missing(
+    checkpoint: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    found = compare(capsys, checkpoint, cache, "openvino")
+    assert [(one["runtime"], one["precision"]) for one in found["contenders"]] == [
+        ("ours", "mixed"),
+        ("ours", "int8"),
+        ("ours", "int4"),
+    ]
+    assert "openvino is not installed; to measure it: pip install openvino nncf" in found["notes"]
+    assert found["contenders"][0]["ratios"] == [1.0, 1.0]
+    assert found["contenders"][1]["exactness"]["mean"] > 0.99
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_the_report_has_a_row_for_every_contender(
+    markdown: bool, checkpoint: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    arguments = ["--compare", "openvino", "--checkpoint", str(checkpoint), "--cache", str(cache), *QUICK]
+    assert main([*arguments, *(["--markdown"] if markdown else [])]) == 0
+    rows = re.findall(r"^(?:\| )?embgemma[ |]+(\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert rows == ["mixed", "int8", "int4", "int8", "int4", "mixed", "int8", "int4"]  # times, ratios, the rest
+
+
+def test_a_comparison_without_a_checkpoint_says_what_it_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMBGEMMA_CHECKPOINT", raising=False)
+    assert main(["--compare", "onnxruntime"]) == 1
+    assert "give its folder with --checkpoint or EMBGEMMA_CHECKPOINT" in capsys.readouterr().err
+
+
+def test_an_unknown_peer_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--compare", "onnxruntime,torch"])
+    assert "torch: expected names of onnxruntime, openvino" in capsys.readouterr().err
+
+
+def test_the_plot_is_drawn(checkpoint: Path, cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plot.svg"
+    arguments = ["--compare", "openvino" if missing_packages("openvino") else "onnxruntime", "--plot", str(path)]
+    assert main([*arguments, "--checkpoint", str(checkpoint), "--cache", str(cache), *QUICK]) == 0
+    assert "embgemma mixed" in path.read_text()
