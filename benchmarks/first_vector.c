@@ -104,8 +104,8 @@ int main(int argc, char **argv)
         const double taken = milliseconds() - before;
         best = taken < best ? taken : best;
     }
-    printf("%-24s %7.1f ms\n%-24s %7.1f ms\n%-24s %7.1f ms\n", "load", opened - start, "first text",
-           embedded - ready, "best of later texts", best);
+    printf("%-24s %7.1f ms\n%-24s %7.1f ms\n%-24s %7.1f ms\n", "load", opened - start, "first text", embedded - ready,
+           "best of later texts", best);
     printf("%-24s %7.1f MB\n", "scratch", (double)eg_context_scratch_bytes(context) * 1e-6);
     eg_context_free(context);
     eg_model_free(model);

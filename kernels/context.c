@@ -71,6 +71,10 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
     const size_t widest_output = larger(larger(config->hidden, config->ffn), q_width + 2 * kv_width);
 
     scratch->texts = carve(c, extent.texts, sizeof *scratch->texts);
+    if (eg_reads_rows(context->model)) {
+        scratch->rows = carve(c, extent.tokens, eg_row_bytes(context->model));
+        scratch->row_scales = carve(c, extent.tokens * context->model->embedding.groups, sizeof *scratch->row_scales);
+    }
     scratch->hidden = carve(c, extent.tokens * config->hidden, sizeof(float));
     scratch->queries = carve(c, extent.tokens * q_width, sizeof(float));
     for (size_t parity = 0; parity < 2; parity++) {

@@ -127,18 +127,23 @@ static void wide_inputs(const worker *w, const eg_matrix *matrix, eg_range chunk
 
 static void embed(const worker *w, eg_range rows)
 {
-    const size_t hidden = w->model->config.hidden;
+    const size_t hidden = w->model->config.hidden, row_bytes = eg_row_bytes(w->model);
     const eg_embedding *table = &w->model->embedding;
+    const eg_scratch *scratch = &w->context->scratch;
+    const int was_read = eg_reads_rows(w->model); /* the rows lie in the order of the tokens, else of their ids */
     for (size_t row = rows.begin; row < rows.end; row++) {
-        const size_t id = (size_t)w->batch->ids[row];
-        const uint16_t *scale = table->scale != NULL ? table->scale + id * table->groups : NULL;
-        float *x = w->context->scratch.hidden + row * hidden;
+        const size_t place = was_read ? row : (size_t)w->batch->ids[row];
+        const void *stored = (const char *)(was_read ? scratch->rows : table->rows) + place * row_bytes;
+        float *x = scratch->hidden + row * hidden;
         if (table->dtype == EG_F32) {
-            memcpy(x, (const float *)table->rows + id * hidden, hidden * sizeof(float));
-        } else if (table->dtype == EG_I8) {
-            w->ops->embed_int8((const int8_t *)table->rows + id * hidden, scale, table->groups, hidden, x);
+            memcpy(x, stored, row_bytes);
+            continue;
+        }
+        const uint16_t *scale = (was_read ? scratch->row_scales : table->scale) + place * table->groups;
+        if (table->dtype == EG_I8) {
+            w->ops->embed_int8(stored, scale, table->groups, hidden, x);
         } else {
-            w->ops->embed_int4((const uint8_t *)table->rows + id * (hidden / 2), scale, table->groups, hidden, x);
+            w->ops->embed_int4(stored, scale, table->groups, hidden, x);
         }
     }
 }
@@ -406,6 +411,10 @@ eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *off
     for (size_t done = 0; done < texts && status == EG_OK;) {
         const eg_extent group = next_group(config, offsets + done, texts - done);
         status = eg_context_reserve(context, group);
+        if (status == EG_OK && eg_reads_rows(context->model)) {
+            status = eg_read_rows(context->model, ids + offsets[done], group.tokens, context->scratch.rows,
+                                  context->scratch.row_scales);
+        }
         if (status == EG_OK) {
             place_texts(context->scratch.texts, offsets + done, group.texts);
             call c = {context,

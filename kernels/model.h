@@ -50,4 +50,15 @@ struct eg_model {
 eg_status eg_model_bind(const eg_config *config, const eg_tensor *tensors, size_t tensor_count,
                         const eg_allocator *allocator, eg_model **model);
 
+/* 1 if rows of the embedding table must be read by eg_read_rows, not in memory. One fault in a mapping brings 16 pages
+ * or more into a process, of which a row needs a tenth of one: 256 tokens took 27 MB, and as much reading from a disk.
+ */
+int eg_reads_rows(const eg_model *model);
+
+/* Bytes of one row of the embedding table. */
+size_t eg_row_bytes(const eg_model *model);
+
+/* Reads the rows of tokens from the file: rows (tokens, eg_row_bytes()), scale (tokens, groups), unless float32. */
+eg_status eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale);
+
 #endif

@@ -418,7 +418,7 @@ eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocato
     return open_bytes(data, bytes, &allocator, out);
 }
 
-static eg_status map_file(const char *path, void **mapping, size_t *bytes)
+static eg_status map_file(const char *path, eg_model_file *file)
 {
     const int descriptor = open(path,
                                 O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for the other end of a pipe */
@@ -432,14 +432,23 @@ static eg_status map_file(const char *path, void **mapping, size_t *bytes)
     } else if (about.st_size == 0 || (uintmax_t)about.st_size > SIZE_MAX) {
         status = eg_fail(EG_ERROR_MODEL, "the file is empty, or too large for this machine's addresses");
     } else {
-        *bytes = (size_t)about.st_size;
-        *mapping = mmap(NULL, *bytes, PROT_READ, MAP_SHARED, descriptor, 0);
-        if (*mapping == MAP_FAILED) {
-            status = eg_fail(EG_ERROR_SYSTEM, "cannot map the file: %s", strerror(errno));
+        void *mapping = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, descriptor, 0);
+        if (mapping != MAP_FAILED) {
+            *file = (eg_model_file){mapping, (size_t)about.st_size, .descriptor = descriptor};
+            return EG_OK;
         }
+        status = eg_fail(EG_ERROR_SYSTEM, "cannot map the file: %s", strerror(errno));
     }
     close(descriptor);
     return status;
+}
+
+static void unmap_file(const eg_model_file *file)
+{
+    if (file->mapping != NULL) {
+        munmap(file->mapping, file->mapping_bytes);
+        close(file->descriptor);
+    }
 }
 
 /* Puts the file's name before the message. */
@@ -457,17 +466,17 @@ eg_status eg_model_open(const char *path, eg_model **out)
         return eg_fail(EG_ERROR_ARGUMENT, "eg_model_open needs a path and a place for the model");
     }
     *out = NULL;
-    void *mapping = NULL;
-    size_t bytes = 0;
-    eg_status status = map_file(path, &mapping, &bytes);
+    eg_model_file file = {.mapping = NULL};
+    eg_status status = map_file(path, &file);
     if (status == EG_OK) {
         const eg_allocator allocator = eg_allocator_or_default(NULL);
-        status = open_bytes(mapping, bytes, &allocator, out);
+        status = open_bytes(file.mapping, file.mapping_bytes, &allocator, out);
         if (status == EG_OK) {
-            (*out)->file.mapping = mapping;
-            (*out)->file.mapping_bytes = bytes;
+            (*out)->file.mapping = file.mapping;
+            (*out)->file.mapping_bytes = file.mapping_bytes;
+            (*out)->file.descriptor = file.descriptor;
         } else {
-            munmap(mapping, bytes);
+            unmap_file(&file);
         }
     }
     return status == EG_OK ? EG_OK : fail_naming(status, path);
@@ -478,9 +487,51 @@ void eg_model_file_close(eg_model_file *file, const eg_allocator *allocator)
     eg_tokenizer_free(file->tokenizer);
     eg_release(allocator, file->prompts);
     eg_release(allocator, file->header);
-    if (file->mapping != NULL) {
-        munmap(file->mapping, file->mapping_bytes);
+    unmap_file(file);
+}
+
+/* ---- rows of the embedding table ------------------------------------------------------------------------------- */
+
+int eg_reads_rows(const eg_model *model) { return model->file.mapping != NULL; }
+
+size_t eg_row_bytes(const eg_model *model)
+{
+    const size_t hidden = model->config.hidden;
+    const eg_dtype dtype = model->embedding.dtype;
+    return dtype == EG_F32 ? hidden * sizeof(float) : dtype == EG_I8 ? hidden : hidden / 2;
+}
+
+/* Reads item `index` of an array in the mapping through the descriptor. */
+static int read_item(const eg_model_file *file, const void *array, size_t index, size_t bytes, void *to)
+{
+    off_t at = (off_t)((size_t)((const char *)array - (const char *)file->mapping) + index * bytes);
+    char *next = to;
+    while (bytes > 0) {
+        const ssize_t got = pread(file->descriptor, next, bytes, at);
+        if (got == 0 || (got < 0 && errno != EINTR)) {
+            return 0;
+        }
+        if (got > 0) {
+            next += got;
+            at += got;
+            bytes -= (size_t)got;
+        }
     }
+    return 1;
+}
+
+eg_status eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale)
+{
+    const eg_embedding *table = &model->embedding;
+    const size_t row_bytes = eg_row_bytes(model), groups = table->scale != NULL ? table->groups : 0;
+    for (size_t i = 0; i < tokens; i++) {
+        const size_t id = (size_t)ids[i];
+        if (!read_item(&model->file, table->rows, id, row_bytes, (char *)rows + i * row_bytes) ||
+            (groups > 0 && !read_item(&model->file, table->scale, id, groups * sizeof *scale, scale + i * groups))) {
+            return eg_fail(EG_ERROR_SYSTEM, "cannot read the model file any more; it must stay as it was when opened");
+        }
+    }
+    return EG_OK;
 }
 
 /* ---- what it tells --------------------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@ typedef struct eg_prompt {
 typedef struct eg_model_file {
     void *mapping; /* NULL if the file lies in memory of the caller */
     size_t mapping_bytes;
+    int descriptor;     /* of the same file; none without a mapping */
     char *header;       /* the prompts lie in it */
     eg_prompt *prompts; /* (prompt_count,) in the order of the file */
     size_t prompt_count;
