@@ -105,7 +105,7 @@ class LlamaCppEncoder:
         if self._c.llama_encode(self._context, batch) != 0:
             raise EmbgemmaError("llama.cpp could not encode the texts; what it printed is above")
         vectors = np.stack([self._vector(text) for text in range(texts)])
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
     def _vector(self, text: int) -> Vectors:
         """The pooled vector of one text of the batch, not of unit length."""

@@ -90,8 +90,8 @@ class OpenVinoEncoder:
 
     def encode(self, ids: Ids) -> Vectors:
         """Unit vectors (texts, hidden) of ids (texts, tokens)."""
-        vectors: Vectors = self._request.infer([ids.astype(np.int64)], share_inputs=True)[self._model.output(0)]
-        return vectors.copy()
+        vectors = self._request.infer([ids.astype(np.int64)], share_inputs=True)[self._model.output(0)]
+        return np.array(vectors, np.float32)
 
     def facts(self) -> dict[str, str | int]:
         """Its threads."""
