@@ -1,0 +1,404 @@
+/* Text to token ids, as the Hugging Face tokenizer of the checkpoint gives them.
+ *
+ * A text is cut in three steps, each exact:
+ *
+ *  1. Special pieces (<bos>, line breaks, <h1>, a literal run of "▁", …) are cut out of the raw text, longest first.
+ *  2. Runs of spaces become pieces of their own, as long as there are. A single space, or the last one of a run that
+ *     the longest piece leaves over, is the "▁" that begins the next word. A single literal "▁" is a space.
+ *  3. What is left falls into words at its spaces, except where some piece spans that very space (`joining`).
+ *
+ * Merging stays within a word. It is not simulated: the tokens of a word are the one sequence in which all neighbours
+ * are such that merging alone would give the two (export/tokenizer_table.py says why). It is found from left to
+ * right: take the longest piece that goes with the token before it, and where none does, take back that token. A
+ * place from which the search came back is dead; so each place is passed once, and time is linear in the text.
+ * (H. van Antwerpen and A. Neubeck, "So many tokens, so little time", GitHub blog, 2024.) */
+#include "error.h"
+#include "tokenizer_table.h"
+
+#include <string.h>
+
+enum {
+    FEW_TOKENS = 128,                      /* a word has fewer, or memory is asked for */
+    FEW_PLACES = 512,                      /* likewise of bytes in a word that is searched back and forth */
+    MOST_UNDONE = 2 * EG_MOST_PIECE_BYTES, /* merges in two pieces */
+};
+
+typedef struct token {
+    uint32_t end; /* where in the text it ends */
+    uint32_t id;
+} token;
+
+/* One call's work: the text at hand, the ids written, and room for the tokens of a word. */
+typedef struct job {
+    const eg_tokenizer *table;
+    const unsigned char *text;
+    size_t bytes;
+
+    int32_t *ids;
+    size_t room, count; /* ids that may be written, and are */
+    int truncated;
+
+    token *tokens; /* few_tokens, or memory of the job's own */
+    size_t token_room;
+    unsigned char *dead; /* bit mask of the places in the word that no tokenization passes; few_places, or own memory */
+    size_t dead_bytes;
+    size_t dead_end; /* behind the last dead place */
+    token few_tokens[FEW_TOKENS];
+    unsigned char few_places[FEW_PLACES / 8];
+} job;
+
+static eg_status corrupt(void)
+{
+    return eg_fail(EG_ERROR_MODEL, "the tokenizer table is corrupt; convert the checkpoint again");
+}
+
+static eg_status write_id(job *j, uint32_t id)
+{
+    if (id >= j->table->header->vocab) {
+        return corrupt();
+    }
+    if (j->count == j->room) {
+        j->truncated = 1;
+    } else {
+        j->ids[j->count++] = (int32_t)id;
+    }
+    return EG_OK;
+}
+
+/* ---- a word to tokens ---------------------------------------------------------------------------------------------
+ */
+
+/* 1 if merging leaves these two tokens side by side: undoes their merges, the latest first, and finds no pair across
+ * the border that would have been merged before what was undone. */
+static int are_neighbours(const eg_tokenizer *t, uint32_t left, uint32_t right)
+{
+    uint32_t limit = UINT32_MAX; /* merges of a lower order would have crossed the border */
+    for (int undone = 0; undone < MOST_UNDONE; undone++) {
+        const uint32_t merged = eg_find_merge(t, left, right);
+        if (merged != EG_NO_PIECE && eg_merge_order(t, merged) < limit) {
+            return 0;
+        }
+        const uint32_t left_order = eg_merge_order(t, left), right_order = eg_merge_order(t, right);
+        if (left_order == 0 && right_order == 0) {
+            return 1;
+        }
+        if (left_order > right_order) {
+            limit = left_order;
+            left = eg_parts(t, left)[1];
+        } else { /* of equal ones, the left is merged first */
+            limit = right_order + 1;
+            right = eg_parts(t, right)[0];
+        }
+    }
+    return 1; /* only a corrupt table comes here */
+}
+
+/* Makes room for twice as many tokens. */
+static eg_status grow_tokens(job *j)
+{
+    const eg_allocator *allocator = &j->table->allocator;
+    token *tokens = eg_allocate_unset(allocator, 2 * j->token_room, sizeof *tokens);
+    if (tokens == NULL) {
+        return eg_fail(EG_ERROR_MEMORY, "no memory for %zu tokens of a word", 2 * j->token_room);
+    }
+    memcpy(tokens, j->tokens, j->token_room * sizeof *tokens);
+    if (j->tokens != j->few_tokens) {
+        eg_release(allocator, j->tokens);
+    }
+    j->tokens = tokens;
+    j->token_room *= 2;
+    return EG_OK;
+}
+
+/* Marks a place, counted from the beginning of a word of so many bytes. */
+static eg_status mark_dead(job *j, size_t place, size_t word_bytes)
+{
+    const size_t mask_bytes = word_bytes / 8 + 1;
+    if (mask_bytes > j->dead_bytes) { /* nothing is marked yet */
+        unsigned char *dead = eg_allocate(&j->table->allocator, mask_bytes, 1);
+        if (dead == NULL) {
+            return eg_fail(EG_ERROR_MEMORY, "no memory for a word of %zu bytes", word_bytes);
+        }
+        if (j->dead != j->few_places) {
+            eg_release(&j->table->allocator, j->dead);
+        }
+        j->dead = dead;
+        j->dead_bytes = mask_bytes;
+    }
+    j->dead[place / 8] |= (unsigned char)(1u << place % 8);
+    j->dead_end = place + 1 > j->dead_end ? place + 1 : j->dead_end;
+    return EG_OK;
+}
+
+static int is_dead(const job *j, size_t place) { return place < j->dead_end && (j->dead[place / 8] >> place % 8 & 1); }
+
+static void clear_dead(job *j)
+{
+    if (j->dead_end > 0) {
+        memset(j->dead, 0, (j->dead_end + 7) / 8);
+        j->dead_end = 0;
+    }
+}
+
+static eg_match piece_at(const job *j, size_t at, size_t end)
+{
+    return eg_longest_match(j->table, j->table->header->text_root, j->text, at, end);
+}
+
+/* Finds the tokens of the word text[begin … end): sets how many, and where they end, which is before `end` if there is
+ * a character that is no piece. */
+static eg_status find_tokens(job *j, size_t begin, size_t end, size_t *token_count, size_t *stop)
+{
+    size_t count = 0, at = begin;
+    size_t limit = end; /* where the next token may end: before the one that was taken back, if one was */
+    eg_status status = EG_OK;
+    while (at < end && status == EG_OK) {
+        eg_match match = piece_at(j, at, limit);
+        if (match.end == 0 && limit == end) {
+            break;
+        }
+        while (match.end != 0 && (is_dead(j, match.end - begin) ||
+                                  (count > 0 && !are_neighbours(j->table, j->tokens[count - 1].id, match.id)))) {
+            match = piece_at(j, at, match.end - 1);
+        }
+        if (match.end != 0) {
+            status = count < j->token_room ? EG_OK : grow_tokens(j);
+            if (status == EG_OK) {
+                j->tokens[count++] = (token){(uint32_t)match.end, match.id};
+                at = match.end;
+                limit = end;
+            }
+        } else if (count > 0) {
+            status = mark_dead(j, at - begin, end - begin);
+            limit = at - 1;
+            count--;
+            at = count > 0 ? j->tokens[count - 1].end : begin;
+        } else {
+            status = corrupt(); /* every word has tokens */
+        }
+    }
+    clear_dead(j);
+    *token_count = count;
+    *stop = at;
+    return status;
+}
+
+/* Bytes of the valid UTF-8 character at the beginning of text[0 … bytes), by table 3-7 of the Unicode standard; 0 if
+ * there is none. */
+static size_t character_bytes(const unsigned char *text, size_t bytes)
+{
+    const unsigned char first = text[0];
+    const size_t length = first < 0x80   ? 1
+                          : first < 0xC2 ? 0
+                          : first < 0xE0 ? 2
+                          : first < 0xF0 ? 3
+                          : first < 0xF5 ? 4
+                                         : 0;
+    if (length > bytes) {
+        return 0;
+    }
+    for (size_t i = 1; i < length; i++) {
+        if ((text[i] & 0xC0) != 0x80) {
+            return 0;
+        }
+    }
+    const int wrong = (first == 0xE0 && text[1] < 0xA0) || (first == 0xED && text[1] > 0x9F) ||
+                      (first == 0xF0 && text[1] < 0x90) || (first == 0xF4 && text[1] > 0x8F);
+    return wrong ? 0 : length;
+}
+
+/* Writes the ids of the bytes of the character at *at, which is no piece, and moves *at behind it. */
+static eg_status spell_character(job *j, size_t *at)
+{
+    const unsigned char *character = j->text + *at;
+    const size_t bytes = character_bytes(character, j->bytes - *at);
+    if (bytes == 0) { /* every invalid one comes here, as the characters of pieces are valid */
+        return eg_fail(EG_ERROR_ARGUMENT, "the text is not UTF-8: byte %zu, 0x%02X, begins no character", *at,
+                       character[0]);
+    }
+    eg_status status = EG_OK;
+    for (size_t i = 0; i < bytes && status == EG_OK; i++) {
+        status = write_id(j, j->table->header->byte_ids[character[i]]);
+    }
+    *at += bytes;
+    return status;
+}
+
+/* Writes the ids of the word text[at … end). */
+static eg_status write_word(job *j, size_t at, size_t end)
+{
+    eg_status status = EG_OK;
+    while (at < end && status == EG_OK && !j->truncated) {
+        size_t count;
+        status = find_tokens(j, at, end, &count, &at);
+        for (size_t i = 0; i < count && status == EG_OK && !j->truncated; i++) {
+            status = write_id(j, j->tokens[i].id);
+        }
+        if (at < end && status == EG_OK) {
+            status = spell_character(j, &at);
+        }
+    }
+    return status;
+}
+
+/* ---- a text to words ------------------------------------------------------------------------------------------------
+ */
+
+static eg_match special_at(const job *j, size_t at)
+{
+    return eg_longest_match(j->table, j->table->header->special_root, j->text, at, j->bytes);
+}
+
+/* Bytes of the space, or of the literal "▁" that belongs to no special piece, at this place; 0 if there is none. */
+static size_t space_at(const job *j, size_t at)
+{
+    static const unsigned char symbol[] = {0xE2, 0x96, 0x81};
+    if (at < j->bytes && j->text[at] == ' ') {
+        return 1;
+    }
+    if (j->bytes - at >= sizeof symbol && memcmp(j->text + at, symbol, sizeof symbol) == 0) {
+        return special_at(j, at).end == 0 ? sizeof symbol : 0;
+    }
+    return 0;
+}
+
+/* Where the word that begins here ends. */
+static size_t word_end(const job *j, size_t begin)
+{
+    const eg_table_header *h = j->table->header;
+    for (size_t at = begin + 1; at < j->bytes; at++) {
+        if (!j->table->notable[j->text[at]]) {
+            continue;
+        }
+        if (special_at(j, at).end != 0) {
+            return at;
+        }
+        const size_t space = space_at(j, at);
+        if (space != 0) {
+            const unsigned char before = j->text[at - 1];
+            const int joined = h->joining[before / 8] >> before % 8 & 1;
+            if (!joined || (h->longest_run > 1 && space_at(j, at + space) != 0)) {
+                return at;
+            }
+        }
+    }
+    return j->bytes;
+}
+
+/* Writes the pieces of a run of two spaces or more, if one begins at *at, and moves *at behind what they cover. */
+static eg_status write_spaces(job *j, size_t *at)
+{
+    const eg_table_header *h = j->table->header;
+    eg_status status = EG_OK;
+    while (status == EG_OK && !j->truncated) {
+        size_t end = *at;
+        uint32_t spaces = 0;
+        for (size_t space; spaces < h->longest_run && (space = space_at(j, end)) != 0; spaces++) {
+            end += space;
+        }
+        if (spaces < 2) {
+            break;
+        }
+        status = write_id(j, h->run_ids[spaces]);
+        *at = end;
+    }
+    return status;
+}
+
+/* Writes the ids of the text between <bos> and <eos>. */
+static eg_status write_text(job *j)
+{
+    eg_status status = EG_OK;
+    for (size_t at = 0; at < j->bytes && status == EG_OK && !j->truncated;) {
+        if (j->table->notable[j->text[at]]) {
+            const eg_match special = special_at(j, at);
+            if (special.end != 0) {
+                status = write_id(j, special.id);
+                at = special.end;
+                continue;
+            }
+            const size_t begin = at;
+            status = write_spaces(j, &at);
+            if (at != begin) {
+                continue;
+            }
+        }
+        const size_t end = word_end(j, at);
+        status = write_word(j, at, end);
+        at = end;
+    }
+    return status;
+}
+
+/* ---- the public calls
+ * ------------------------------------------------------------------------------------------------ */
+
+/* Writes the ids of one text, at most max_tokens, behind those that are there. */
+static eg_status tokenize(job *j, const char *text, size_t bytes, size_t max_tokens)
+{
+    j->text = (const unsigned char *)text;
+    j->bytes = bytes;
+    j->truncated = 0;
+    j->room = j->count + max_tokens - 1; /* one is kept for <eos> */
+    eg_status status = write_id(j, j->table->bos);
+    if (status == EG_OK) {
+        status = write_text(j);
+    }
+    j->room++;
+    return status == EG_OK ? write_id(j, j->table->eos) : status;
+}
+
+eg_status eg_tokenize_batch(const eg_tokenizer *tokenizer, const char *text, const uint64_t *text_offsets, size_t texts,
+                            size_t max_tokens, int32_t *ids, size_t capacity, uint64_t *offsets, uint8_t *truncated)
+{
+    if (tokenizer == NULL || text == NULL || text_offsets == NULL || ids == NULL || offsets == NULL ||
+        truncated == NULL || max_tokens < 2) {
+        return eg_fail(EG_ERROR_ARGUMENT,
+                       "tokenizing needs a tokenizer, texts, places for the results, and max_tokens of at least 2");
+    }
+    job j = {.table = tokenizer, .ids = ids, .token_room = FEW_TOKENS, .dead_bytes = FEW_PLACES / 8};
+    j.tokens = j.few_tokens;
+    j.dead = j.few_places;
+    eg_status status = EG_OK;
+    offsets[0] = 0;
+    for (size_t i = 0; i < texts && status == EG_OK; i++) {
+        const uint64_t begin = text_offsets[i], end = text_offsets[i + 1];
+        if (end < begin || end - begin > UINT32_MAX) {
+            status = eg_fail(EG_ERROR_ARGUMENT, "text %zu has bytes %llu to %llu: expected 0 to 4 GiB of them", i,
+                             (unsigned long long)begin, (unsigned long long)end);
+            break;
+        }
+        const size_t bytes = (size_t)(end - begin);
+        const size_t most = bytes < max_tokens - 2 ? bytes + 2 : max_tokens;
+        if (most > capacity - j.count) {
+            status = eg_fail(EG_ERROR_ARGUMENT, "there is room for %zu ids: text %zu and those before may take more",
+                             capacity, i);
+            break;
+        }
+        status = tokenize(&j, text + begin, bytes, most);
+        offsets[i + 1] = j.count;
+        truncated[i] = (uint8_t)j.truncated;
+    }
+    if (j.tokens != j.few_tokens) {
+        eg_release(&tokenizer->allocator, j.tokens);
+    }
+    if (j.dead != j.few_places) {
+        eg_release(&tokenizer->allocator, j.dead);
+    }
+    return status;
+}
+
+eg_status eg_tokenize(const eg_tokenizer *tokenizer, const char *text, size_t bytes, size_t max_tokens, int32_t *ids,
+                      size_t *count, uint32_t *truncated)
+{
+    if (count == NULL || truncated == NULL) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_tokenize needs places for the number of ids and for truncated");
+    }
+    uint64_t offsets[2] = {0, 0};
+    uint8_t cut = 0;
+    const eg_status status = eg_tokenize_batch(tokenizer, text, (const uint64_t[]){0, bytes}, 1, max_tokens, ids,
+                                               max_tokens, offsets, &cut);
+    *count = (size_t)offsets[1];
+    *truncated = cut;
+    return status;
+}
