@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..export.checkpoint import read_checkpoint
 from .cache import checkpoint_folder
 from .exactness import Exactness, References, compare_with, read_references
+from .limit import limits_for
 from .machine import Environment, read_environment
 from .measure import Cell, Timing, measure_in_turn
 from .peers import OURS, PEERS, Variant, peer_module
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 8, 64)  # texts in one call that are tried for throughput; the best one counts
 LONGEST_CALL_SHARE = 0.15  # of the time for one runtime: a call that would take longer is not made
-
-# What keeps a runtime that computes with oneDNN to an instruction set of ours. The others use all that the CPU has.
-ONEDNN_VARIABLE = "ONEDNN_MAX_CPU_ISA"
-ONEDNN_ISAS = {"avx512vnni": "AVX512_CORE_VNNI", "avxvnni": "AVX2_VNNI", "avx2": "AVX2"}
 
 Samples = dict[Shape, list[float]]  # seconds of each call
 
@@ -134,6 +131,7 @@ def run_comparison(
     source = read_checkpoint(checkpoint)
     settings.check(source.config)
     folder = checkpoint_folder(cache, checkpoint)
+    limits = limits_for(settings.isa, folder)
     notes: list[str] = []
     progress("preparing ours")
     ours = {variant.name: _as_set(variant, settings) for variant in prepare_peer(OURS, checkpoint, folder)}
@@ -146,7 +144,7 @@ def run_comparison(
         others = [*ours.values()]
         for name in names:
             progress(f"preparing {name}")
-            others += _prepared(name, checkpoint, folder, settings.isa, notes)
+            others += _prepared(name, checkpoint, folder, limits, notes)
         contenders = []
         for variant in others:
             progress(f"measuring {variant.key}")
@@ -159,6 +157,11 @@ def run_comparison(
             for shape, seconds in samples.items():
                 pooled[shape] += seconds
         first = contest.contender(process, look, pooled, pooled)
+    if limits:
+        notes.append(
+            f"kept to {settings.isa}: OpenVINO and PyTorch as far as oneDNN goes; ONNX Runtime and llama.cpp are kept "
+            "from AMX only."
+        )
     notes.insert(0, f"cosine: to {references.origin}, {len(references.texts)} texts.")
     return Comparison(
         environment, contest.threads, str(facts["isa"]), list(settings.lengths), [first, *contenders], notes
@@ -170,7 +173,7 @@ def _as_set(variant: Variant, settings: Settings) -> Variant:
     return replace(variant, options={**settings.options(), "tokenizer": "no"})
 
 
-def _prepared(name: str, checkpoint: Path, folder: Path, isa: str | None, notes: list[str]) -> list[Variant]:
+def _prepared(name: str, checkpoint: Path, folder: Path, limits: dict[str, str], notes: list[str]) -> list[Variant]:
     """The variants of a peer; none, and a note, if it cannot be measured here."""
     missing = [
         package
@@ -185,8 +188,7 @@ def _prepared(name: str, checkpoint: Path, folder: Path, isa: str | None, notes:
     except WorkerError as error:
         notes.append(f"{name} failed: {error}")
         return []
-    limited = {ONEDNN_VARIABLE: ONEDNN_ISAS[isa]} if isa in ONEDNN_ISAS else {}
-    return [replace(variant, environment={**variant.environment, **limited}) for variant in variants]
+    return [replace(variant, environment={**variant.environment, **limits}) for variant in variants]
 
 
 def _contend(contest: Contest, ours: Process, variant: Variant) -> tuple[Contender, Samples]:
