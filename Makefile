@@ -5,6 +5,8 @@
 #   make test-native   the C tests, with warnings as errors; CC=clang takes another compiler
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu
+#   make c-library     the C library installed, and used by a program in each way that there is
+#   make fuzz          the fuzzers under clang, FUZZ_SECONDS each
 #   make packaging     the ways to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
 
@@ -13,12 +15,13 @@ CC ?= cc
 VENV ?= .venv
 # What `make test` tests: the working tree, or a wheel.
 INSTALL ?= -e .
+FUZZ_SECONDS ?= 600
 
 BIN := $(VENV)/bin
 comma := ,
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(wildcard kernels/*.[ch])
 
-.PHONY: bench test test-native sanitize test-arm packaging lint
+.PHONY: bench test test-native sanitize test-arm c-library fuzz packaging lint
 
 bench: $(VENV)/with-numba
 	$(BIN)/embgemma-bench --device cpu
@@ -50,6 +53,16 @@ sanitize: $(VENV)/with-dev
 
 test-arm: $(VENV)/with-dev
 	$(call c-tests,arm,-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake)
+
+c-library: $(VENV)/with-dev
+	BIN=$(BIN) bash tests/packaging/c_library
+
+fuzz: $(VENV)/with-dev
+	$(BIN)/cmake -S kernels -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+		-DCMAKE_C_COMPILER=clang -DEMBGEMMA_BUILD_FUZZERS=ON
+	$(BIN)/cmake --build build/fuzz
+	for fuzzer in $$(find build/fuzz -maxdepth 1 -name 'fuzz_*'); do \
+		$$fuzzer -max_len=20000 -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 packaging:
 	PYTHON=$(PYTHON) bash tests/packaging/run
