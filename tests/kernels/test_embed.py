@@ -168,6 +168,7 @@ def test_program(path: Path, model: embgemma.EmbeddingModel, tmp_path: Path) -> 
     np.testing.assert_array_equal(found, model.encode(TEXTS, prompt_name="query"))
 
 
+@pytest.mark.filterwarnings("ignore::embgemma.TruncationWarning")
 def test_golden_texts(checkpoint: Path, golden: Path, tmp_path: Path) -> None:
     rows = json.loads((golden / "texts.json").read_text("utf-8"))["rows"]
     expected = np.load(golden / "fp32.npz")["embeddings"]
