@@ -10,7 +10,9 @@
 #include <pthread.h>
 
 enum {
-    /* Up to here all threads work on one chunk: each then reads its share of the weights, not all of them. */
+    /* With fewer rows than this for each thread, and no more than EG_SHARED_ROWS in all, all threads work on one chunk:
+     * each then reads its share of the weights, not all of them. */
+    EG_LEAST_ROWS = 32,
     EG_SHARED_ROWS = 128,
     /* Steps of a call, at most: a layer's, where they are shared; and those before and after the layers. */
     EG_LAYER_STEPS = 9,

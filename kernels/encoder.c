@@ -306,7 +306,7 @@ static void forward(void *argument, eg_thread *thread)
     const call *c = argument;
     const eg_scratch *scratch = &c->context->scratch;
     const size_t threads = eg_pool_threads(c->context->pool);
-    const int shares_steps = threads > 1 && c->batch.tokens <= EG_SHARED_ROWS;
+    const int shares_steps = threads > 1 && c->batch.tokens <= smaller(threads * EG_LEAST_ROWS, EG_SHARED_ROWS);
     const worker self = {.thread = thread,
                          .context = c->context,
                          .model = c->context->model,
