@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from .batch import check_batch
+from .errors import InputError
 from .layout import embedding_rows
 from .numba_forward import STAGES_AROUND, STAGES_PER_LAYER, forward
 from .numba_memory import Held, Room, hold_batch, hold_model, hold_scratch, key_slots, rope_table
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 # token, and no less time, since weights are a small part of what is then read.
 GROUP_TOKENS = 1024
 
+MAX_THREADS = 256  # more is a mistake, and the C engine has the same limit
+
 
 class NumbaBackend:
     """A model bound to compiled NumPy code. Calls from several threads are safe, and run at the same time.
@@ -51,8 +54,10 @@ class NumbaBackend:
 
     def __init__(self, config: EncoderConfig, tensors: Mapping[str, Tensor], threads: int | None = None) -> None:
         check_tensors(config, tensors)
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise InputError(f"threads={threads}; expected 1 to {MAX_THREADS}")
         self.config = config
-        self.threads: int = threads or numba.config.NUMBA_NUM_THREADS
+        self.threads: int = threads or min(numba.config.NUMBA_NUM_THREADS, MAX_THREADS)
         self._table = tensors["embedding.weight"], tensors.get("embedding.scale")
         self._model = hold_model(config, tensors)
         self._rope = rope_table(config, 0)

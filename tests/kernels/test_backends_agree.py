@@ -1,0 +1,230 @@
+"""Every backend, and every instruction set of the C engine that this CPU has, against the float64 reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from embgemma.export.scheme import Scheme
+from embgemma.export.synthetic import write_synthetic_model
+from embgemma.kernels import Backend, available_backends, create_backend
+from embgemma.kernels.config import EncoderConfig
+from embgemma.kernels.errors import InputError
+from embgemma.kernels.layout import matrices
+from embgemma.kernels.native import instruction_sets, library_problem
+from embgemma.kernels.reference import ReferenceBackend
+from embgemma.model_file import SCHEMES, ModelFile, read_model_file
+
+# Two query heads to each of two key/value heads, and a window that most texts below are longer than.
+CONFIG = EncoderConfig(
+    layers=3,
+    hidden=192,
+    ffn=320,
+    heads=4,
+    kv_heads=2,
+    head_dim=64,
+    vocab=512,
+    max_tokens=128,
+    window=5,
+    full_attention_layers=(1,),
+    rope_theta_sliding=10_000.0,
+    rope_theta_full=1_000_000.0,
+    rms_norm_eps=1e-6,
+    bos_id=2,
+    eos_id=1,
+)
+# In tokens: within the window, at its edge and past it, and around the sizes of tiles and blocks.
+LENGTHS = (1, 2, 5, 6, 7, 11, 12, 15, 16, 17, 31, 32, 33, 48, 64, 65, 127, 128)
+
+# A sum of k products in float32 is off by k * eps at worst; the relative errors of matrices that follow each other add.
+FLOAT_TOLERANCE = float(np.finfo(np.float32).eps) * sum(spec.in_features for spec in matrices(CONFIG))
+
+# With integer matrices, float32 noise rounds some int8 codes the other way. That moves an embedding by no more than
+# rounding to int8 itself does: a part of the codes is wrong by one step, where rounding has all wrong by up to a half.
+# Some instruction sets have bfloat16 in attention, which rounds about as coarsely as int8 once more.
+ROUNDINGS = {"amx": 2, "avx512bf16": 2}
+
+NATIVE = [] if library_problem() is not None else [isa.name for isa in instruction_sets() if isa.supported]
+Choice = tuple[str, str | None]  # name and instruction set
+CHOICES: list[Choice] = [("numba", None), *(("native", name) for name in NATIVE), ("reference", None)]
+
+ALIGNMENT = 64  # bytes: where the C engine wants tensors
+
+Vectors = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scheme], ModelFile]:
+    folder: Path = tmp_path_factory.mktemp("models")
+
+    @cache
+    def make(scheme: Scheme) -> ModelFile:
+        path = folder / f"{scheme}.safetensors"
+        write_synthetic_model(path, CONFIG, scheme)
+        return read_model_file(path)
+
+    return make
+
+
+@pytest.fixture(params=CHOICES, ids=lambda choice: "-".join(filter(None, choice)))
+def choice(request: pytest.FixtureRequest) -> Choice:
+    name, isa = request.param
+    if name not in available_backends():
+        pytest.skip(f"backend {name} is not available here")
+    return name, isa
+
+
+@pytest.fixture
+def tested(choice: Choice) -> Choice:
+    """Any but the reference."""
+    if choice[0] == "reference":
+        pytest.skip("the reference is what others are compared with")
+    return choice
+
+
+def bind(model: ModelFile, choice: Choice, threads: int = 2) -> Backend:
+    name, isa = choice
+    return create_backend(model.config, model.tensors, backend=name, isa=isa, threads=threads)
+
+
+@cache
+def texts() -> tuple[npt.NDArray[np.int32], ...]:
+    random = np.random.default_rng(0)
+    return tuple(random.integers(0, CONFIG.vocab, length).astype(np.int32) for length in LENGTHS)
+
+
+def encode(backend: Backend, batch: Any, dim: int = CONFIG.hidden, normalize: bool = True) -> Vectors:
+    offsets = np.cumsum([0, *map(len, batch)])
+    return backend.encode(np.concatenate(batch), offsets, dim, normalize)
+
+
+def distance(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
+    """Between vectors of length 1, of each text."""
+    return np.asarray(np.linalg.norm(a.astype(np.float64) - b.astype(np.float64), axis=1))
+
+
+@pytest.fixture(scope="module")
+def expected(model: Callable[[Scheme], ModelFile]) -> Callable[[Scheme], tuple[Vectors, float]]:
+    """What the reference gives in a scheme, and how far rounding activations to int8 moved it."""
+
+    @cache
+    def compute(scheme: Scheme) -> tuple[Vectors, float]:
+        tensors = model(scheme).tensors
+        vectors = encode(ReferenceBackend(CONFIG, tensors), texts())
+        unrounded = encode(ReferenceBackend(CONFIG, tensors, quantize_activations=False), texts())
+        return vectors, float(np.max(distance(vectors, unrounded)))
+
+    return compute
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_embeddings_are_those_of_the_reference(
+    model: Callable[[Scheme], ModelFile],
+    expected: Callable[[Scheme], tuple[Vectors, float]],
+    scheme: Any,
+    tested: Choice,
+) -> None:
+    vectors, rounding = expected(scheme)
+    found = encode(bind(model(scheme), tested), texts())
+    assert np.allclose(np.linalg.norm(found.astype(np.float64), axis=1), 1, rtol=0, atol=1e-6)
+    assert np.max(distance(found, vectors)) <= FLOAT_TOLERANCE + ROUNDINGS.get(tested[1] or "", 1) * rounding
+
+
+def test_a_wrong_window_would_be_seen(model: Callable[[Scheme], ModelFile]) -> None:
+    """The tolerance above is not so wide that it hides a mistake."""
+    file = model("float32")
+    wrong = EncoderConfig(**{**vars(CONFIG), "window": CONFIG.window + 1})
+    long = [text for text in texts() if len(text) > CONFIG.window + 1]
+    moved = distance(
+        encode(ReferenceBackend(CONFIG, file.tensors), long), encode(ReferenceBackend(wrong, file.tensors), long)
+    )
+    assert np.min(moved) > FLOAT_TOLERANCE
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_same_bits_in_any_batch_order_and_number_of_threads(
+    model: Callable[[Scheme], ModelFile], scheme: Any, choice: Choice
+) -> None:
+    file = model(scheme)
+    backend = bind(file, choice, threads=2)
+    together = encode(backend, texts())
+    order = np.random.default_rng(1).permutation(len(LENGTHS))
+    assert np.array_equal(encode(backend, [texts()[i] for i in order]), together[order])
+    assert np.array_equal(encode(backend, texts()), together)
+    assert np.array_equal(encode(bind(file, choice, threads=1), texts()), together)
+    for i in range(0, len(LENGTHS), 3):
+        assert np.array_equal(encode(backend, texts()[i : i + 1])[0], together[i])
+
+
+def test_shorter_embeddings_are_the_first_values(model: Callable[[Scheme], ModelFile], choice: Choice) -> None:
+    backend = bind(model("int8"), choice)
+    some = texts()[3:8]
+    full = encode(backend, some, normalize=False)
+    for dim in (1, 15, 16, 17, 32, 33, 64, 191):
+        short = encode(backend, some, dim, normalize=False)
+        assert np.array_equal(short, full[:, :dim])
+        unit = encode(backend, some, dim, normalize=True)
+        # Two roundings a value; the length is a sum of dim squares, of which half the error stays.
+        lengths = np.linalg.norm(short.astype(np.float64), axis=1, keepdims=True)
+        assert np.allclose(unit, short / lengths, rtol=(dim / 2 + 2) * np.finfo(np.float32).eps, atol=0)
+
+
+WRONG_BATCHES = [
+    pytest.param(np.array([2, CONFIG.vocab]), np.array([0, 2]), 64, "token 1 has id 512", id="id too large"),
+    pytest.param(np.array([-1, 1]), np.array([0, 2]), 64, "token 0 has id -1", id="id negative"),
+    pytest.param(np.array([2, 1]), np.array([0, 2, 2]), 64, "text 1 has 0 tokens", id="empty text"),
+    pytest.param(np.ones(129, np.int32), np.array([0, 129]), 64, "text 0 has 129 tokens", id="too long"),
+    pytest.param(np.array([2, 1]).astype(np.float32), np.array([0, 2]), 64, "type float32", id="ids not integers"),
+    pytest.param(np.array([2, 1]), np.array([0.0, 2.0]), 64, "type float64", id="offsets not integers"),
+    pytest.param(np.array([[2, 1]]), np.array([0, 2]), 64, "shape", id="ids not a row"),
+    pytest.param(np.array([2, 1]), np.array([0, 1]), 64, "offsets", id="ids left over"),
+    pytest.param(np.array([2, 1]), np.array([0, 2]), 0, "embedding size of 0", id="size 0"),
+    pytest.param(np.array([2, 1]), np.array([0, 2]), 193, "embedding size of 193", id="size too large"),
+]
+
+
+@pytest.mark.parametrize(("ids", "offsets", "dim", "message"), WRONG_BATCHES)
+def test_wrong_batches_are_refused(
+    model: Callable[[Scheme], ModelFile],
+    choice: Choice,
+    ids: Any,
+    offsets: Any,
+    dim: int,
+    message: str,
+) -> None:
+    with pytest.raises(InputError, match=message):
+        bind(model("int8"), choice).encode(ids, offsets, dim, True)
+
+
+def test_no_texts_give_no_vectors(model: Callable[[Scheme], ModelFile], choice: Choice) -> None:
+    vectors = bind(model("int8"), choice).encode(np.empty(0, np.int32), np.zeros(1, np.int64), 64, True)
+    assert vectors.shape == (0, 64)
+    assert vectors.dtype == np.float32
+
+
+def aligned(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy at a multiple of ALIGNMENT."""
+    memory = np.empty(tensor.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
+    copy[...] = tensor
+    return copy
+
+
+def test_large_activations_do_no_harm(
+    model: Callable[[Scheme], ModelFile], expected: Callable[[Scheme], tuple[Vectors, float]], tested: Choice
+) -> None:
+    """The residual stream of the real model reaches 1e6."""
+    file, factor = model("int8"), np.float32(1e6)
+    tensors = {name: aligned(tensor * factor) if "post_" in name else tensor for name, tensor in file.tensors.items()}
+    large = replace(file, tensors=tensors)
+    found = encode(bind(large, tested), texts())
+    vectors = encode(ReferenceBackend(CONFIG, tensors), texts())
+    assert np.max(distance(found, vectors)) <= FLOAT_TOLERANCE + 2 * expected("int8")[1]

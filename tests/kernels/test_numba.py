@@ -1,0 +1,174 @@
+"""The Numba backend: threads, forks, memory, and compiled code that is kept."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from embgemma.export.scheme import Scheme
+from embgemma.kernels import create_backend
+from embgemma.kernels.errors import InputError
+from embgemma.model_file import ModelFile
+
+pytest.importorskip("numba")
+
+from embgemma.kernels import numba_backend
+from embgemma.kernels.numba_backend import NumbaBackend
+from embgemma.kernels.numba_threads import STAGE_BYTES, make_teams
+
+CHILD_DEADLINE = 120  # seconds: a child that waits for threads it does not have never ends
+
+
+@pytest.fixture
+def model(small_model: Callable[[Scheme], ModelFile]) -> ModelFile:
+    return small_model("mixed")
+
+
+@pytest.fixture
+def backend(model: ModelFile) -> NumbaBackend:
+    return NumbaBackend(model.config, model.tensors, threads=2)
+
+
+def batch_of(*lengths: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    random = np.random.default_rng(sum(lengths))
+    return random.integers(0, 512, sum(lengths)).astype(np.int32), np.cumsum([0, *lengths])
+
+
+def test_names(backend: NumbaBackend) -> None:
+    assert (backend.name, backend.threads) == ("numba", 2)
+    assert backend.isa.startswith("llvm ")
+
+
+@pytest.mark.parametrize("threads", [0, 257])
+def test_absurd_numbers_of_threads_are_refused(model: ModelFile, threads: int) -> None:
+    with pytest.raises(InputError, match=f"threads={threads}"):
+        create_backend(model.config, model.tensors, backend="numba", threads=threads)
+
+
+def test_as_many_stages_as_there_are_counters(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, npt.NDArray[np.int64]]] = []
+
+    def record(threads: int, stages: int) -> Any:
+        teams, memory = make_teams(threads, stages)
+        made.append((stages, memory))
+        return teams, memory
+
+    monkeypatch.setattr(numba_backend, "make_teams", record)
+    backend.encode(*batch_of(40), 192, True)
+    ((stages, memory),) = made
+    assert memory[stages, 0] == memory.ctypes.data + stages * STAGE_BYTES
+    assert np.all(memory[:stages, 0] >= memory[:stages, 8])
+    assert np.all(memory[:stages, 8] > 0)
+
+
+def test_texts_beyond_one_group_have_the_bits_they_have_alone(
+    backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, offsets = batch_of(*range(1, 60))
+    expected = backend.encode(ids, offsets, 192, True)
+    monkeypatch.setattr(numba_backend, "GROUP_TOKENS", 50)
+    assert np.array_equal(backend.encode(ids, offsets, 192, True), expected)
+
+
+def test_more_threads_than_cores(model: ModelFile) -> None:
+    batch = batch_of(60, 3)
+    expected = NumbaBackend(model.config, model.tensors, threads=1).encode(*batch, 192, True)
+    crowd = NumbaBackend(model.config, model.tensors, threads=4 * (os.cpu_count() or 1))
+    for _ in range(3):
+        assert np.array_equal(crowd.encode(*batch, 192, True), expected)
+
+
+def test_calls_from_many_threads_do_not_disturb_each_other(backend: NumbaBackend) -> None:
+    batches = [batch_of(length, length // 2) for length in range(2, 34)]
+    expected = [backend.encode(*batch, 192, True) for batch in batches]
+    found: dict[int, npt.NDArray[np.float32]] = {}
+
+    def encode(start: int) -> None:
+        for i in range(start, len(batches), 4):
+            found[i] = backend.encode(*batches[i], 192, True)
+
+    threads = [threading.Thread(target=encode, args=(start,)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(found[i], vectors) for i, vectors in enumerate(expected))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_encodes_and_ends(backend: NumbaBackend) -> None:
+    batch = batch_of(30, 5)
+    expected = backend.encode(*batch, 192, True)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(CHILD_DEADLINE)
+        same = False
+        try:
+            same = np.array_equal(backend.encode(*batch, 192, True), expected)
+        finally:
+            os._exit(0 if same else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert np.array_equal(backend.encode(*batch, 192, True), expected)
+
+
+def test_backend_keeps_its_tensors_alive_and_no_longer(model: ModelFile) -> None:
+    copies = {name: tensor.copy() for name, tensor in model.tensors.items()}
+    batch = batch_of(9)
+    expected = NumbaBackend(model.config, model.tensors).encode(*batch, 64, True)
+    watched = weakref.ref(copies["head.weight"])
+    backend = NumbaBackend(model.config, copies)
+    del copies
+    gc.collect()
+    assert np.array_equal(backend.encode(*batch, 64, True), expected)
+    assert watched() is not None
+    del backend
+    gc.collect()
+    assert watched() is None
+
+
+def test_tensors_need_neither_alignment_nor_order(model: ModelFile, backend: NumbaBackend) -> None:
+    def awkward(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        memory = np.empty(tensor.nbytes + 4, np.uint8)
+        copy = memory[4:].view(tensor.dtype).reshape(tensor.shape)
+        copy[...] = tensor
+        return np.asfortranarray(copy) if tensor.dtype == np.float32 and tensor.ndim > 1 else copy
+
+    awkward_tensors = {name: awkward(tensor) for name, tensor in model.tensors.items()}
+    batch = batch_of(20, 41)
+    found = NumbaBackend(model.config, awkward_tensors).encode(*batch, 192, True)
+    assert np.array_equal(found, backend.encode(*batch, 192, True))
+
+
+def test_compiled_code_is_kept_and_found_again(model: ModelFile, tmp_path: Path) -> None:
+    script = (
+        "import numpy, sys; from embgemma.model_file import read_model_file; "
+        "from embgemma.kernels import create_backend, numba_forward; "
+        "file = read_model_file(sys.argv[1]); backend = create_backend(file.config, file.tensors, backend='numba'); "
+        "backend.encode(numpy.array([2, 1]), numpy.array([0, 2]), 64, True); "
+        "print(sum(numba_forward.forward.stats.cache_hits.values()))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for hits in ("0", "1"):
+        run = subprocess.run(
+            [sys.executable, "-c", script, model.path], env=environment, check=True, capture_output=True, text=True
+        )
+        assert run.stdout.strip() == hits
+
+
+def test_nothing_is_imported_until_it_is_asked_for() -> None:
+    script = "import sys, embgemma, embgemma.kernels; sys.exit('numba' in sys.modules or 'llvmlite' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
