@@ -117,7 +117,7 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
     eg_scratch grown = {.extent = extent};
     lay_out(&c, &grown, context, extent);
 
-    const eg_allocator *allocator = &context->model->allocator;
+    const eg_allocator *allocator = &context->allocator;
     eg_release(allocator, scratch->arena); /* before the larger one is taken: the peak is the larger one alone */
     *scratch = (eg_scratch){.arena = NULL};
     char *arena = eg_allocate_unset(allocator, c.bytes, 1);
@@ -172,7 +172,7 @@ static eg_status reserve_rope(const eg_allocator *allocator, eg_rope *rope, size
 eg_status eg_context_reserve(eg_context *context, eg_extent needed)
 {
     const eg_config *config = &context->model->config;
-    const eg_allocator *allocator = &context->model->allocator;
+    const eg_allocator *allocator = &context->allocator;
     const size_t positions = needed.longest, head_dim = config->head_dim;
     eg_status status = reserve_scratch(context, needed);
     if (status == EG_OK) {
@@ -207,6 +207,7 @@ eg_status eg_context_create(const eg_model *model, uint32_t threads, const char 
         eg_release(allocator, context);
         return eg_fail(EG_ERROR_MEMORY, "no memory for a context");
     }
+    context->allocator = model->allocator;
     context->model = model;
     context->isa = isa;
     const size_t most_steps = model->config.layers * EG_LAYER_STEPS + EG_OTHER_STEPS;
@@ -226,7 +227,7 @@ void eg_context_free(eg_context *context)
     }
     eg_pool_free(context->pool);
     pthread_mutex_destroy(&context->busy);
-    const eg_allocator *allocator = &context->model->allocator;
+    const eg_allocator kept = context->allocator, *allocator = &kept;
     eg_release(allocator, context->scratch.arena);
     eg_release(allocator, context->rope_sliding.cosine);
     eg_release(allocator, context->rope_full.cosine);

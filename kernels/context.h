@@ -67,6 +67,7 @@ typedef struct eg_rope {
 } eg_rope;
 
 struct eg_context {
+    eg_allocator allocator; /* a copy: a garbage collector may free the model before the context */
     const eg_model *model;
     const eg_isa *isa;
     eg_pool *pool;
