@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..kernels.layout import MatrixFormat, Tensor, pack_embedding, pack_panels
-from ..model_file import EMBEDDING, TOKENIZER, expected_tensors
+from ..kernels.layout import MatrixFormat, Tensor, pack_panels
+from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, expected_tensors
+from .calibrate import Calibrator
+from .calibration import CalibrationBatch, read_calibration
 from .checkpoint import Checkpoint, read_checkpoint
-from .folds import folded_embedding, folded_matrix, folded_norm
+from .embedding import EmbeddingTable
+from .folds import folded_matrix, folded_norm
 from .quantize import quantize_rows
 from .scheme import Scheme, embedding_groups, scheme_formats
+from .sensitivity import measure_sensitivity
+from .tokenizer_table import build_tokenizer_table
 from .write import ModelFileWriter, check_destination, model_metadata
-
-_EMBEDDING_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
 
 
 def convert(
@@ -26,6 +30,8 @@ def convert(
     output: str | os.PathLike[str],
     scheme: Scheme = "mixed",
     *,
+    calibrated: bool = False,
+    calibration: str | os.PathLike[str] | None = None,
     sliding_window: int | None = None,
     force: bool = False,
     progress: bool | None = None,
@@ -36,13 +42,16 @@ def convert(
         checkpoint: folder of a checkpoint as sentence-transformers lays it out.
         output: the file to write; it appears when it is complete, or not at all.
         scheme: "float32", "int8", "mixed" or "int4".
+        calibrated: whether to quantise so that the outputs of each matrix on calibration texts come out right, which
+            takes minutes, or to round each weight by itself. float32 needs neither.
+        calibration: a file of texts to calibrate on instead of those that ship; see `read_calibration`.
         sliding_window: replaces the value in config.json; see `read_checkpoint`.
         force: whether to replace a file that exists.
         progress: whether to show a progress bar; by default, only on a terminal.
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged, or of another architecture.
-        InputError: the output exists or cannot lie there, or the scheme is unknown.
+        InputError: the output exists or cannot lie there, the scheme is unknown, or the calibration texts are wrong.
         OSError: the disk is full.
     """
     output = Path(output)
@@ -50,7 +59,13 @@ def convert(
     source = read_checkpoint(checkpoint, sliding_window=sliding_window)
     formats = scheme_formats(source.config, scheme)
     groups = embedding_groups(source.config, scheme)
-    tensors = expected_tensors(source.config, formats, groups, tokenizer_bytes=len(source.tokenizer_model))
+    batch = read_calibration(source, calibration) if calibrated and scheme != "float32" else None
+    tokenizer = {
+        TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model),
+        TOKENIZER: np.frombuffer(source.tokenizer_model, np.uint8),
+    }
+    sizes = (len(tokenizer[TOKENIZER]), len(tokenizer[TOKENIZER_TABLE]))
+    tensors = expected_tensors(source.config, formats, groups, *sizes)
     metadata = model_metadata(
         source.config,
         scheme,
@@ -65,25 +80,43 @@ def convert(
         ModelFileWriter(output, metadata, tensors, force=force) as writer,
         tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar,
     ):
-        for name, part in _stored_tensors(source, list(tensors), formats, groups):
+        weights = _stored_tensors(source, list(tensors), formats, groups, batch)
+        for name, part in chain(weights, tokenizer.items()):
             writer.write(name, part)
             bar.update(part.nbytes)
     return output
 
 
 def _stored_tensors(
-    source: Checkpoint, names: list[str], formats: dict[str, MatrixFormat], groups: int
+    source: Checkpoint,
+    names: list[str],
+    formats: dict[str, MatrixFormat],
+    groups: int,
+    batch: CalibrationBatch | None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor as it is stored, in the order of `names`; a scale comes with its weight."""
+    """Every tensor but those of the tokenizer as it is stored, in file order; a scale comes with its weight."""
+    table = EmbeddingTable(source, formats[EMBEDDING], groups)
+    if batch is None:
+        yield from table.tensors()
+        yield from _rounded_tensors(source, names, formats)
+    else:
+        sensitivity = measure_sensitivity(source, batch, table.exact_rows(batch.ids))
+        table.calibrate(batch.ids, sensitivity.embedded)
+        yield from table.tensors()
+        yield from Calibrator(source, formats, batch, sensitivity, table).tensors()
+
+
+def _rounded_tensors(
+    source: Checkpoint, names: list[str], formats: dict[str, MatrixFormat]
+) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor from the first layer to the head, each weight rounded by itself."""
     for name in names:
         owner, _, kind = name.rpartition(".")
-        if name == TOKENIZER:
-            yield name, np.frombuffer(source.tokenizer_model, np.uint8)
-        elif owner == EMBEDDING and kind == "weight":
-            yield from _stored_embedding(source, formats[owner], groups)
-        elif kind == "weight":
+        if owner in (EMBEDDING, "tokenizer") or kind == "scale":
+            continue
+        if kind == "weight":
             yield from _stored_matrix(source, owner, formats[owner])
-        elif kind != "scale":
+        else:
             yield name, folded_norm(source, name)
 
 
@@ -96,20 +129,3 @@ def _stored_matrix(source: Checkpoint, name: str, matrix_format: MatrixFormat) -
     codes, scales = quantize_rows(matrix, matrix_format)
     yield f"{name}.weight", pack_panels(codes, matrix_format)
     yield f"{name}.scale", scales
-
-
-def _stored_embedding(source: Checkpoint, matrix_format: MatrixFormat, groups: int) -> Iterator[tuple[str, Tensor]]:
-    """The embedding table in parts, and its scales if it is quantised: one per row and group of columns."""
-    vocab, hidden = source.config.vocab, source.config.hidden
-    scales = np.empty((vocab, groups), np.float16)
-    for start in range(0, vocab, _EMBEDDING_ROWS):
-        stop = min(start + _EMBEDDING_ROWS, vocab)
-        rows = folded_embedding(source, start, stop)
-        if matrix_format == "float32":
-            yield f"{EMBEDDING}.weight", rows
-            continue
-        codes, row_scales = quantize_rows(rows.reshape(-1, hidden // groups), matrix_format, np.float16)
-        scales[start:stop] = row_scales.reshape(-1, groups)
-        yield f"{EMBEDDING}.weight", pack_embedding(codes.reshape(-1, hidden), matrix_format)
-    if matrix_format != "float32":
-        yield f"{EMBEDDING}.scale", scales

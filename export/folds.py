@@ -22,6 +22,16 @@ _NORMS = {
 }
 
 
+LAYER_MATRICES = ("qkv", "o", "gate_up", "down")
+
+
+def folded_layer(checkpoint: Checkpoint, index: int) -> dict[str, Float32]:
+    """The norms and matrices of a layer by their names in a model file."""
+    name = f"layers.{index}"
+    norms = {norm: folded_norm(checkpoint, f"{name}.{norm}") for norm in _NORMS}
+    return {**norms, **{matrix: folded_matrix(checkpoint, f"{name}.{matrix}") for matrix in LAYER_MATRICES}}
+
+
 def folded_embedding(checkpoint: Checkpoint, start: int, stop: int) -> Float32:
     """Rows start … stop - 1 of the embedding table, (rows, hidden), times sqrt(hidden) rounded as transformers does."""
     multiplier = np.float32(checkpoint.config.embedding_multiplier)

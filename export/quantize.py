@@ -37,16 +37,22 @@ def quantize_rows(
     block_rows = max(1, _BLOCK_ELEMENTS // columns)
     for block in (slice(start, start + block_rows) for start in range(0, rows, block_rows)):
         with np.errstate(over="ignore"):  # reported below
-            scales[block] = _best_scales(weights[block], matrix_format)
+            scales[block] = best_scales(weights[block], matrix_format)
         codes[block] = _nearest_codes(weights[block], scales[block].astype(np.float32), matrix_format)
     if not np.isfinite(scales).all():
         raise CheckpointError(f"weights as large as {np.abs(weights).max():g} do not fit scales of {scales.dtype}")
     return codes, scales
 
 
-def _best_scales(weights: Float32, matrix_format: MatrixFormat) -> Float32:
+def best_scales(
+    weights: Float32,
+    matrix_format: MatrixFormat,
+    clip_ratios: npt.NDArray[np.float64] = _CLIP_RATIOS,
+    importance: Float32 | None = None,
+) -> Float32:
     """The scale of each row that leaves the least squared error, over the grid of clip ratios.
 
+    importance (columns,) is what a squared error costs in each column, 1 by default.
     Given codes q, the scale that minimises |w - scale * q|² is w·q / q·q, and leaves |w|² - (w·q)² / q·q. So each
     ratio proposes codes, and the codes with the largest (w·q)² / q·q win.
     """
@@ -54,12 +60,13 @@ def _best_scales(weights: Float32, matrix_format: MatrixFormat) -> Float32:
     largest = np.abs(weights).max(axis=1)
     best_gain = np.zeros(len(weights), np.float32)
     best_scales = np.zeros(len(weights), np.float32)
+    weighted = weights if importance is None else weights * importance
     # A scale may be negative: -8 … 7 then reaches further up than down.
     signs = (1,) if low == -high else (1, -1)
-    for step in (ratio * sign / -low for ratio in _CLIP_RATIOS for sign in signs):
+    for step in (ratio * sign / -low for ratio in clip_ratios for sign in signs):
         codes = _nearest_codes(weights, largest * np.float32(step), matrix_format)
-        dot = np.einsum("rc,rc->r", weights, codes)
-        norm = np.einsum("rc,rc->r", codes, codes)
+        dot = np.einsum("rc,rc->r", weighted, codes)
+        norm = np.einsum("rc,rc->r", codes, codes if importance is None else codes * importance)
         scales = np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0)
         better = dot * scales > best_gain
         best_gain[better] = (dot * scales)[better]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import resource
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,10 @@ import pytest
 import safetensors
 
 from embgemma.export import convert as convert_module
+from embgemma.export.calibration import read_calibration
+from embgemma.export.checkpoint import read_checkpoint
 from embgemma.export.convert import convert
+from embgemma.export.tokenizer_table import build_tokenizer_table
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import CheckpointError, InputError
 from embgemma.kernels.layout import embedding_rows, unpack_panels
@@ -118,11 +123,59 @@ def test_every_scheme_writes_a_whole_model_file(tmp_path: Path, folder: Path, sc
     assert (model.config, model.scheme, model.prompts) == (CONFIG, scheme, tiny.PROMPTS)
     assert model.tokenizer_model is not None
     assert bytes(model.tokenizer_model) == tiny.tokenizer_model()
+    assert model.tokenizer_table is not None
+    np.testing.assert_array_equal(model.tokenizer_table, build_tokenizer_table(tiny.tokenizer_model()))
     with safetensors.safe_open(path, "numpy") as published:
-        assert set(published.keys()) == {*model.tensors, "tokenizer.model"}
+        assert set(published.keys()) == {*model.tensors, "tokenizer.table", "tokenizer.model"}
     cosine = encode(model, IDS) @ plain_embedding(IDS)
     assert cosine > {"float32": 0.999999, "int8": 0.999, "mixed": 0.9, "int4": 0.9}[scheme]
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def write_texts(path: Path, count: int, seed: int) -> Path:
+    random = np.random.default_rng(seed)
+    words = ["the", "of", "and", "to", "in", "is", "that", "for", "абв", "你好", "x = 3", "?"]
+    lines = [{"text": " ".join(random.choice(words, 12)), "prompt": "query"} for _ in range(count)]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["int8", "mixed", "int4"])
+def test_calibration_brings_other_texts_nearer(tmp_path: Path, folder: Path, scheme: Scheme) -> None:
+    texts = write_texts(tmp_path / "texts.jsonl", 60, seed=0)
+    plain = read_model_file(convert(folder, tmp_path / "plain.safetensors", scheme, calibrated=False))
+    path = convert(folder, tmp_path / "model.safetensors", scheme, calibrated=True, calibration=texts)
+    model = read_model_file(path)
+    assert {name: (tensor.dtype, tensor.shape) for name, tensor in model.tensors.items()} == {
+        name: (tensor.dtype, tensor.shape) for name, tensor in plain.tensors.items()
+    }
+    others = read_calibration(read_checkpoint(folder), write_texts(tmp_path / "others.jsonl", 10, seed=1))
+
+    def distance(of: ModelFile) -> float:
+        ids = [others.ids[start:stop].tolist() for start, stop in itertools.pairwise(others.offsets)]
+        return float(np.mean([1 - encode(of, text) @ plain_embedding(text) for text in ids]))
+
+    assert distance(model) < 0.7 * distance(plain)
+
+
+def test_the_same_texts_give_the_same_bytes(tmp_path: Path, folder: Path) -> None:
+    texts = write_texts(tmp_path / "texts.jsonl", 8, seed=0)
+    first = convert(folder, tmp_path / "a.safetensors", "mixed", calibrated=True, calibration=texts)
+    second = convert(folder, tmp_path / "b.safetensors", "mixed", calibrated=True, calibration=texts)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_float32_needs_no_calibration(tmp_path: Path, folder: Path) -> None:
+    first = convert(folder, tmp_path / "a.safetensors", "float32", calibrated=True)
+    second = convert(folder, tmp_path / "b.safetensors", "float32", calibrated=False)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_wrong_calibration_texts_leave_nothing_behind(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "texts.jsonl").write_text("no JSON", encoding="utf-8")
+    with pytest.raises(InputError, match="line 1"):
+        convert(folder, tmp_path / "model.safetensors", "int8", calibrated=True, calibration=tmp_path / "texts.jsonl")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["texts.jsonl"]
 
 
 def test_schemes_quantise_what_they_say(tmp_path: Path, folder: Path) -> None:

@@ -1,0 +1,94 @@
+"""The embedding table as stored: written in parts, rounded by what its errors do to the embeddings of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..kernels.layout import MatrixFormat, Tensor, pack_embedding
+from ..model_file import EMBEDDING
+from .checkpoint import Checkpoint
+from .folds import folded_embedding
+from .gptq import OutputRounder
+from .quantize import Codes, quantize_rows
+from .weights import Float32
+
+_PART_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
+
+# Damping of the Gram matrix of sensitivities; see gptq.py. More than there, as it is sampled from few texts.
+_DAMPING = 0.5
+
+# A token that occurs this often in the calibration texts (<bos>, <eos>, the words of prompts) is rounded by how
+# sensitive the model is to it, half and half with how sensitive it is to tokens in general.
+_FREQUENT = 40
+
+
+class EmbeddingTable:
+    """The embedding table of a checkpoint in the format of a model file.
+
+    Args:
+        source: the checkpoint.
+        matrix_format: the format of the table.
+        groups: how many scales a row has; 0 for float32.
+    """
+
+    def __init__(self, source: Checkpoint, matrix_format: MatrixFormat, groups: int) -> None:
+        self._source = source
+        self._format = matrix_format
+        self._groups = groups
+        self._rounder: OutputRounder | None = None  # rounds each weight by itself
+        self._frequent: dict[int, OutputRounder] = {}  # by token
+
+    def calibrate(self, ids: npt.NDArray[np.int32], sensitivity: Float32) -> None:
+        """From now on rounds by sensitivity (tokens, hidden): samples of Jᵀu at the rows of ids (tokens,)."""
+
+        def normalised(samples: Float32) -> npt.NDArray[np.float64]:
+            gram = (samples.T @ samples).astype(np.float64)
+            return np.asarray(gram / max(float(np.trace(gram)), np.finfo(np.float32).tiny))
+
+        general = normalised(sensitivity)
+        self._rounder = OutputRounder(general, self._format, groups=self._groups, damping=_DAMPING)
+        tokens, counts = np.unique(ids, return_counts=True)
+        for token in tokens[counts >= _FREQUENT]:
+            own = general + normalised(sensitivity[ids == token])
+            self._frequent[int(token)] = OutputRounder(own, self._format, groups=self._groups, damping=_DAMPING)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The table in parts, and its scales if it is quantised: one per row and group of columns."""
+        vocab = self._source.config.vocab
+        scales = np.empty((vocab, self._groups), np.float16)
+        for start in range(0, vocab, _PART_ROWS):
+            stop = min(start + _PART_ROWS, vocab)
+            rows = folded_embedding(self._source, start, stop)
+            if self._format == "float32":
+                yield f"{EMBEDDING}.weight", rows
+                continue
+            codes, scales[start:stop] = self._rounded(rows, range(start, stop))
+            yield f"{EMBEDDING}.weight", pack_embedding(codes, self._format)
+        if self._format != "float32":
+            yield f"{EMBEDDING}.scale", scales
+
+    def exact_rows(self, ids: npt.NDArray[np.int32]) -> Float32:
+        """The rows of ids (tokens,) as published, times sqrt(hidden): (tokens, hidden)."""
+        used, positions = np.unique(ids, return_inverse=True)
+        return np.concatenate([folded_embedding(self._source, i, i + 1) for i in used])[positions]
+
+    def stored_rows(self, ids: npt.NDArray[np.int32]) -> Float32:
+        """The rows of ids (tokens,) as the engine will read them: (tokens, hidden)."""
+        used, positions = np.unique(ids, return_inverse=True)
+        codes, scales = self._rounded(self.exact_rows(used), used.tolist())
+        rows = codes.reshape(len(used), self._groups, -1) * scales.astype(np.float32)[:, :, None]
+        return rows.reshape(len(used), -1)[positions]
+
+    def _rounded(self, rows: Float32, tokens: Sequence[int]) -> tuple[Codes, npt.NDArray[np.floating]]:
+        """Codes (rows, hidden) and float16 scales (rows, groups) of the rows of these tokens."""
+        if self._rounder is None:
+            codes, scales = quantize_rows(rows.reshape(len(rows) * self._groups, -1), self._format, np.float16)
+            return codes.reshape(rows.shape), scales.reshape(-1, self._groups)
+        codes, scales = self._rounder.round(rows, np.float16)
+        for i, token in enumerate(tokens):
+            if token in self._frequent:
+                codes[i : i + 1], scales[i : i + 1] = self._frequent[token].round(rows[i : i + 1], np.float16)
+        return codes, scales.astype(np.float16)

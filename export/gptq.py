@@ -1,0 +1,112 @@
+"""Rounds a matrix so that the error of its outputs, not of its weights, is least: GPTQ, arXiv 2210.17323.
+
+The columns of a matrix are rounded one after another, and what rounding one gets wrong, the columns that follow make
+up for as far as their inputs go along with its own. How inputs go along with each other is told by their Gram matrix.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..kernels.layout import MatrixFormat
+from .quantize import CODE_RANGE, Codes, best_scales
+from .weights import Float32
+
+Float64 = npt.NDArray[np.float64]
+
+# Share of the mean diagonal that is added to the diagonal of the Gram matrix: what calibration texts have not shown
+# may still occur, and the matrix becomes invertible.
+DAMPING = 0.1
+
+_BLOCK = 64  # columns after which the error is passed on to all that follow, in one product
+
+# Clip ratios tried, as in quantize.py but further down: here the error knows which weights matter.
+_CLIP_RATIOS: dict[MatrixFormat, npt.NDArray[np.float64]] = {
+    "int8": np.linspace(0.8, 1.0, 5),
+    "int4": np.linspace(0.5, 1.0, 11),
+}
+
+
+class OutputRounder:
+    """Rounds rows of weights to codes and scales, with the least error of their outputs.
+
+    Args:
+        gram: (columns, columns), the sum of x xᵀ over the inputs x: the error of a row e is e · gram · e.
+        matrix_format: "int8" or "int4".
+        groups: how many scales a row has, each for as many columns.
+        damping: see DAMPING.
+    """
+
+    def __init__(
+        self, gram: Float64, matrix_format: MatrixFormat, *, groups: int = 1, damping: float = DAMPING
+    ) -> None:
+        diagonal = np.diag(gram)
+        self.gram = gram + np.eye(len(gram)) * max(damping * float(diagonal.mean()), np.finfo(np.float32).tiny)
+        self.matrix_format = matrix_format
+        self.groups = groups
+        # The most important first, while many are left to make up for them.
+        self._order = np.argsort(-diagonal, kind="stable")
+        # U of Uᵀ U = inverse(gram): row j says how the columns after j make up for an error of column j.
+        self._propagate = np.linalg.cholesky(np.linalg.inv(self.gram[np.ix_(self._order, self._order)])).T
+
+    def round(self, weights: Float32, scale_dtype: npt.DTypeLike = np.float32) -> tuple[Codes, Float32]:
+        """Codes (rows, columns) and scales (rows, groups), as rounded to scale_dtype, for weights (rows, columns)."""
+        scales = self._scales(weights).astype(scale_dtype).astype(np.float32)
+        by_column = np.repeat(scales, weights.shape[1] // self.groups, axis=1)[:, self._order]
+        codes = np.empty(weights.shape, np.int8)
+        codes[:, self._order] = _round_in_turn(
+            weights[:, self._order], by_column, self._propagate.astype(np.float32), self.matrix_format
+        ).T
+        return codes, scales
+
+    def _scales(self, weights: Float32) -> Float32:
+        """The scales (rows, groups) that are best by what errors cost once all later columns have done their best."""
+        importance = np.empty(weights.shape[1])
+        importance[self._order] = 1 / np.diag(self._propagate) ** 2
+        importance = (importance / importance.max()).astype(np.float32)
+        ratios = _CLIP_RATIOS[self.matrix_format]
+        return np.stack(
+            [
+                best_scales(np.ascontiguousarray(part), self.matrix_format, ratios, important)
+                for part, important in zip(
+                    np.split(weights, self.groups, axis=1), np.split(importance, self.groups), strict=True
+                )
+            ],
+            axis=1,
+        )
+
+
+def gptq(weights: Float32, gram: Float64, matrix_format: MatrixFormat) -> tuple[Codes, Float32]:
+    """Codes (rows, columns) and scales (rows,) of a matrix; gram as in `OutputRounder`."""
+    rounder = OutputRounder(gram, matrix_format)
+    codes, _ = rounder.round(weights)
+    return codes, _refitted_scales(weights, codes, rounder.gram)
+
+
+def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, matrix_format: MatrixFormat) -> Codes:
+    """The codes (columns, rows) of weights and scales (rows, columns), whose order is the order of rounding."""
+    low, high = CODE_RANGE[matrix_format]
+    remaining = np.ascontiguousarray(weights.T)  # (columns, rows): a column of weights is a contiguous row
+    steps = np.ascontiguousarray(scales.T)
+    inverse = np.divide(1, steps, out=np.zeros_like(steps), where=steps != 0)
+    codes = np.empty(remaining.shape, np.int8)
+    for start in range(0, len(remaining), _BLOCK):
+        stop = min(start + _BLOCK, len(remaining))
+        errors = np.empty((stop - start, len(weights)), np.float32)
+        for j in range(start, stop):
+            code = np.clip(np.rint(remaining[j] * inverse[j]), low, high)
+            codes[j] = code
+            error = (remaining[j] - code * steps[j]) / propagate[j, j]
+            remaining[j + 1 : stop] -= propagate[j, j + 1 : stop, None] * error
+            errors[j - start] = error
+        remaining[stop:] -= propagate[start:stop, stop:].T @ errors
+    return codes
+
+
+def _refitted_scales(weights: Float32, codes: Codes, gram: Float64) -> Float32:
+    """The scale of each row that is best for its codes: the error is quadratic in it."""
+    seen = codes.astype(np.float32) @ gram.astype(np.float32)
+    dot = np.einsum("rc,rc->r", seen, weights)
+    norm = np.einsum("rc,rc->r", seen, codes)
+    return np.asarray(np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0))

@@ -1,0 +1,56 @@
+"""Gradients are those that small differences show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from embgemma.export.calibration import CalibrationBatch
+from embgemma.export.checkpoint import read_checkpoint
+from embgemma.export.folds import folded_layer
+from embgemma.export.forward import layer_values
+from embgemma.export.gradient import layer_gradient
+from embgemma.export.sensitivity import measure_sensitivity
+from tests import tiny
+
+if TYPE_CHECKING:
+    from embgemma.export.checkpoint import Checkpoint
+
+CONFIG = tiny.CONFIG
+OFFSETS = np.array([0, 9, 20, 23])
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return read_checkpoint(tiny.write_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint"))
+
+
+@pytest.mark.parametrize("index", [0, 2])  # a sliding layer and a full one
+def test_the_gradient_of_a_layer_is_its_slope(source: Checkpoint, index: int) -> None:
+    random = np.random.default_rng(index)
+    hidden, given, direction = random.standard_normal((3, OFFSETS[-1], CONFIG.hidden)).astype(np.float32)
+    layer = folded_layer(source, index)
+
+    def value(step: float) -> float:
+        moved = layer_values(CONFIG, index, layer, hidden + np.float32(step) * direction, OFFSETS).hidden
+        return float(np.sum(moved.astype(np.float64) * given))
+
+    step = 1e-2
+    gradient = layer_gradient(CONFIG, index, layer, hidden, OFFSETS, given).hidden
+    slope = (value(step) - value(-step)) / (2 * step)
+    assert np.sum(gradient.astype(np.float64) * direction) == pytest.approx(slope, rel=3e-3)
+
+
+def test_sensitivity_covers_every_matrix_and_token(source: Checkpoint) -> None:
+    ids = np.arange(3, 3 + OFFSETS[-1], dtype=np.int32)
+    embedded = np.random.default_rng(0).standard_normal((len(ids), CONFIG.hidden)).astype(np.float32)
+    sensitivity = measure_sensitivity(source, CalibrationBatch(ids, OFFSETS), embedded)
+    assert sensitivity.embedded.shape == embedded.shape
+    names = {f"layers.{i}.{matrix}" for i in range(CONFIG.layers) for matrix in ("qkv", "o", "gate_up", "down")}
+    assert set(sensitivity.tokens) == names
+    assert all(weights.shape == ids.shape and weights.min() > 0 for weights in sensitivity.tokens.values())
+    # scaling the rows of all tokens of a text by the same factor hardly turns its embedding: norms undo it
+    along = np.abs(np.sum(sensitivity.embedded * embedded)) / np.linalg.norm(sensitivity.embedded)
+    assert along < 0.2 * np.linalg.norm(embedded)
