@@ -19,7 +19,7 @@ from .layout import embedding_rows
 from .numba_forward import STAGES_AROUND, STAGES_PER_LAYER, forward
 from .numba_memory import Held, Room, hold_batch, hold_model, hold_scratch, key_slots, rope_table
 from .numba_threads import make_teams
-from .numba_tiles import CPU_NAME
+from .numba_tiles import CPU_NAME, ISA
 from .numba_views import rows_of
 from .tensors import check_tensors
 
@@ -50,7 +50,7 @@ class NumbaBackend:
     """
 
     name = "numba"
-    isa = f"llvm {CPU_NAME}"
+    isa = f"llvm {CPU_NAME} {ISA}"
 
     def __init__(self, config: EncoderConfig, tensors: Mapping[str, Tensor], threads: int | None = None) -> None:
         check_tensors(config, tensors)

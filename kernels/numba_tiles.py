@@ -139,13 +139,13 @@ def _add_neighbours(b: ir.IRBuilder, sums: ir.Value) -> ir.Value:
 
 
 if HAS_512_BITS and "avx512vnni" in FEATURES:
-    _dot, _SUMS, INTEGER_TILE = _dot_vnni512, _vector(I32, PANEL), (8, 2)
-elif FEATURES & {"avxvnni", "avx512vnni"} and "avx2" in FEATURES:
-    _dot, _SUMS, INTEGER_TILE = _dot_vnni256, _vector(I32, PANEL), (6, 1)
+    ISA, _dot, _SUMS, INTEGER_TILE = "avx512vnni", _dot_vnni512, _vector(I32, PANEL), (8, 2)
+elif {"avxvnni", "avx2"} <= FEATURES:
+    ISA, _dot, _SUMS, INTEGER_TILE = "avxvnni", _dot_vnni256, _vector(I32, PANEL), (6, 1)
 elif "avx2" in FEATURES:
-    _dot, _SUMS, INTEGER_TILE = _dot_avx2, _vector(I32, 2 * PANEL), (3, 1)
+    ISA, _dot, _SUMS, INTEGER_TILE = "avx2", _dot_avx2, _vector(I32, 2 * PANEL), (3, 1)
 else:
-    _dot, _SUMS, INTEGER_TILE = _dot_any, _vector(I32, PANEL), (4, 1)
+    ISA, _dot, _SUMS, INTEGER_TILE = "any", _dot_any, _vector(I32, PANEL), (4, 1)
 
 
 def _int8_codes(b: ir.IRBuilder, line: ir.Value) -> Values:
