@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,6 +72,7 @@ def create_backend(
     backend: str = "auto",
     threads: int | None = None,
     isa: str | None = None,
+    path: Path | None = None,
 ) -> Backend:
     """Binds weights to a backend.
 
@@ -82,6 +84,8 @@ def create_backend(
         threads: how many threads to compute with; None for the number of physical cores.
         isa: instruction set of the C engine, one of `native.instruction_sets()`; None for what the environment
             variable EMBGEMMA_ISA names, else the best that this CPU has.
+        path: the model file that the tensors lie in, if any. The C engine then opens it by itself, and reads the rows
+            of the embedding table that it needs: mapped, 256 tokens take 27 MB.
 
     Raises:
         BackendError: the backend or the instruction set is unknown, or missing here.
@@ -95,7 +99,7 @@ def create_backend(
     if isa is not None and backend != "native":
         raise BackendError(f"isa={isa!r} chooses code of the C engine; backend {backend!r} has no such choice")
     if backend == "native":
-        return NativeBackend(config, tensors, threads=threads, isa=isa)
+        return NativeBackend(config, tensors, threads=threads, isa=isa, path=path)
     if backend == "numba":
         if not _numba_is_installed():
             raise BackendError(f"backend='numba' needs the package numba, which is not installed; {GET_NUMBA}")

@@ -120,13 +120,15 @@ class NativeBackend:
         *,
         threads: int | None = None,
         isa: str | None = None,
+        path: Path | None = None,
     ) -> None:
         """See `create_backend`."""
         self._library = load_library()
         self._config = config
         self._threads_wanted = 0 if threads is None else threads
         self._isa_wanted = isa
-        self._model = _create_model(self._library, config, tensors)
+        library = self._library
+        self._model = _create_model(library, config, tensors) if path is None else _open_model(library, path)
         self._context = self._create_context()
         self._process = os.getpid()
 
@@ -198,6 +200,13 @@ def _free_context(c: Any, _model: Any, process: int, context: Any) -> None:
     """Frees a context in the process that made it: elsewhere its threads do not exist and cannot be joined."""
     if os.getpid() == process:
         c.eg_context_free(context)
+
+
+def _open_model(library: Library, path: Path) -> Any:
+    """An eg_model of a model file."""
+    slot = library.ffi.new("eg_model **")
+    library.check(library.c.eg_model_open(os.fsencode(path), slot))
+    return library.ffi.gc(slot[0], library.c.eg_model_free)
 
 
 def _create_model(library: Library, config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]]) -> Any:
