@@ -30,7 +30,7 @@ def convert(
     output: str | os.PathLike[str],
     scheme: Scheme = "mixed",
     *,
-    calibrated: bool = False,
+    calibrated: bool = True,
     calibration: str | os.PathLike[str] | None = None,
     sliding_window: int | None = None,
     force: bool = False,

@@ -90,6 +90,17 @@ def make_parser() -> argparse.ArgumentParser:
         default="int8",
         help="how weights are stored: float32; int8 (default); mixed: int4, but for int8 attention; int4",
     )
+    calibration = convert.add_mutually_exclusive_group()
+    calibration.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help='texts to quantise for, JSON lines such as {"text": "…", "prompt": "query"} (default: some 270 that ship)',
+    )
+    calibration.add_argument(
+        "--no-calibration",
+        action="store_true",
+        help="round each weight by itself: takes seconds instead of minutes, and is less exact",
+    )
     convert.add_argument(
         "--sliding-window",
         type=int,
@@ -135,6 +146,8 @@ def _run_convert(arguments: argparse.Namespace) -> int:
         arguments.checkpoint,
         arguments.output,
         arguments.scheme,
+        calibrated=not arguments.no_calibration,
+        calibration=arguments.calibration,
         sliding_window=arguments.sliding_window,
         force=arguments.force,
     )

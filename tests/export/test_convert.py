@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import resource
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 F64 = npt.NDArray[np.float64]
 CONFIG = tiny.CONFIG
+
+rounded = functools.partial(convert, calibrated=False)
 
 
 @pytest.fixture(scope="module")
@@ -101,24 +104,24 @@ IDS = [2, *(37 * i % CONFIG.vocab for i in range(1, 31)), 1]  # longer than the 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_float32_file_computes_what_the_checkpoint_does(tmp_path: Path, dtype: tiny.Dtype) -> None:
     folder = tiny.write_checkpoint(tmp_path / "checkpoint", dtype=dtype, shards=2, prefix="model.")
-    model = read_model_file(convert(folder, tmp_path / "model.safetensors", "float32"))
+    model = read_model_file(rounded(folder, tmp_path / "model.safetensors", "float32"))
     # 1e-6: the stored weights are exact, but for folds rounded to float32 (relative error 6e-8 each)
     np.testing.assert_allclose(encode(model, IDS), plain_embedding(IDS), rtol=0, atol=1e-6)
 
 
 def test_a_query_scale_that_is_not_the_head_size_is_folded_in(tmp_path: Path, folder: Path) -> None:
-    expected = read_model_file(convert(folder, tmp_path / "a.safetensors", "int8")).tensors
+    expected = read_model_file(rounded(folder, tmp_path / "a.safetensors", "int8")).tensors
     scaled = tiny.write_checkpoint(tmp_path / "checkpoint")
     config = tiny.json_files(CONFIG)["config.json"]
     tiny.write_json(scaled / "config.json", {**config, "query_pre_attn_scalar": 4 * CONFIG.head_dim})
-    found = read_model_file(convert(scaled, tmp_path / "b.safetensors", "int8")).tensors
+    found = read_model_file(rounded(scaled, tmp_path / "b.safetensors", "int8")).tensors
     for name, tensor in expected.items():
         np.testing.assert_array_equal(found[name], tensor / 2 if name.endswith("q_norm") else tensor)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_writes_a_whole_model_file(tmp_path: Path, folder: Path, scheme: Scheme) -> None:
-    path = convert(folder, tmp_path / "model.safetensors", scheme)
+    path = rounded(folder, tmp_path / "model.safetensors", scheme)
     model = read_model_file(path)
     assert (model.config, model.scheme, model.prompts) == (CONFIG, scheme, tiny.PROMPTS)
     assert model.tokenizer_model is not None
@@ -179,7 +182,7 @@ def test_wrong_calibration_texts_leave_nothing_behind(tmp_path: Path, folder: Pa
 
 
 def test_schemes_quantise_what_they_say(tmp_path: Path, folder: Path) -> None:
-    model = read_model_file(convert(folder, tmp_path / "model.safetensors", "mixed"))
+    model = read_model_file(rounded(folder, tmp_path / "model.safetensors", "mixed"))
     dtypes = {name: tensor.dtype for name, tensor in model.tensors.items() if name.endswith(".weight")}
     int8 = {name for name, dtype in dtypes.items() if dtype == np.int8}
     assert int8 == {f"layers.{i}.{kind}.weight" for i in range(CONFIG.layers) for kind in ("qkv", "o")}
@@ -187,7 +190,7 @@ def test_schemes_quantise_what_they_say(tmp_path: Path, folder: Path) -> None:
 
 
 def test_quantised_weights_lie_within_a_step_of_the_checkpoint(tmp_path: Path, folder: Path) -> None:
-    model = read_model_file(convert(folder, tmp_path / "model.safetensors", "int8"))
+    model = read_model_file(rounded(folder, tmp_path / "model.safetensors", "int8"))
     tensors = tiny.encoder_tensors(CONFIG)
     down = unpack_panels(model.tensors["layers.1.down.weight"]) * model.tensors["layers.1.down.scale"][:, None]
     step = np.abs(model.tensors["layers.1.down.scale"])[:, None]
@@ -199,8 +202,8 @@ def test_quantised_weights_lie_within_a_step_of_the_checkpoint(tmp_path: Path, f
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path, folder: Path) -> None:
-    first = convert(folder, tmp_path / "a.safetensors", "mixed")
-    second = convert(folder, tmp_path / "b.safetensors", "mixed")
+    first = rounded(folder, tmp_path / "a.safetensors", "mixed")
+    second = rounded(folder, tmp_path / "b.safetensors", "mixed")
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -208,20 +211,20 @@ def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path, folder: Path
     path = tmp_path / "model.safetensors"
     path.write_text("precious")
     with pytest.raises(InputError, match="--force"):
-        convert(folder, path, "int4")
+        rounded(folder, path, "int4")
     assert path.read_text() == "precious"
-    convert(folder, path, "int4", force=True)
+    rounded(folder, path, "int4", force=True)
     assert read_model_file(path).scheme == "int4"
 
 
 def test_an_impossible_destination_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        convert(folder, tmp_path / "none" / "model.safetensors")
+        rounded(folder, tmp_path / "none" / "model.safetensors")
     with pytest.raises(InputError, match="is a folder"):
-        convert(folder, tmp_path, force=True)
+        rounded(folder, tmp_path, force=True)
     unknown: Any = "int3"
     with pytest.raises(InputError, match="unknown scheme 'int3'"):
-        convert(folder, tmp_path / "model.safetensors", unknown)
+        rounded(folder, tmp_path / "model.safetensors", unknown)
     assert not list(tmp_path.iterdir())
 
 
@@ -236,7 +239,7 @@ def test_a_failure_halfway_leaves_nothing_behind(
     path.write_text("precious")
     monkeypatch.setattr(convert_module, "folded_norm", fail)
     with pytest.raises(error):
-        convert(folder, path, "int8", force=True)
+        rounded(folder, path, "int8", force=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
     assert path.read_text() == "precious"
 
@@ -246,7 +249,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, folder: Path) -> None
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow beyond 100 kB
     try:
         with pytest.raises(OSError, match="File too large"):
-            convert(folder, tmp_path / "model.safetensors", "int8")
+            rounded(folder, tmp_path / "model.safetensors", "int8")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
@@ -258,14 +261,14 @@ def test_a_weight_that_is_not_finite_is_refused_and_leaves_nothing_behind(tmp_pa
     tensors["norm.weight"][7] = np.inf
     tiny.write_tensors(folder / "model.safetensors", tensors)
     with pytest.raises(CheckpointError, match=r"norm\.weight"):
-        convert(folder, tmp_path / "model.safetensors")
+        rounded(folder, tmp_path / "model.safetensors")
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_progress_is_shown_on_request_alone(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    convert(folder, tmp_path / "a.safetensors", "int8")
+    rounded(folder, tmp_path / "a.safetensors", "int8")
     assert capsys.readouterr() == ("", "")  # not a terminal
-    convert(folder, tmp_path / "b.safetensors", "int8", progress=True)
+    rounded(folder, tmp_path / "b.safetensors", "int8", progress=True)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "b.safetensors" in captured.err
