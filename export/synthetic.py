@@ -10,7 +10,7 @@ import numpy as np
 
 from ..kernels.config import EncoderConfig
 from ..kernels.layout import MatrixFormat, Tensor, matrices
-from ..model_file import EMBEDDING, TOKENIZER, TensorInfo, expected_tensors
+from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, TensorInfo, expected_tensors
 from .scheme import Scheme, embedding_groups, scheme_formats
 from .write import ModelFileWriter, model_metadata
 
@@ -30,15 +30,19 @@ def write_synthetic_model(
     *,
     seed: int = 0,
     tokenizer_model: bytes = b"",
+    tokenizer_table: bytes = b"",
     force: bool = False,
 ) -> None:
     """Writes a model file of this exact shape and scheme; the same arguments give the same bytes.
 
     Every matrix maps inputs of unit variance to outputs of about unit variance, so activations stay sane.
-    Without a tokenizer_model the file can encode token ids, but no text.
+    Without a tokenizer_model the file can encode token ids, but no text; without the tokenizer_table that is made of
+    it, text takes sentencepiece.
     """
     formats = scheme_formats(config.validate(), scheme)
-    tensors = expected_tensors(config, formats, embedding_groups(config, scheme), tokenizer_bytes=len(tokenizer_model))
+    tensors = expected_tensors(
+        config, formats, embedding_groups(config, scheme), len(tokenizer_model), len(tokenizer_table)
+    )
     metadata = model_metadata(
         config,
         scheme,
@@ -50,8 +54,8 @@ def write_synthetic_model(
     random = np.random.default_rng(seed)
     with ModelFileWriter(Path(path), metadata, tensors, force=force) as writer:
         for name, info in tensors.items():
-            if name == TOKENIZER:
-                writer.write(name, np.frombuffer(tokenizer_model, np.uint8))
+            if name in (TOKENIZER, TOKENIZER_TABLE):
+                writer.write(name, np.frombuffer({TOKENIZER: tokenizer_model}.get(name, tokenizer_table), np.uint8))
                 continue
             for part in _random_tensor(random, config, formats, name, info):
                 writer.write(name, part)

@@ -94,8 +94,8 @@ def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
             stored = DTYPE_FORMATS[tensor.dtype]
             formats = formats if stored in formats.split(", ") else f"{formats}, {stored}".removeprefix(", ")
         sizes[part] = (size + tensor.nbytes, formats)
-    if model_file.tokenizer_model is not None:
-        sizes["tokenizer"] = (model_file.tokenizer_model.nbytes, "")
+    tokenizers = (model_file.tokenizer_table, model_file.tokenizer_model)
+    sizes["tokenizer"] = (sum(tensor.nbytes for tensor in tokenizers if tensor is not None), "")
     return sizes
 
 

@@ -14,7 +14,9 @@ from . import similarity as _similarity
 from .inputs import check_integer, check_texts, check_token_ids, check_unicode
 from .kernels import create_backend
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError
+from .kernels.native import library_problem
 from .model_file import ModelFile, read_model_file
+from .native_tokenizer import NativeTokenizer
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ logger = logging.getLogger("embgemma")
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first that the model has
+
+TOKENIZED_AT_ONCE = 64  # texts: enough that a call costs little beside them
 
 
 class TruncationWarning(UserWarning):
@@ -68,7 +72,9 @@ def load(
     if threads is not None:
         threads = check_integer("threads", threads, 1, None)
     model_file = read_model_file(path)
-    engine = create_backend(model_file.config, model_file.tensors, backend=backend, threads=threads, isa=isa)
+    engine = create_backend(
+        model_file.config, model_file.tensors, backend=backend, threads=threads, isa=isa, path=model_file.path
+    )
     return EmbeddingModel(model_file, engine)
 
 
@@ -213,8 +219,8 @@ class EmbeddingModel:
         """Token ids of one text or of several, as `encode` computes with: prompt, `<bos>` and `<eos>` included."""
         prefix = self._prompt(prompt_name, prompt, ())
         tokenizer = self._text_tokenizer()
-        texts = check_texts(sentences)
-        ids = [tokenizer.encode(prefix + text, self._max_seq_length).ids for text in texts]
+        texts = [prefix + text for text in check_texts(sentences)]
+        ids = [tokenized.ids for tokenized in tokenizer.encode_batch(texts, self._max_seq_length)]
         return ids[0] if isinstance(sentences, str) else ids
 
     def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Embeddings:
@@ -299,11 +305,12 @@ class EmbeddingModel:
         truncated: list[int] = []
 
         def tokenize() -> Iterator[list[int]]:
-            for i, text in enumerate(texts):
-                tokenized = tokenizer.encode(prompt + text, limit)
-                if tokenized.truncated:
-                    truncated.append(i)
-                yield tokenized.ids
+            for start in range(0, len(texts), TOKENIZED_AT_ONCE):
+                part = [prompt + text for text in texts[start : start + TOKENIZED_AT_ONCE]]
+                for i, tokenized in enumerate(tokenizer.encode_batch(part, limit), start):
+                    if tokenized.truncated:
+                        truncated.append(i)
+                    yield tokenized.ids
 
         embeddings = self._embed(
             tokenize(),
@@ -352,7 +359,7 @@ class EmbeddingModel:
             raise EmbgemmaError("the model is closed; load it again")
         return self._open_backend
 
-    def _text_tokenizer(self) -> Tokenizer:
+    def _text_tokenizer(self) -> Tokenizer | NativeTokenizer:
         self._backend()  # a closed model has no tokenizer either
         if self._tokenizer is None:
             raise ModelFileError(
@@ -384,13 +391,17 @@ class EmbeddingModel:
         return check_integer("truncate_dim", truncate_dim, 1, self.config.hidden)
 
 
-def _load_tokenizer(model_file: ModelFile) -> Tokenizer | None:
-    """The tokenizer in the model file, or None if it has none."""
-    if model_file.tokenizer_model is None:
-        return None
+def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None:
+    """The tokenizer in the model file, or None if it has none: that of the C engine, if both have what it takes."""
     config = model_file.config
+    tokenizer: Tokenizer | NativeTokenizer
     try:
-        tokenizer = Tokenizer(bytes(model_file.tokenizer_model), config.bos_id, config.eos_id)
+        if model_file.tokenizer_table is not None and library_problem() is None:
+            tokenizer = NativeTokenizer(model_file.tokenizer_table, config.bos_id, config.eos_id)
+        elif model_file.tokenizer_model is not None:
+            tokenizer = Tokenizer(bytes(model_file.tokenizer_model), config.bos_id, config.eos_id)
+        else:
+            return None
     except ModelFileError as error:
         raise ModelFileError(f"{model_file.path}: {error}") from error
     if tokenizer.vocab > config.vocab:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import zlib
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ SCHEMES = ("float32", "int8", "mixed", "int4")
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
 
 EMBEDDING = "embedding"
+TOKENIZER_TABLE = "tokenizer.table"
 TOKENIZER = "tokenizer.model"
 CHECKSUM = "metadata_crc32"
 METADATA_KEYS = frozenset(
@@ -72,6 +74,7 @@ class ModelFile:
         default_prompt_name: the prompt used when the caller names none, or None.
         similarity_fn_name: how the checkpoint compares two embeddings, such as "cosine".
         tensors: read-only views into the mapped file, by name; shapes and layouts as in kernels/layout.py.
+        tokenizer_table: (bytes,) uint8 view of what the C engine tokenizes with; None if the file has none.
         tokenizer_model: (bytes,) uint8 view of the sentencepiece model; None if the file has none.
         metadata: the raw strings that all of the above was read from.
     """
@@ -83,6 +86,7 @@ class ModelFile:
     default_prompt_name: str | None
     similarity_fn_name: str
     tensors: dict[str, Tensor]
+    tokenizer_table: npt.NDArray[np.uint8] | None
     tokenizer_model: npt.NDArray[np.uint8] | None
     metadata: dict[str, str]
 
@@ -101,12 +105,16 @@ class TensorInfo:
 
 
 def expected_tensors(
-    config: EncoderConfig, formats: Mapping[str, MatrixFormat], embedding_groups: int, tokenizer_bytes: int
+    config: EncoderConfig,
+    formats: Mapping[str, MatrixFormat],
+    embedding_groups: int,
+    tokenizer_bytes: int,
+    table_bytes: int = 0,
 ) -> dict[str, TensorInfo]:
     """Every tensor of a model file, in file order, which is the order in which a token meets them.
 
     formats tells the format of the embedding table ("embedding") and of every matrix by name. A row of a quantised
-    table has embedding_groups scales. A file of tokenizer_bytes 0 has no tokenizer.
+    table has embedding_groups scales. A file of tokenizer_bytes 0 has no tokenizer, one of table_bytes 0 none for C.
     """
     matrix_specs = {spec.name: spec for spec in matrices(config)}
     vector_lengths = dict(vectors(config))
@@ -140,6 +148,8 @@ def expected_tensors(
         add_vector(f"{layer}.post_ffn_norm")
     add_vector("final_norm")
     add_matrix("head")
+    if table_bytes:
+        infos[TOKENIZER_TABLE] = TensorInfo(np.dtype(np.uint8), (table_bytes,))
     if tokenizer_bytes:
         infos[TOKENIZER] = TensorInfo(np.dtype(np.uint8), (tokenizer_bytes,))
     return infos
@@ -175,8 +185,10 @@ def _check(path: Path, file: SafetensorsFile) -> ModelFile:
     infos = _expected(config, file.entries)
     _check_entries(file, infos)
     tensors = {name: _view(file, name, info) for name, info in infos.items()}
+    tokenizer_table = tensors.pop(TOKENIZER_TABLE, None)
     tokenizer_model = tensors.pop(TOKENIZER, None)
     _check_finite(tensors)
+    file.mapping.madvise(mmap.MADV_DONTNEED)  # the checks have touched a page here and there, 25 MB in all
     prompts, default_prompt_name = _read_prompts(metadata)
     return ModelFile(
         path=path,
@@ -186,6 +198,7 @@ def _check(path: Path, file: SafetensorsFile) -> ModelFile:
         default_prompt_name=default_prompt_name,
         similarity_fn_name=metadata["similarity_fn_name"],
         tensors=tensors,
+        tokenizer_table=tokenizer_table,
         tokenizer_model=tokenizer_model,
         metadata=metadata,
     )
@@ -222,8 +235,12 @@ def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, Ten
                 f"an embedding row of {config.hidden} has {groups} scales; expected each to cover a multiple of "
                 f"{EMBEDDING_GROUP_GRAIN} elements"
             )
-    tokenizer_bytes = _last_dimension(TOKENIZER, entries) if TOKENIZER in entries else 0
-    return expected_tensors(config, formats, groups, tokenizer_bytes)
+    tokenizer_bytes, table_bytes = (
+        _last_dimension(name, entries) if name in entries else 0 for name in (TOKENIZER, TOKENIZER_TABLE)
+    )
+    if table_bytes % ALIGNMENT:
+        raise ModelFileError(f"tensor {TOKENIZER_TABLE!r} has {table_bytes} bytes; expected a multiple of {ALIGNMENT}")
+    return expected_tensors(config, formats, groups, tokenizer_bytes, table_bytes)
 
 
 def _format_of(matrix: str, entries: dict[str, Entry]) -> MatrixFormat:

@@ -10,6 +10,9 @@ The added tokens are exactly the control symbols and the user-defined symbols, s
 control symbol spelled out in the text, and a run of a literal "▁", which Hugging Face keeps apart from spaces beside
 it. This module makes those cuts itself and leaves everything between them to SentencePiece.
 
+This is the definition; `NativeTokenizer` gives the same ids, faster and in less memory, where the C engine and its
+table are at hand.
+
 The checkpoint's `<image_soft_token>` has an id one past the embedding table and no place in `tokenizer.model`; here it
 is ordinary text, where sentence-transformers fails with an index error.
 """
@@ -18,10 +21,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import sentencepiece
+from typing import TYPE_CHECKING
 
 from .kernels.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
 
@@ -51,6 +56,8 @@ class Tokenizer:
     """
 
     def __init__(self, model_bytes: bytes, bos_id: int, eos_id: int) -> None:
+        import sentencepiece  # 45 MB that few need
+
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model_bytes)
@@ -84,6 +91,10 @@ class Tokenizer:
             if len(ids) > room:
                 break  # later parts cannot change earlier ids
         return TokenizedText([self.bos_id, *ids[:room], self.eos_id], truncated=len(ids) > room)
+
+    def encode_batch(self, texts: Sequence[str], max_tokens: int) -> list[TokenizedText]:
+        """What `encode` gives for each text."""
+        return [self.encode(text, max_tokens) for text in texts]
 
     def _control_symbols(self) -> dict[str, int]:
         """Spelling and id of the control symbols and the unknown symbol."""

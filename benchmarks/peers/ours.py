@@ -51,7 +51,7 @@ def open_variant(variant: Variant, threads: int | None) -> Encoder:
         isa=options.get("isa"),
     )
     if options.get("tokenizer") == "no":
-        model_file = dataclasses.replace(model_file, tokenizer_model=None)
+        model_file = dataclasses.replace(model_file, tokenizer_model=None, tokenizer_table=None)
     return OurEncoder(EmbeddingModel(model_file, backend), backend)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from embgemma.export.synthetic import write_synthetic_model
+from embgemma.export.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.config import EncoderConfig
 from tests import tiny
 
@@ -39,8 +40,14 @@ def tokenizer_model() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def model_path(tmp_path_factory: pytest.TempPathFactory, tokenizer_model: bytes) -> Path:
+def tokenizer_table(tokenizer_model: bytes) -> bytes:
+    """The table that the C engine tokenizes with, of the same model."""
+    return build_tokenizer_table(tokenizer_model).tobytes()
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory, tokenizer_model: bytes, tokenizer_table: bytes) -> Path:
     """A small int8 model file of random weights with that tokenizer."""
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    write_synthetic_model(path, CONFIG, "int8", tokenizer_model=tokenizer_model)
+    write_synthetic_model(path, CONFIG, "int8", tokenizer_model=tokenizer_model, tokenizer_table=tokenizer_table)
     return path

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import sentencepiece
 
+from embgemma.export.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.errors import ModelFileError
+from embgemma.kernels.native import library_problem
+from embgemma.native_tokenizer import NativeTokenizer
 from embgemma.tokenizer import Tokenizer
 
 tokenizers = pytest.importorskip("tokenizers", reason="the Hugging Face tokenizer is compared with")
 
 BOS, EOS = 2, 1
-FUZZED_STRINGS = 20_000
+FUZZED_STRINGS = {"sentencepiece": 20_000, "native": 200_000}
 FUZZ_SEED = 20_509
 UNLIMITED = 1 << 30
+
+AnyTokenizer: TypeAlias = Tokenizer | NativeTokenizer
 
 SCRIPTS = (
     "abcdefghijklmnopqrstuvwxyz ABC 0123456789 .,;:!?'\"()-_/\\@#%&*+=~`^$|{}[]<>",
@@ -84,14 +90,28 @@ def hugging_face_equivalent(model_bytes: bytes) -> Any:
     return result
 
 
-@pytest.fixture(scope="module")
-def small(tokenizer_model: bytes) -> Tokenizer:
-    return Tokenizer(tokenizer_model, BOS, EOS)
+@pytest.fixture(scope="module", params=["sentencepiece", "native"])
+def kind(request: pytest.FixtureRequest) -> str:
+    problem = library_problem() if request.param == "native" else None
+    if problem:
+        pytest.skip(problem)
+    return str(request.param)
+
+
+def tokenizer_of(kind: str, model_bytes: bytes) -> AnyTokenizer:
+    if kind == "native":
+        return NativeTokenizer(build_tokenizer_table(model_bytes), BOS, EOS)
+    return Tokenizer(model_bytes, BOS, EOS)
 
 
 @pytest.fixture(scope="module")
-def real(checkpoint: Path) -> Tokenizer:
-    return Tokenizer((checkpoint / "tokenizer.model").read_bytes(), BOS, EOS)
+def small(kind: str, tokenizer_model: bytes) -> AnyTokenizer:
+    return tokenizer_of(kind, tokenizer_model)
+
+
+@pytest.fixture(scope="module")
+def real(kind: str, checkpoint: Path) -> AnyTokenizer:
+    return tokenizer_of(kind, (checkpoint / "tokenizer.model").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -101,68 +121,79 @@ def hugging_face(checkpoint: Path) -> Any:
     return result
 
 
-def assert_same_ids(ours: Tokenizer, theirs: Any, texts: list[str]) -> None:
+def assert_same_ids(ours: AnyTokenizer, theirs: Any, texts: Iterable[str]) -> None:
     for text in texts:
         ids = ours.encode(text, UNLIMITED).ids
         assert ids == [BOS, *theirs.encode(text, add_special_tokens=False).ids, EOS], repr(text)
         assert max(ids) < ours.vocab
 
 
-def test_small_model_agrees_with_hugging_face(small: Tokenizer, tokenizer_model: bytes) -> None:
+def test_small_model_agrees_with_hugging_face(small: AnyTokenizer, tokenizer_model: bytes) -> None:
     rng = random.Random(FUZZ_SEED)
     texts = [*LOOK_ALIKES, "", *(fuzzed_string(rng) for _ in range(2_000))]
     assert_same_ids(small, hugging_face_equivalent(tokenizer_model), texts)
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\n\n\n", "\n \n", " \r\n", "\n▁▁", " "])
-def test_long_text_agrees_with_hugging_face(small: Tokenizer, tokenizer_model: bytes, line_break: str) -> None:
+def test_long_text_agrees_with_hugging_face(small: AnyTokenizer, tokenizer_model: bytes, line_break: str) -> None:
     rng = random.Random(FUZZ_SEED)
     text = "".join(" ".join(rng.choices(WORDS, k=12)) + line_break for _ in range(6_000))
     assert len(text) > 3 * 65_536  # several of the parts in which long texts are tokenized
     assert_same_ids(small, hugging_face_equivalent(tokenizer_model), [text])
 
 
-def test_real_model_agrees_with_hugging_face_on_fuzzed_strings(real: Tokenizer, hugging_face: Any) -> None:
+def test_real_model_agrees_with_hugging_face_on_fuzzed_strings(
+    real: AnyTokenizer, kind: str, hugging_face: Any
+) -> None:
     rng = random.Random(FUZZ_SEED)
-    assert_same_ids(real, hugging_face, [*LOOK_ALIKES, "", *(fuzzed_string(rng) for _ in range(FUZZED_STRINGS))])
+    assert_same_ids(real, hugging_face, LOOK_ALIKES)
+    assert_same_ids(real, hugging_face, (fuzzed_string(rng) for _ in range(FUZZED_STRINGS[kind])))
 
 
-def test_every_added_token_alone_and_in_text(real: Tokenizer, hugging_face: Any) -> None:
+def test_every_added_token_alone_and_in_text(real: AnyTokenizer, hugging_face: Any) -> None:
     added = [token.content for i, token in hugging_face.get_added_tokens_decoder().items() if i < real.vocab]
     assert len(added) > 6_000
     assert_same_ids(real, hugging_face, [form for name in added for form in (name, f"a {name} b", name * 2)])
 
 
-def test_image_token_beyond_the_vocabulary_is_ordinary_text(real: Tokenizer, hugging_face: Any) -> None:
+def test_image_token_beyond_the_vocabulary_is_ordinary_text(real: AnyTokenizer, hugging_face: Any) -> None:
     assert hugging_face.token_to_id("<image_soft_token>") == real.vocab
     assert max(real.encode("an <image_soft_token> here", UNLIMITED).ids) < real.vocab
 
 
-def test_golden_ids(real: Tokenizer, checkpoint: Path, golden: Path) -> None:
+def test_golden_ids(real: AnyTokenizer, checkpoint: Path, golden: Path) -> None:
     prompts = json.loads((checkpoint / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]
     for row in json.loads((golden / "texts.json").read_text("utf-8"))["rows"]:
         prompt = prompts[row["prompt"]] if row["prompt"] else ""
         assert real.encode(prompt + row["text"], max_tokens=2048).ids == row["ids"]
 
 
-def test_empty_text_is_bos_and_eos(small: Tokenizer) -> None:
+def test_empty_text_is_bos_and_eos(small: AnyTokenizer) -> None:
     assert small.encode("", UNLIMITED).ids == [BOS, EOS]
 
 
 @pytest.mark.parametrize("text", ["the of " * 50, "\n\n" * 50, "<bos>" * 50, "a▁▁b" * 50])
-def test_truncation_keeps_the_first_tokens_and_eos(small: Tokenizer, text: str) -> None:
+def test_truncation_keeps_the_first_tokens_and_eos(small: AnyTokenizer, text: str) -> None:
     whole = small.encode(text, UNLIMITED).ids
     cut = small.encode(text, max_tokens=20)
     assert cut.truncated
     assert cut.ids == [*whole[:19], EOS]
 
 
-def test_a_text_that_just_fits_is_not_truncated(small: Tokenizer) -> None:
+def test_a_text_that_just_fits_is_not_truncated(small: AnyTokenizer) -> None:
     whole = small.encode("the of and to", UNLIMITED)
     assert not whole.truncated
     assert small.encode("the of and to", max_tokens=len(whole.ids)) == whole
     assert small.encode("the of and to", max_tokens=len(whole.ids) - 1).truncated
     assert small.encode("the", max_tokens=2).ids == [BOS, EOS]
+
+
+def test_a_batch_is_what_its_texts_are_alone(small: AnyTokenizer) -> None:
+    rng = random.Random(FUZZ_SEED)
+    texts = ["", *(fuzzed_string(rng) for _ in range(200)), ""]
+    for max_tokens in (2, 3, 20, UNLIMITED):
+        assert small.encode_batch(texts, max_tokens) == [small.encode(text, max_tokens) for text in texts]
+    assert small.encode_batch([], 20) == []
 
 
 @pytest.mark.parametrize("model_bytes", [b"", b"not a model", b"\x0a\xff\xff\xff"])

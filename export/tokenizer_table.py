@@ -1,0 +1,141 @@
+"""Makes the table that the C tokenizer reads in place: tensor `tokenizer.table` of a model file.
+
+kernels/tokenizer_table.h states its layout; `merges` says why it is all that the C tokenizer must know.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .double_array import DoubleArray
+from .merges import Merges, check_against_sentencepiece, check_late_pieces, find_merges
+from .pieces import MOST_RUN, SPACE_SYMBOL, Pieces, read_pieces, unsupported
+
+MAGIC = b"EGTOKENS"
+VERSION = 1
+ALIGNMENT = 64  # bytes, of the table and of each of its parts
+HEADER_BYTES = 1408
+MOST_PROBES = 48  # slots looked at for a pair
+
+_CHECKED_FROM = 16  # bytes: magic, version and checksum come before what the checksum covers
+_SLOTS_PER_PAIR = 1.6  # of Gemma's 236,245 pairs; an absent one then takes 3.6 probes, most in one cache line
+_EMPTY_SLOT = 0xFFFF_FFFF
+_TAG_BITS = 10  # of a pair's hash, beside the index of the piece: most absent pairs are told by their slot alone
+_NO_PARTS = 0xFFFF_FFFF  # of a piece that merging does not give
+
+_Bytes: TypeAlias = npt.NDArray[np.uint8]
+_Words: TypeAlias = npt.NDArray[np.uint32]
+
+
+def build_tokenizer_table(model_bytes: bytes) -> _Bytes:
+    """The table of a valid SentencePiece model: (bytes,), a multiple of 64.
+
+    Raises CheckpointError if the model is not of Gemma's kind.
+    """
+    pieces = read_pieces(model_bytes)
+    merges = find_merges(pieces.normal)
+    check_against_sentencepiece(model_bytes, pieces, merges)
+    check_late_pieces(pieces.normal, merges)
+    units, text_root, special_root = _tries(pieces, merges)
+    first_merged, parts = _parts(pieces.normal, merges)
+    slot_count, slots = _pair_slots(parts)
+    fields = [pieces.count, len(units), text_root, special_root]
+    fields += [first_merged, len(parts), slot_count, len(pieces.runs) + 1]
+    return _assemble(fields, pieces, merges, [units, slots, parts])
+
+
+def _tries(pieces: Pieces, merges: Merges) -> tuple[_Words, int, int]:
+    """One array of two tries, and the offsets of their roots: of pieces in text, and of special pieces.
+
+    Text is matched as it comes: in the first trie, a space and "▁" lead to the same nodes.
+    """
+    trie = DoubleArray()
+    text_root, special_root = trie.new_node(), trie.new_node()
+    for name, i in pieces.normal.items():
+        if name in merges or len(name) == 1:
+            trie.insert(text_root, name.replace(SPACE_SYMBOL, " ").encode(), i)
+    trie.alias(ord(" "), SPACE_SYMBOL.encode())
+    for name, i in pieces.special.items():
+        trie.insert(special_root, name.encode(), i)
+    units, (text_offset, special_offset) = trie.pack(text_root, special_root)
+    return units, text_offset, special_offset
+
+
+def _parts(normal: dict[str, int], merges: Merges) -> tuple[int, _Words]:
+    """(pieces, 2): the ids of the pair that each piece of several characters is merged from, and the first one's id."""
+    ids = [i for name, i in normal.items() if len(name) > 1]
+    if not ids or ids[-1] - ids[0] != len(ids) - 1:
+        raise unsupported(f"the ids of its {len(ids)} pieces of several characters are not consecutive")
+    parts = np.full((len(ids), 2), _NO_PARTS, np.uint32)
+    for name, pair in merges.items():
+        parts[normal[name] - ids[0]] = [normal[part] for part in pair]
+    return ids[0], parts
+
+
+def _pair_slots(parts: _Words) -> tuple[int, _Words]:
+    """A hash table from pair to index of the merged piece: how many slots a hash may fall on, and all slots.
+
+    A pair lies in the slot that its hash falls on, or in the first free one of the next MOST_PROBES - 1. Pairs are
+    laid down in the order of their hashes, so no pair lies far from its slot, and the last slots need not wrap around.
+    """
+    indices = np.flatnonzero(parts[:, 0] != _NO_PARTS)
+    hashes = _pair_hashes(parts[indices, 0], parts[indices, 1])
+    slots_per_pair = _SLOTS_PER_PAIR
+    while True:
+        count = -(-int(len(indices) * slots_per_pair) // 16) * 16
+        homes = ((hashes >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)
+        order = np.argsort(homes, kind="stable")
+        rank = np.arange(len(order))
+        places = np.maximum.accumulate(homes[order].astype(np.int64) - rank) + rank
+        if not len(order) or np.max(places - homes[order].astype(np.int64)) < MOST_PROBES:
+            break
+        slots_per_pair *= 1.25
+    slots = np.full(count + MOST_PROBES, _EMPTY_SLOT, np.uint32)
+    tags = (hashes & np.uint64(0xFFFF_FFFF)) >> np.uint64(32 - _TAG_BITS)
+    slots[places] = (tags << np.uint64(32 - _TAG_BITS) | indices.astype(np.uint64))[order]
+    return count, slots
+
+
+def _pair_hashes(left: _Words, right: _Words) -> npt.NDArray[np.uint64]:
+    """The 64-bit hash of pairs, as eg_find_merge() of tokenizer_table.h computes it."""
+    pairs: npt.NDArray[np.uint64] = left.astype(np.uint64) << np.uint64(32) | right.astype(np.uint64)
+    pairs *= np.uint64(0x9E3779B97F4A7C15)
+    pairs ^= pairs >> np.uint64(32)
+    pairs *= np.uint64(0xD6E8FEB86659FD93)
+    return pairs
+
+
+def _joining_bytes(names: Iterable[str]) -> npt.NDArray[np.uint8]:
+    """(32,) bit mask of the bytes after which a space may belong to the same piece: elsewhere a word begins with it."""
+    joining = np.zeros(256, np.uint8)
+    for name in names:
+        for before, symbol in pairwise(name):
+            if symbol == SPACE_SYMBOL:
+                joining[before.encode()[-1]] = 1
+                if before == SPACE_SYMBOL:
+                    joining[ord(" ")] = 1
+    return np.packbits(joining, bitorder="little")
+
+
+def _assemble(fields: list[int], pieces: Pieces, merges: Merges, arrays: list[_Words]) -> _Bytes:
+    """Header, then the arrays, each aligned."""
+    header_fields = np.zeros(12, "<u4")
+    header_fields[: 1 + len(fields)] = [HEADER_BYTES + sum(_aligned(array.nbytes) for array in arrays), *fields]
+    runs = np.zeros(MOST_RUN + 1, "<u4")
+    runs[2 : 2 + len(pieces.runs)] = pieces.runs
+    byte_ids = np.array(pieces.byte_ids, "<u4")
+    checked = header_fields.tobytes() + runs.tobytes() + byte_ids.tobytes() + _joining_bytes(merges).tobytes()
+    checked = checked.ljust(HEADER_BYTES - _CHECKED_FROM, b"\0")
+    start = MAGIC + VERSION.to_bytes(4, "little") + zlib.crc32(checked).to_bytes(4, "little")
+    data = (array.astype("<u4").tobytes().ljust(_aligned(array.nbytes), b"\0") for array in arrays)
+    return np.frombuffer(b"".join([start, checked, *data]), np.uint8)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,122 @@
+"""The tokenizer of the C engine as Python's default. That its ids are right, test_tokenizer.py checks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import embgemma
+from embgemma.export.synthetic import write_synthetic_model
+from embgemma.kernels.errors import InputError, ModelFileError
+from embgemma.kernels.native import library_problem
+from embgemma.native_tokenizer import NativeTokenizer
+from embgemma.tokenizer import Tokenizer
+
+from .conftest import CONFIG
+
+pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
+
+TEXTS = ["the of and", "", "x" * 500, "<bos> é\n\n 你好 \U0010ffff"]
+
+
+def as_array(table: bytes) -> Any:
+    return np.frombuffer(table, np.uint8)
+
+
+def test_a_file_without_a_table_is_tokenized_by_sentencepiece(
+    tmp_path: Path, model_path: Path, tokenizer_model: bytes
+) -> None:
+    old_path = tmp_path / "old.safetensors"
+    write_synthetic_model(old_path, CONFIG, "int8", tokenizer_model=tokenizer_model)
+    with embgemma.load(model_path) as model, embgemma.load(old_path) as old:
+        assert isinstance(model._text_tokenizer(), NativeTokenizer)
+        assert isinstance(old._text_tokenizer(), Tokenizer)
+        assert model.tokenize(TEXTS) == old.tokenize(TEXTS)
+        with pytest.warns(embgemma.TruncationWarning) as warnings:
+            vectors = model.encode(TEXTS), old.encode(TEXTS)
+    np.testing.assert_array_equal(*vectors)
+    assert len({str(warning.message) for warning in warnings}) == 1
+
+
+def test_without_the_engine_a_file_with_a_table_is_tokenized_by_sentencepiece(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embgemma.model.library_problem", lambda: "not built")
+    with embgemma.load(model_path, backend="reference") as model:
+        assert isinstance(model._text_tokenizer(), Tokenizer)
+
+
+def test_embedding_text_never_imports_sentencepiece(model_path: Path) -> None:
+    program = (
+        "import embgemma, sys\n"
+        f"vector = embgemma.load({str(model_path)!r}).encode_query('the of')\n"
+        "assert vector.shape == (64,)\n"
+        "assert 'sentencepiece' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("damage", ["magic", "version", "header", "cut", "empty"])
+def test_a_damaged_table_is_named(tmp_path: Path, tokenizer_model: bytes, tokenizer_table: bytes, damage: str) -> None:
+    table = bytearray(tokenizer_table)
+    if damage == "cut":
+        table = table[: len(table) // 128 * 64]
+    elif damage == "empty":
+        table = table[:64]
+    else:
+        table[{"magic": 0, "version": 8, "header": 100}[damage]] ^= 1
+    path = tmp_path / "damaged.safetensors"
+    write_synthetic_model(path, CONFIG, "int8", tokenizer_model=tokenizer_model, tokenizer_table=bytes(table))
+    with pytest.raises(ModelFileError, match=r"damaged\.safetensors: .*(tokenizer table|again)"):
+        embgemma.load(path)
+
+
+def test_a_table_of_another_vocabulary_is_refused(
+    tmp_path: Path, tokenizer_model: bytes, tokenizer_table: bytes
+) -> None:
+    config = replace(CONFIG, vocab=CONFIG.vocab - 32)
+    path = tmp_path / "foreign.safetensors"
+    write_synthetic_model(path, config, "int8", tokenizer_model=tokenizer_model, tokenizer_table=tokenizer_table)
+    with pytest.raises(ModelFileError, match=r"foreign\.safetensors: .*do not belong together"):
+        embgemma.load(path)
+
+
+def test_a_table_of_a_size_that_misplaces_what_follows_is_refused(tmp_path: Path, tokenizer_model: bytes) -> None:
+    path = tmp_path / "odd.safetensors"
+    write_synthetic_model(path, CONFIG, "int8", tokenizer_model=tokenizer_model, tokenizer_table=b"x" * 65)
+    with pytest.raises(ModelFileError, match=r"tokenizer\.table.* 65 bytes; expected a multiple of 64"):
+        embgemma.load(path)
+
+
+def test_ids_that_are_not_pieces_cannot_be_put_around_texts(tokenizer_table: bytes) -> None:
+    with pytest.raises(InputError, match="bos_id is 896"):
+        NativeTokenizer(as_array(tokenizer_table), 896, 1)
+
+
+def test_it_may_be_used_from_several_threads_at_once(tokenizer_table: bytes) -> None:
+    tokenizer = NativeTokenizer(as_array(tokenizer_table), 2, 1)
+    texts = [f"the of {i} and <h1> {'x' * i}" for i in range(300)]
+    expected = tokenizer.encode_batch(texts, 100)
+    found: list[Any] = [None] * 4
+
+    def work(thread: int) -> None:
+        found[thread] = [tokenizer.encode(text, 100) for text in texts]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(found))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 4
+
+
+def test_it_outlives_the_last_other_reference_to_its_table(tokenizer_table: bytes) -> None:
+    tokenizer = NativeTokenizer(as_array(bytes(bytearray(tokenizer_table))), 2, 1)
+    assert tokenizer.encode("the", 10) == NativeTokenizer(as_array(tokenizer_table), 2, 1).encode("the", 10)
