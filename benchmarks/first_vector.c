@@ -70,12 +70,12 @@ static void print_memory(void)
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
         if (sscanf(line, "%63[^:]: %lu kB", name, &kib) == 2) {
             resident = strcmp(name, "Rss") == 0 ? kib : resident;
-            own += strcmp(name, "Private_Dirty") == 0 ? kib : 0; /* clean private pages are the file's */
+            own = strcmp(name, "Anonymous") == 0 ? kib : own; /* private, and not a page of the file */
         }
     }
     if (file != NULL) {
         fclose(file);
-        printf("%-24s %7.1f MB\n%-24s %7.1f MB\n", "resident", (double)resident * 1024e-6, "private (dirty)",
+        printf("%-24s %7.1f MB\n%-24s %7.1f MB\n", "resident", (double)resident * 1024e-6, "of it private",
                (double)own * 1024e-6);
     }
 }

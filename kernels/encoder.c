@@ -13,6 +13,7 @@
 #include "error.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 typedef struct batch {
@@ -28,6 +29,7 @@ typedef struct batch {
 typedef struct call {
     eg_context *context;
     batch batch;
+    atomic_int unreadable; /* 1 if a thread could not read the model file */
 } call;
 
 /* One thread in a call. */
@@ -37,6 +39,7 @@ typedef struct worker {
     const eg_model *model;
     const eg_vector_ops *ops;
     const batch *batch;
+    atomic_int *unreadable;
     size_t threads;
     int shares_steps; /* short input: all threads work on one chunk */
     const eg_worker_scratch *own;
@@ -131,6 +134,12 @@ static void embed(const worker *w, eg_range rows)
     const eg_embedding *table = &w->model->embedding;
     const eg_scratch *scratch = &w->context->scratch;
     const int was_read = eg_reads_rows(w->model); /* the rows lie in the order of the tokens, else of their ids */
+    if (was_read && !eg_read_rows(w->model, w->batch->ids + rows.begin, rows.end - rows.begin,
+                                  (char *)scratch->rows + rows.begin * row_bytes,
+                                  scratch->row_scales + rows.begin * table->groups)) {
+        atomic_store(w->unreadable, 1);
+        return;
+    }
     for (size_t row = rows.begin; row < rows.end; row++) {
         const size_t place = was_read ? row : (size_t)w->batch->ids[row];
         const void *stored = (const char *)(was_read ? scratch->rows : table->rows) + place * row_bytes;
@@ -303,7 +312,7 @@ static void embedding_of(const worker *w, size_t index)
 
 static void forward(void *argument, eg_thread *thread)
 {
-    const call *c = argument;
+    call *c = argument;
     const eg_scratch *scratch = &c->context->scratch;
     const size_t threads = eg_pool_threads(c->context->pool);
     const int shares_steps = threads > 1 && c->batch.tokens <= smaller(threads * EG_LEAST_ROWS, EG_SHARED_ROWS);
@@ -312,6 +321,7 @@ static void forward(void *argument, eg_thread *thread)
                          .model = c->context->model,
                          .ops = c->context->isa->vector,
                          .batch = &c->batch,
+                         .unreadable = &c->unreadable,
                          .threads = threads,
                          .shares_steps = shares_steps,
                          .own = &scratch->workers[thread->index],
@@ -411,10 +421,6 @@ eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *off
     for (size_t done = 0; done < texts && status == EG_OK;) {
         const eg_extent group = next_group(config, offsets + done, texts - done);
         status = eg_context_reserve(context, group);
-        if (status == EG_OK && eg_reads_rows(context->model)) {
-            status = eg_read_rows(context->model, ids + offsets[done], group.tokens, context->scratch.rows,
-                                  context->scratch.row_scales);
-        }
         if (status == EG_OK) {
             place_texts(context->scratch.texts, offsets + done, group.texts);
             call c = {context,
@@ -423,9 +429,14 @@ eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *off
                        .texts = group.texts,
                        .dim = dim,
                        .normalize = normalize,
-                       .out = out + done * dim}};
+                       .out = out + done * dim},
+                      0};
             eg_pool_run(context->pool, forward, &c);
             done += group.texts;
+            if (atomic_load(&c.unreadable)) {
+                status = eg_fail(EG_ERROR_SYSTEM,
+                                 "cannot read the model file any more; it must stay as it was when it was opened");
+            }
         }
     }
     pthread_mutex_unlock(&context->busy);

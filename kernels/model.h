@@ -58,7 +58,8 @@ int eg_reads_rows(const eg_model *model);
 /* Bytes of one row of the embedding table. */
 size_t eg_row_bytes(const eg_model *model);
 
-/* Reads the rows of tokens from the file: rows (tokens, eg_row_bytes()), scale (tokens, groups), unless float32. */
-eg_status eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale);
+/* Reads the rows of tokens from the file: rows (tokens, eg_row_bytes()), scale (tokens, groups), unless float32. 0 if
+ * the file cannot be read. */
+int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale);
 
 #endif

@@ -520,7 +520,7 @@ static int read_item(const eg_model_file *file, const void *array, size_t index,
     return 1;
 }
 
-eg_status eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale)
+int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale)
 {
     const eg_embedding *table = &model->embedding;
     const size_t row_bytes = eg_row_bytes(model), groups = table->scale != NULL ? table->groups : 0;
@@ -528,10 +528,10 @@ eg_status eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens,
         const size_t id = (size_t)ids[i];
         if (!read_item(&model->file, table->rows, id, row_bytes, (char *)rows + i * row_bytes) ||
             (groups > 0 && !read_item(&model->file, table->scale, id, groups * sizeof *scale, scale + i * groups))) {
-            return eg_fail(EG_ERROR_SYSTEM, "cannot read the model file any more; it must stay as it was when opened");
+            return 0;
         }
     }
-    return EG_OK;
+    return 1;
 }
 
 /* ---- what it tells --------------------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,13 @@ def test_long_texts_are_cut(engine: Engine, model: embgemma.EmbeddingModel) -> N
 def test_more_texts_than_are_tokenized_at_once(engine: Engine, model: embgemma.EmbeddingModel) -> None:
     texts = [f"{i} is not {'that ' * (i % 50)}" for i in range(200)]
     np.testing.assert_array_equal(engine.embed(texts, "document", 128), model.encode(texts, prompt_name="document"))
+
+
+def test_callers_at_once(engine: Engine, model: embgemma.EmbeddingModel) -> None:
+    expected = model.encode(TEXTS, prompt_name="query")
+    with ThreadPoolExecutor(4) as callers:
+        for found in callers.map(lambda _: engine.embed(TEXTS, "query", 128), range(16)):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_no_texts(engine: Engine) -> None:

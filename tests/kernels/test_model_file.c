@@ -1,6 +1,7 @@
 /* Model files: a valid one gives the model that its tensors give, and every cut, corrupt or hostile one an error. Run
  * it under the sanitizers. */
 #define _POSIX_C_SOURCE 200809L
+#include "model.h"
 #include "model_bytes.h"
 
 #include <math.h>
@@ -68,6 +69,18 @@ static void write_file(const char *path, const void *data, size_t bytes)
     CHECK(file != NULL && fwrite(data, 1, bytes, file) == bytes && fclose(file) == 0, "cannot write %s", path);
 }
 
+/* A file that cannot be read any more is an error of the call. */
+static void check_unreadable(const eg_model *model)
+{
+    eg_context *context = NULL;
+    float out[HIDDEN];
+    const int32_t ids[] = {2, 1};
+    CHECK(eg_context_create(model, 2, NULL, &context) == EG_OK, "%s", eg_error_message());
+    close(model->file.descriptor);
+    CHECK_REFUSED(eg_encode(context, ids, (const uint64_t[]){0, 2}, 1, HIDDEN, 1, out), EG_ERROR_SYSTEM, "cannot read");
+    eg_context_free(context);
+}
+
 static void check_paths(const unsigned char *file, size_t bytes)
 {
     char folder[] = "/tmp/embgemma-test-XXXXXX", path[64];
@@ -77,8 +90,14 @@ static void check_paths(const unsigned char *file, size_t bytes)
     write_file(path, file, bytes);
     CHECK(eg_model_open(path, &model) == EG_OK, "%s", eg_error_message());
     unlink(path); /* a file that is gone from its folder is still mapped */
-    float out[2 * HIDDEN];
+    float out[2 * HIDDEN], expected[2 * HIDDEN];
     encode_some(model, out);
+    eg_model *in_memory = NULL;
+    CHECK(eg_model_open_memory(file, bytes, NULL, &in_memory) == EG_OK, "%s", eg_error_message());
+    encode_some(in_memory, expected);
+    CHECK(memcmp(out, expected, sizeof out) == 0, "a file gives other vectors than the same bytes in memory");
+    eg_model_free(in_memory);
+    check_unreadable(model);
     eg_model_free(model);
 
     CHECK_REFUSED(eg_model_open(path, &model), EG_ERROR_MODEL, "No such file");
