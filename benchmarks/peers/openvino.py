@@ -53,9 +53,17 @@ def _compress(exact: Path, path: Path) -> None:
 
 
 def _quantize(source: Checkpoint, exact: Path, path: Path) -> None:
-    """Weights and activations in 8 bits, activations in ranges found on SENTENCES."""
+    """Weights and activations in 8 bits, activations in ranges found on SENTENCES.
+
+    The first layer's projections keep float activations: the embeddings have outliers that drag the mean cosine from
+    0.99 to 0.85, and leaving them out costs no time that could be measured. Smoothing of 0.5 is more exact than
+    the default of 0.95 (0.85 against 0.81), and bias correction changes nothing.
+    """
     import nncf
     import openvino
+    from nncf.quantization import advanced_parameters as advanced
+
+    from .openvino_graph import HEAD, UNIT
 
     config = source.config
     tokenizer = Tokenizer(source.tokenizer_model, config.bos_id, config.eos_id)
@@ -65,6 +73,10 @@ def _quantize(source: Checkpoint, exact: Path, path: Path) -> None:
         nncf.Dataset(inputs),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(inputs),
+        ignored_scope=nncf.IgnoredScope(names=["layers.0.q", "layers.0.k", "layers.0.v", HEAD, UNIT]),
+        advanced_parameters=advanced.AdvancedQuantizationParameters(
+            smooth_quant_alphas=advanced.AdvancedSmoothQuantParameters(matmul=0.5), disable_bias_correction=True
+        ),
     )
     openvino.save_model(quantized, path, compress_to_fp16=False)
 

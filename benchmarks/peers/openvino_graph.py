@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ...kernels.config import EncoderConfig
 
 END = 2**31 - 1  # where a slice without an end ends
+SMALLEST_SQUARE = 1e-12  # a vector of zeros stays one
+
+# Names of operations, for settings that treat some of them apart; a layer's matrices are `layers.0.q` and the like.
+HEAD, UNIT = "head", "unit"
 IDS = "ids"  # input int64 (batch, tokens)
 
 
@@ -32,8 +36,9 @@ def build_model(checkpoint: Checkpoint) -> Any:
         hidden = _layer(checkpoint, layer, hidden, ropes[full], _float(0) if full else bias)
     normed = _norm(checkpoint, hidden, "final_norm")
     pooled = ops.reduce_mean(normed, _integers(1), keep_dims=False)
-    vector = _linear(pooled, folded_matrix(checkpoint, "head"))
-    return openvino.Model([ops.normalize_l2(vector, _integers(1), 1e-12, "max")], [ids], "encoder")
+    vector = _linear(pooled, HEAD, folded_matrix(checkpoint, "head"))
+    unit = ops.normalize_l2(vector, _integers(1), SMALLEST_SQUARE, "max", name=UNIT)
+    return openvino.Model([unit], [ids], "encoder")
 
 
 def _layer(checkpoint: Checkpoint, layer: int, hidden: Any, rope: tuple[Any, Any], bias: Any) -> Any:
@@ -41,12 +46,12 @@ def _layer(checkpoint: Checkpoint, layer: int, hidden: Any, rope: tuple[Any, Any
     name, read = f"layers.{layer}", checkpoint.weights.read
     normed = _norm(checkpoint, hidden, f"{name}.input_norm")
     attended = _attention(checkpoint, name, normed, rope, bias)
-    output = _linear(attended, folded_matrix(checkpoint, f"{name}.o"))
+    output = _linear(attended, f"{name}.o", folded_matrix(checkpoint, f"{name}.o"))
     hidden = ops.add(hidden, _norm(checkpoint, output, f"{name}.post_attention_norm"))
     normed = _norm(checkpoint, hidden, f"{name}.pre_ffn_norm")
-    gate = ops.gelu(_linear(normed, read(f"{name}.mlp.gate_proj.weight")), "tanh")
-    gated = ops.multiply(gate, _linear(normed, read(f"{name}.mlp.up_proj.weight")))
-    output = _linear(gated, read(f"{name}.mlp.down_proj.weight"))
+    gate = ops.gelu(_linear(normed, f"{name}.gate", read(f"{name}.mlp.gate_proj.weight")), "tanh")
+    gated = ops.multiply(gate, _linear(normed, f"{name}.up", read(f"{name}.mlp.up_proj.weight")))
+    output = _linear(gated, f"{name}.down", read(f"{name}.mlp.down_proj.weight"))
     return ops.add(hidden, _norm(checkpoint, output, f"{name}.post_ffn_norm"))
 
 
@@ -55,7 +60,7 @@ def _attention(checkpoint: Checkpoint, name: str, normed: Any, rope: tuple[Any, 
     config, read = checkpoint.config, checkpoint.weights.read
 
     def heads(kind: str, count: int) -> Any:
-        projected = _linear(normed, read(f"{name}.self_attn.{kind}_proj.weight"))
+        projected = _linear(normed, f"{name}.{kind}", read(f"{name}.self_attn.{kind}_proj.weight"))
         split = ops.reshape(projected, _integers(0, 0, count, config.head_dim), True)
         if kind != "v":
             split = _norm(checkpoint, split, f"{name}.{kind}_norm")
@@ -122,8 +127,9 @@ def _norm(checkpoint: Checkpoint, hidden: Any, name: str) -> Any:
     return ops.multiply(normed, ops.constant(folded_norm(checkpoint, name)))
 
 
-def _linear(inputs: Any, weight: Any) -> Any:
-    return ops.matmul(inputs, ops.constant(weight), False, True)
+def _linear(inputs: Any, name: str, weight: Any) -> Any:
+    """Inputs (…, in) @ weight (out, in).T."""
+    return ops.matmul(inputs, ops.constant(weight), False, True, name=name)
 
 
 def _integers(*values: int) -> Any:
