@@ -3,10 +3,10 @@
 Every node that has children has an offset of its own; its child by byte `b` is unit `offset ^ b`, if that unit's label
 is `b`. Layout of a unit, from the lowest bit:
 
-    label: 8    the byte that leads here; 0xFF, which no UTF-8 has, in a unit that no byte leads to
+    label: 9    the byte that leads here; 256 in a unit that no byte leads to
     leaf: 1     the node has a value and no children: `payload` is the value
     valued: 1   the node has a value and children: the value is the payload of unit `offset`
-    payload: 22 the value of a leaf, else the node's offset
+    payload: 21 the value of a leaf, else the node's offset
 
 (J. Aoe, An efficient digital search algorithm by using a double-array structure, 1989; XOR addressing and units without
 a parent field after Darts-clone.)
@@ -17,11 +17,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-NO_LABEL = 0xFF
-LEAF = 1 << 8
-VALUED = 1 << 9
-PAYLOAD_SHIFT = 10
-MOST_UNITS = 1 << 22  # what the payload can address
+LABEL_MASK = 0x1FF
+NO_LABEL = 0x100
+LEAF = 1 << 9
+VALUED = 1 << 10
+PAYLOAD_SHIFT = 11
+MOST_UNITS = 1 << 21  # what the payload can address
 BLOCK = 256  # the children of a node lie in one block, since labels differ in the lowest byte only
 
 # Blocks looked at for room; what they have left when none has room stays empty, or is filled by later nodes.
@@ -46,7 +47,7 @@ class DoubleArray:
         return self._nodes - 1
 
     def insert(self, root: int, key: bytes, value: int) -> None:
-        """Stores `value` under `key`, which has no byte 0xFF and is not empty."""
+        """Stores `value` under `key`, which is not empty and has no byte 0."""
         self._values[self._path(root, key)] = value
 
     def alias(self, target_byte: int, key: bytes) -> None:

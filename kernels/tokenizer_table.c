@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    MOST_IDS = 1 << 22, /* also of units: what a unit's payload can hold */
+    MOST_IDS = 1 << 21, /* also of units: what a unit's payload can hold */
     BLOCK = 256,        /* units come in blocks, since a child's place differs from the offset in the lowest byte */
     FIRST_CHECKED = offsetof(eg_table_header, table_bytes),
 };
@@ -107,7 +107,7 @@ eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, 
     t->parts = (const uint32_t (*)[2])(t->slots + slot_bytes / sizeof(uint32_t));
     for (uint32_t byte = 0; byte < 256; byte++) {
         const uint32_t child = t->header->special_root ^ byte;
-        t->notable[byte] = child < t->header->unit_count && (t->units[child] & 0xFF) == byte;
+        t->notable[byte] = child < t->header->unit_count && (t->units[child] & EG_UNIT_LABEL) == byte;
     }
     t->notable[' '] = 1;
     t->notable[0xE2] = 1; /* the first byte of a literal "▁" */

@@ -55,7 +55,7 @@ struct eg_tokenizer {
 
 /* ---- tries: the layout of a unit is told in export/double_array.py ------------------------------------------- */
 
-enum { EG_UNIT_LEAF = 1 << 8, EG_UNIT_VALUED = 1 << 9, EG_UNIT_PAYLOAD = 10 };
+enum { EG_UNIT_LABEL = 0x1FF, EG_UNIT_LEAF = 1 << 9, EG_UNIT_VALUED = 1 << 10, EG_UNIT_PAYLOAD = 11 };
 
 typedef struct eg_match {
     size_t end; /* where it ends in the text; 0: nothing matches */
@@ -80,7 +80,7 @@ static inline eg_match eg_longest_match(const eg_tokenizer *t, uint32_t root, co
             break;
         }
         const uint32_t unit = units[child];
-        if ((unit & 0xFF) != text[i]) {
+        if ((unit & EG_UNIT_LABEL) != text[i]) {
             break;
         }
         offset = unit >> EG_UNIT_PAYLOAD;

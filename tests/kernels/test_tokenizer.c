@@ -249,6 +249,12 @@ static void test_text_that_is_not_utf8(void)
         CHECK(status == EG_ERROR_ARGUMENT && strstr(eg_error_message(), "byte 1,"), "case %zu: %s", i,
               eg_error_message());
     }
+    for (int byte = 0x80; byte < 0x100; byte++) {
+        const char text[] = {'a', 'a', (char)byte, 'b', 'c'};
+        const eg_status status = eg_tokenize(t, text, sizeof text, 32, ids, &count, &truncated);
+        CHECK(status == EG_ERROR_ARGUMENT && strstr(eg_error_message(), "byte 2,"), "0x%02X: %s", byte,
+              eg_error_message());
+    }
     CHECK(eg_tokenize(t, "a\0\x7F\xF4\x8F\xBF\xBF\xED\x9F\xBF", 10, 32, ids, &count, &truncated) == EG_OK &&
               count == 12,
           "%zu ids, %s", count, eg_error_message());

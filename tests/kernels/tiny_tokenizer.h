@@ -20,6 +20,7 @@ enum {
     TINY_FIRST_MERGE = TINY_FIRST_BYTE + 256,
     TINY_FIRST_CHARACTER = TINY_FIRST_MERGE + TINY_MERGES,
     TINY_VOCAB = TINY_FIRST_CHARACTER + TINY_CHARACTERS,
+    TINY_NO_LABEL = 0x100, /* of a unit that no byte leads to */
 };
 
 /* Pieces by id: 4 control symbols, special pieces, bytes, merged pieces, characters. In names of merged pieces and of
@@ -289,7 +290,7 @@ static inline uint32_t *tiny_path(tiny_units *trie, uint32_t root, const char *k
     uint32_t *unit = NULL;
     for (const char *c = key; *c != '\0'; c++) {
         unit = &trie->units[offset + (unsigned char)*c];
-        if ((*unit & 0xFF) != (unsigned char)*c) {
+        if ((*unit & EG_UNIT_LABEL) != (unsigned char)*c) {
             *unit = (unsigned char)*c | 256 * trie->blocks++ << EG_UNIT_PAYLOAD;
         }
         offset = *unit >> EG_UNIT_PAYLOAD;
@@ -301,7 +302,7 @@ static inline void tiny_enter(tiny_units *trie, uint32_t root, const char *key, 
 {
     uint32_t *unit = tiny_path(trie, root, key);
     *unit |= EG_UNIT_VALUED;
-    trie->units[*unit >> EG_UNIT_PAYLOAD] = 0xFF | id << EG_UNIT_PAYLOAD;
+    trie->units[*unit >> EG_UNIT_PAYLOAD] = TINY_NO_LABEL | id << EG_UNIT_PAYLOAD;
 }
 
 /* Where a literal "▁" is read as a space: as the first character of a piece, and inside of pieces that hold spaces. */
@@ -313,7 +314,7 @@ static inline void tiny_alias(tiny_units *trie, uint32_t root, const char *name)
         const uint32_t target = *tiny_path(trie, root, before);
         snprintf(before, sizeof before, "%.*s" TINY_SPACE_SYMBOL, (int)(space - name), name);
         uint32_t *symbol = tiny_path(trie, root, before);
-        *symbol = (target & ~0xFFu) | 0x81;
+        *symbol = (target & ~(uint32_t)EG_UNIT_LABEL) | 0x81;
     }
 }
 
@@ -329,7 +330,7 @@ static inline void *tiny_table(const tiny_vocabulary *v, size_t *bytes)
     enum { MOST_BLOCKS = 2 + TINY_VOCAB * TINY_NAME, SLOTS = 1024, EXTRA = EG_MOST_PROBES };
     tiny_units trie = {malloc(MOST_BLOCKS * 256 * sizeof(uint32_t)), 2};
     for (size_t i = 0; trie.units != NULL && i < MOST_BLOCKS * 256; i++) {
-        trie.units[i] = 0xFF;
+        trie.units[i] = TINY_NO_LABEL;
     }
     eg_table_header h = {.magic = {'E', 'G', 'T', 'O', 'K', 'E', 'N', 'S'},
                          .version = EG_TABLE_VERSION,
