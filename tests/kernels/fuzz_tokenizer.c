@@ -163,7 +163,8 @@ static void fuzz_table(const vocabulary *v, const unsigned char *input, size_t b
 
 int LLVMFuzzerTestOneInput(const unsigned char *input, size_t bytes)
 {
-    if (bytes < HEAD_BYTES || bytes > TINY_TEXT) {
+    bytes = bytes < TINY_TEXT ? bytes : TINY_TEXT;
+    if (bytes < HEAD_BYTES) {
         return 0;
     }
     const int kind = input[0] % KINDS;
