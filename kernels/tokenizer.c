@@ -5,7 +5,9 @@
  *  1. Special pieces (<bos>, line breaks, <h1>, a literal run of "▁", …) are cut out of the raw text, longest first.
  *  2. Runs of spaces become pieces of their own, as long as there are. A single space, or the last one of a run that
  *     the longest piece leaves over, is the "▁" that begins the next word. A single literal "▁" is a space.
- *  3. What is left falls into words at its spaces, except where some piece spans that very space (`joining`).
+ *  3. What is left falls into words at its spaces, except where some piece spans that very space (`joining`). Long
+ *     words without spaces, as Chinese has, fall apart wherever no piece of the text spans, so that memory stays small
+ *     and no more of a text is looked at than is kept.
  *
  * Merging stays within a word. It is not simulated: the tokens of a word are the one sequence in which all neighbours
  * are such that merging alone would give the two (export/tokenizer_table.py says why). It is found from left to
@@ -18,6 +20,7 @@
 #include <string.h>
 
 enum {
+    LONG_WORD = 4096,                      /* bytes; a longer word ends where no piece goes on */
     FEW_TOKENS = 128,                      /* a word has fewer, or memory is asked for */
     FEW_PLACES = 512,                      /* likewise of bytes in a word that is searched back and forth */
     MOST_UNDONE = 2 * EG_MOST_PIECE_BYTES, /* merges in two pieces */
@@ -266,7 +269,18 @@ static size_t space_at(const job *j, size_t at)
 static size_t word_end(const job *j, size_t begin)
 {
     const eg_table_header *h = j->table->header;
+    size_t matched = begin + LONG_WORD - EG_MOST_PIECE_BYTES; /* what pieces begin before, has been looked at */
+    size_t reach = 0;                                         /* where the last of them ends */
     for (size_t at = begin + 1; at < j->bytes; at++) {
+        if (at - begin >= LONG_WORD && (j->text[at] & 0xC0) != 0x80) {
+            for (; matched < at; matched++) {
+                const size_t end = piece_at(j, matched, j->bytes).end;
+                reach = end > reach ? end : reach;
+            }
+            if (reach <= at) {
+                return at;
+            }
+        }
         if (!j->table->notable[j->text[at]]) {
             continue;
         }

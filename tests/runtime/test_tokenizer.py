@@ -142,6 +142,14 @@ def test_long_text_agrees_with_hugging_face(small: AnyTokenizer, tokenizer_model
     assert_same_ids(small, hugging_face_equivalent(tokenizer_model), [text])
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_long_words_agree_with_hugging_face(real: AnyTokenizer, hugging_face: Any, script: str) -> None:
+    rng = random.Random(FUZZ_SEED)
+    letters = script.replace(" ", "")
+    texts = ["".join(rng.choices(rng.sample(letters, k=min(k, len(letters))), k=20_000)) for k in (1, 2, 5, 1000)]
+    assert_same_ids(real, hugging_face, texts)
+
+
 def test_real_model_agrees_with_hugging_face_on_fuzzed_strings(
     real: AnyTokenizer, kind: str, hugging_face: Any
 ) -> None:
