@@ -27,7 +27,7 @@ def _sources_digest() -> str:
 
 
 def jit(function: Function) -> Function:
-    """Compiles `function` as part of those that call it; Python itself cannot."""
+    """Compiles `function` as part of those that call it; a call from Python would crash, for lack of a wrapper."""
     return cast("Function", numba.njit(**_INNER)(function))
 
 
