@@ -13,6 +13,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..kernels.layout import MatrixFormat, Tensor, pack_panels
 from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, expected_tensors
+from ..output_file import check_destination
 from .calibrate import Calibrator
 from .calibration import CalibrationBatch, read_calibration
 from .checkpoint import Checkpoint, read_checkpoint
@@ -22,7 +23,7 @@ from .quantize import quantize_rows
 from .scheme import Scheme, embedding_groups, scheme_formats
 from .sensitivity import measure_sensitivity
 from .tokenizer_table import build_tokenizer_table
-from .write import ModelFileWriter, check_destination, model_metadata
+from .write import ModelFileWriter, model_metadata
 
 
 def convert(
@@ -77,7 +78,7 @@ def convert(
     total = sum(info.size_bytes for info in tensors.values())
     hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
     with (
-        ModelFileWriter(output, metadata, tensors, force=force) as writer,
+        ModelFileWriter.create(output, metadata, tensors, force=force) as writer,
         tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar,
     ):
         weights = _stored_tensors(source, list(tensors), formats, groups, batch)

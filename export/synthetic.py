@@ -52,7 +52,7 @@ def write_synthetic_model(
         producer="embgemma synthetic weights",
     )
     random = np.random.default_rng(seed)
-    with ModelFileWriter(Path(path), metadata, tensors, force=force) as writer:
+    with ModelFileWriter.create(Path(path), metadata, tensors, force=force) as writer:
         for name, info in tensors.items():
             if name in (TOKENIZER, TOKENIZER_TABLE):
                 writer.write(name, np.frombuffer({TOKENIZER: tokenizer_model}.get(name, tokenizer_table), np.uint8))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
 
 from ..kernels.config import EncoderConfig
-from ..kernels.errors import InputError
 from ..kernels.layout import Tensor
 from ..model_file import (
     ALIGNMENT,
@@ -24,6 +21,7 @@ from ..model_file import (
     TensorInfo,
     metadata_checksum,
 )
+from ..output_file import check_destination, whole_file
 from ..safetensors_file import LENGTH_BYTES
 
 
@@ -51,39 +49,36 @@ def model_metadata(
 
 
 class ModelFileWriter:
-    """Streams the tensors of a model file to disk; use it in a `with` block.
+    """Takes the tensors of a model file one by one; `create` makes one."""
 
-    The file grows under a temporary name beside `path` and takes its name when the block ends well. When it
-    ends in an exception (a full disk, Ctrl-C), the temporary file is removed and `path` is as it was.
-
-    Args:
-        path: where the file shall lie; its folder must exist.
-        metadata: as made by `model_metadata`.
-        tensors: what will be written, in file order, as made by `model_file.expected_tensors`.
-        force: whether a file that exists at `path` may be replaced.
-
-    Raises:
-        InputError: `path` exists and force is false, or its folder does not exist.
-    """
-
-    def __init__(
-        self, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, TensorInfo], *, force: bool = False
-    ) -> None:
-        check_destination(path, force=force)
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        self._header = _header(metadata, tensors)
+    def __init__(self, file: BinaryIO, tensors: Mapping[str, TensorInfo]) -> None:
+        self._file = file
         self._pending = dict(tensors)
         self._rows_written = 0  # of the tensor that is being written
 
-    def __enter__(self) -> ModelFileWriter:
-        self._file: BinaryIO = self._temporary.open("xb")
-        try:
-            self._file.write(self._header)
-        except BaseException:
-            self._discard()
-            raise
-        return self
+    @classmethod
+    @contextmanager
+    def create(
+        cls, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, TensorInfo], *, force: bool = False
+    ) -> Iterator[ModelFileWriter]:
+        """A writer for a `with` block; the file is there when the block ends well, else `path` is as it was.
+
+        Args:
+            path: where the file shall lie; its folder must exist.
+            metadata: as made by `model_metadata`.
+            tensors: what will be written, in file order, as made by `model_file.expected_tensors`.
+            force: whether a file that exists at `path` may be replaced.
+
+        Raises:
+            InputError: `path` exists and force is false, or its folder does not exist.
+        """
+        check_destination(path, force=force)
+        with whole_file(path) as file:
+            file.write(_header(metadata, tensors))
+            writer = cls(file, tensors)
+            yield writer
+            if writer._pending:
+                raise ValueError(f"tensors {list(writer._pending)[:4]} were promised and not written")
 
     def write(self, name: str, part: Tensor) -> None:
         """Writes a tensor, or the next rows of one that comes in parts, in the order promised."""
@@ -98,41 +93,6 @@ class ModelFileWriter:
         if rows == info.shape[0]:
             del self._pending[name]
             self._rows_written = 0
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            if error is None:
-                self._finish()
-        finally:
-            self._discard()
-
-    def _finish(self) -> None:
-        """Makes the file durable under its final name."""
-        if self._pending:
-            raise ValueError(f"tensors {list(self._pending)[:4]} were promised and not written")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.replace(self._path)
-
-    def _discard(self) -> None:
-        """Removes the temporary file, if it still has its temporary name."""
-        try:
-            self._file.close()  # flushes, which fails on a full disk
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-
-def check_destination(path: Path, *, force: bool) -> None:
-    """Raises InputError unless a file may be written at `path`: asked before minutes of work, not after."""
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
-    if path.exists() and not force:
-        raise InputError(f"{path} exists; choose another name, or replace it with force=True (--force)")
 
 
 def _header(metadata: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> bytes:

@@ -22,7 +22,7 @@ METADATA = {"what": "ä test"}
 
 def test_tensors_in_parts_become_a_file_that_the_published_library_reads(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    with ModelFileWriter(path, METADATA, INFOS) as writer:
+    with ModelFileWriter.create(path, METADATA, INFOS) as writer:
         writer.write("a", A[:3])
         writer.write("a", A[3:])
         assert not path.exists()
@@ -35,7 +35,7 @@ def test_tensors_in_parts_become_a_file_that_the_published_library_reads(tmp_pat
 
 
 def test_an_array_with_gaps_is_written_as_its_values(tmp_path: Path) -> None:
-    with ModelFileWriter(tmp_path / "x.safetensors", METADATA, {"a": INFOS["a"]}) as writer:
+    with ModelFileWriter.create(tmp_path / "x.safetensors", METADATA, {"a": INFOS["a"]}) as writer:
         writer.write("a", np.asfortranarray(A))
     np.testing.assert_array_equal(load_file(tmp_path / "x.safetensors")["a"], A)
 
@@ -53,7 +53,7 @@ def test_an_array_with_gaps_is_written_as_its_values(tmp_path: Path) -> None:
 )
 def test_anything_but_what_was_promised_is_refused(tmp_path: Path, tensors: list[tuple[str, Any]]) -> None:
     def write() -> None:
-        with ModelFileWriter(tmp_path / "x.safetensors", METADATA, INFOS) as writer:
+        with ModelFileWriter.create(tmp_path / "x.safetensors", METADATA, INFOS) as writer:
             for name, tensor in tensors:
                 writer.write(name, tensor)
 
@@ -64,6 +64,6 @@ def test_anything_but_what_was_promised_is_refused(tmp_path: Path, tensors: list
 
 def test_the_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
-    with ModelFileWriter(tmp_path / "x", METADATA, {"b": INFOS["b"]}) as writer:
+    with ModelFileWriter.create(tmp_path / "x", METADATA, {"b": INFOS["b"]}) as writer:
         writer.write("b", B)
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "other").stat().st_mode
