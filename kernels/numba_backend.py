@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -87,14 +87,14 @@ class NumbaBackend:
         teams, counters = make_teams(self.threads, STAGES_PER_LAYER * self.config.layers + STAGES_AROUND)
         shared = (self._model.value, batch.value, scratch.value)
         calls = [(*shared, team, rows_of(hidden), out.shape[1], normalize, rows_of(out)) for team in teams]
+        held = (self._model, batch, scratch, counters, hidden, out)
         if self._process != os.getpid():  # a fork: threads stay with the parent
             self._start_helpers()
-        helpers = [self._helpers.submit(forward, *call) for call in calls[1:]]
+        helpers = [self._helpers.submit(_help, call, held) for call in calls[1:]]
         forward(*calls[0])
         for helper in helpers:
             if not helper.cancel():  # it is running, finds nothing left to do, and ends
                 helper.result()
-        del counters  # it has lived long enough
         self._idle.append((room, scratch))
 
     def _start_helpers(self) -> None:
@@ -108,6 +108,11 @@ class NumbaBackend:
         except IndexError:
             return room, hold_scratch(self.config, self.threads, room)
         return owned if owned[0].holds(room) else (room, hold_scratch(self.config, self.threads, room))
+
+
+def _help(call: tuple[Any, ...], _held: tuple[Any, ...]) -> None:
+    """One thread's part of a forward pass. Holds what it works on, since an interrupt may end the call it is for."""
+    forward(*call)
 
 
 def _groups(offsets: I64) -> Iterator[tuple[int, int]]:
