@@ -65,7 +65,9 @@ def _run(options: argparse.Namespace) -> str:
     )
     if options.compare:
         return _compare(options, settings)
-    with open_source(options.model, options.checkpoint, options.cache, options.scheme) as source:
+    if len(options.scheme) > 1:
+        raise EmbgemmaError("--scheme takes several schemes only with --compare")
+    with open_source(options.model, options.checkpoint, options.cache, options.scheme[0]) as source:
         result = run(source, settings, progress=_progress)
     return report.to_json(result) if options.json else report.to_text(result, options.markdown)
 
@@ -106,7 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="a checkpoint to convert into --scheme; default: EMBGEMMA_CHECKPOINT if set; with neither model nor "
         "checkpoint, synthetic weights of the exact shape",
     )
-    model.add_argument("--scheme", choices=SCHEMES, default="mixed", help="of weights made here (default: %(default)s)")
+    model.add_argument(
+        "--scheme",
+        type=_schemes,
+        default="mixed",
+        help=f"{', '.join(SCHEMES)}: of weights made here (default: %(default)s); with --compare, several "
+        "are measured, and the first is what others are set against",
+    )
     model.add_argument("--backend", choices=BACKENDS, default="auto", help="default: the fastest there is")
     model.add_argument("--isa", help="force one instruction set; `embgemma info` lists them")
     model.add_argument("--threads", type=_positive, help="default: the number of physical cores")
@@ -163,11 +171,19 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _schemes(text: str) -> list[str]:
+    return _names(text, SCHEMES)
+
+
 def _peers(text: str) -> list[str]:
-    names = list(PEERS) if text == "all" else [part.strip() for part in text.split(",")]
-    unknown = [name for name in names if name not in PEERS]
+    return list(PEERS) if text == "all" else _names(text, tuple(PEERS))
+
+
+def _names(text: str, known: tuple[str, ...]) -> list[str]:
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: expected names of {', '.join(PEERS)}, or all")
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: expected names of {', '.join(known)}")
     return names
 
 

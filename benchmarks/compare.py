@@ -14,12 +14,14 @@ from .limit import limits_for
 from .machine import Environment, read_environment
 from .measure import Cell, Timing, measure_in_turn
 from .peers import OURS, PEERS, Variant, peer_module
+from .peers.ours import converted
 from .process import Process, WorkerError, prepare_peer
 from .workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, Work, make_ids, work_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..export.scheme import Scheme
     from ..kernels.config import EncoderConfig
     from .bench import Progress, Settings
     from .memory import Memory
@@ -120,9 +122,9 @@ class Contest:
 
 
 def run_comparison(
-    checkpoint: Path, cache: Path, names: list[str], baseline: str, settings: Settings, progress: Progress
+    checkpoint: Path, cache: Path, names: list[str], schemes: list[Scheme], settings: Settings, progress: Progress
 ) -> Comparison:
-    """Measures ours, in the scheme `baseline` and in others, and the peers of these names.
+    """Measures ours in these schemes, the first of which the others are set against, and the peers of these names.
 
     A peer that is not installed or that fails is named in the notes, and the others go on.
     """
@@ -134,14 +136,13 @@ def run_comparison(
     limits = limits_for(settings.isa, folder)
     notes: list[str] = []
     progress("preparing ours")
-    ours = {variant.name: _as_set(variant, settings) for variant in prepare_peer(OURS, checkpoint, folder)}
+    baseline, *others = [_ours(checkpoint, folder, scheme, settings) for scheme in schemes]
     references = read_references(source, folder)
-    with Process(ours.pop(baseline), settings.threads) as process:
+    with Process(baseline, settings.threads) as process:
         facts = process.loaded.facts
         contest = Contest(settings, source.config, int(facts["threads"]), references)
         look = contest.first_look(process)
         pooled: Samples = {shape: [] for shape in contest.shapes()}
-        others = [*ours.values()]
         for name in names:
             progress(f"preparing {name}")
             others += _prepared(name, checkpoint, folder, limits, notes)
@@ -168,9 +169,9 @@ def run_comparison(
     )
 
 
-def _as_set(variant: Variant, settings: Settings) -> Variant:
+def _ours(checkpoint: Path, folder: Path, scheme: Scheme, settings: Settings) -> Variant:
     """Ours, with the backend and instruction set asked for, and without a tokenizer, as peers are measured."""
-    return replace(variant, options={**settings.options(), "tokenizer": "no"})
+    return Variant(OURS, scheme, converted(checkpoint, folder, scheme), {**settings.options(), "tokenizer": "no"})
 
 
 def _prepared(name: str, checkpoint: Path, folder: Path, limits: dict[str, str], notes: list[str]) -> list[Variant]:

@@ -1,4 +1,4 @@
-"""The runtimes that can be measured, ours among them: one module each, all with the members of `Peer`.
+"""The runtimes that can be measured: one module each, ours with the members of `Runtime`, others with those of `Peer`.
 
 A peer's `prepare` makes its model files once; `open_variant` then opens one of them in a process of its own.
 """
@@ -64,8 +64,15 @@ class Encoder(Protocol):
         """What the report says of it: at least `threads`."""
 
 
-class Peer(Protocol):
-    """What a module of this package provides."""
+class Runtime(Protocol):
+    """What every module of a runtime provides."""
+
+    def open_variant(self, variant: Variant, threads: int | None) -> Encoder:
+        """Loads one variant; threads None leaves the choice to the runtime."""
+
+
+class Peer(Runtime, Protocol):
+    """What the module of a peer provides besides."""
 
     # Packages that it needs, as pip names them, and the module that each installs.
     PACKAGES: dict[str, str]
@@ -73,8 +80,10 @@ class Peer(Protocol):
     def prepare(self, checkpoint: Path, folder: Path) -> list[Variant]:
         """Its best formats of a checkpoint; files that it makes are kept in `folder` and found there again."""
 
-    def open_variant(self, variant: Variant, threads: int | None) -> Encoder:
-        """Loads one variant; threads None leaves the choice to the runtime."""
+
+def runtime_module(name: str) -> Runtime:
+    """The module of a runtime, imported now."""
+    return cast("Runtime", importlib.import_module(f"{__name__}.{name}"))
 
 
 def peer_module(name: str) -> Peer:

@@ -11,7 +11,7 @@ from ...model import EmbeddingModel
 from ...model_file import read_model_file
 from ..cache import cached
 from ..machine import Limits
-from . import OURS, Encoder, Variant, Vectors
+from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,17 +19,10 @@ if TYPE_CHECKING:
     from ...export.scheme import Scheme
     from ..workload import Ids
 
-PACKAGES: dict[str, str] = {}
 MODEL_FILE = "model.safetensors"
-SCHEMES: tuple[Scheme, ...] = ("int8", "mixed", "int4")  # float32 is for reference only
 
 LIMIT_SECONDS = 0.2  # of one measurement of a machine limit
 LIMIT_TRIES = 3  # the best one counts: a limit is what the machine can do undisturbed
-
-
-def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
-    """The checkpoint in each quantised scheme."""
-    return [Variant(OURS, scheme, converted(checkpoint, folder, scheme)) for scheme in SCHEMES]
 
 
 def converted(checkpoint: Path, folder: Path, scheme: Scheme) -> Path:
