@@ -1,11 +1,16 @@
 """How fast, how small and how exact: `embgemma-bench` (cli.py) and what it is made of.
 
-cli.py       the command: arguments in, report out
-model.py     which model file is measured: one given, a converted checkpoint, or synthetic weights
-workload.py  token ids to encode, and the work that encoding them needs
-process.py   one runtime in a process of its own, spoken to through worker.py
-measure.py   timing: warm-up, turns, medians
-machine.py   the machine: environment and measured limits
-report.py    the result as text, Markdown or JSON
-peers/       every runtime that can be measured, ours among them
+cli.py              the command: arguments in, report out
+bench.py            one run on our own runtime              compare.py          one run against other runtimes
+result.py           what it found                           exactness.py        how near to float32 they come
+report.py           as text, Markdown or JSON               compare_report.py   as text, Markdown or JSON
+                                                            plot.py             as a picture
+workload.py         token ids to encode, and the least work that encoding them takes
+measure.py          timing: warm-up, turns, medians
+process.py          one runtime in a process of its own, which worker.py is the other end of
+machine.py          the machine: what it is, and its limits
+memory.py           what a process holds
+model.py            which model file is measured; cache.py keeps those that are made
+limit.py            keeps other runtimes from instructions that ours was kept from
+peers/              every runtime that can be measured, ours among them
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .memory import Memory
 
 BATCHES = (1, 8, 64)  # texts in one call that are tried for throughput; the best one counts
+ISA_VARIABLE = "EMBGEMMA_ISA"  # forces the engine's instruction set where no argument does
 LONGEST_CALL_SHARE = 0.15  # of the time for one runtime: a call that would take longer is not made
 
 Samples = dict[Shape, list[float]]  # seconds of each call
@@ -133,7 +135,8 @@ def run_comparison(
     source = read_checkpoint(checkpoint)
     settings.check(source.config)
     folder = checkpoint_folder(cache, checkpoint)
-    limits = limits_for(settings.isa, folder)
+    isa = settings.isa or os.environ.get(ISA_VARIABLE)
+    limits = limits_for(isa, folder)
     notes: list[str] = []
     progress("preparing ours")
     baseline, *others = [_ours(checkpoint, folder, scheme, settings) for scheme in schemes]
@@ -160,7 +163,7 @@ def run_comparison(
         first = contest.contender(process, look, pooled, pooled)
     if limits:
         notes.append(
-            f"kept to {settings.isa}: OpenVINO and PyTorch as far as oneDNN goes; ONNX Runtime and llama.cpp are kept "
+            f"kept to {isa}: OpenVINO and PyTorch as far as oneDNN goes; ONNX Runtime and llama.cpp are kept "
             "from AMX only."
         )
     notes.insert(0, f"cosine: to {references.origin}, {len(references.texts)} texts.")
