@@ -6,6 +6,7 @@ types of its pieces nor its settings.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,13 +86,16 @@ def _check_settings(model: _Message) -> None:
 
 
 def _check_spelling(normal: dict[str, int], special: dict[str, int]) -> None:
-    """Checks that every piece can be stored, and that every character of a piece is a piece."""
+    """Checks that every piece can be stored, and that merging may make it: of characters, and of no special piece."""
     for name in (*normal, *special):
         if not name or " " in name or "\0" in name or len(name.encode()) > MOST_PIECE_BYTES:
             raise unsupported(f"it has the piece {name!r}")
+    specials = re.compile("|".join(re.escape(name) for name in sorted(special)))
     for name in normal:
         if not all(character in normal for character in name):
             raise unsupported(f"piece {name!r} has a character that is no piece")
+        if specials.search(name):
+            raise unsupported(f"piece {name!r} holds a special piece, which is cut out before anything is merged")
 
 
 def _runs(special: dict[str, int]) -> list[int]:

@@ -6,7 +6,6 @@ kernels/tokenizer_table.h states its layout; `merges` says why it is all that th
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -20,7 +19,7 @@ from .pieces import MOST_RUN, SPACE_SYMBOL, Pieces, read_pieces, unsupported
 MAGIC = b"EGTOKENS"
 VERSION = 1
 ALIGNMENT = 64  # bytes, of the table and of each of its parts
-HEADER_BYTES = 1408
+HEADER_BYTES = 1344
 MOST_PROBES = 48  # slots looked at for a pair
 
 _CHECKED_FROM = 16  # bytes: magic, version and checksum come before what the checksum covers
@@ -47,7 +46,7 @@ def build_tokenizer_table(model_bytes: bytes) -> _Bytes:
     slot_count, slots = _pair_slots(parts)
     fields = [pieces.count, len(units), text_root, special_root]
     fields += [first_merged, len(parts), slot_count, len(pieces.runs) + 1]
-    return _assemble(fields, pieces, merges, [units, slots, parts])
+    return _assemble(fields, pieces, [_joins(pieces, merges), units, slots, parts])
 
 
 def _tries(pieces: Pieces, merges: Merges) -> tuple[_Words, int, int]:
@@ -111,29 +110,30 @@ def _pair_hashes(left: _Words, right: _Words) -> npt.NDArray[np.uint64]:
     return pairs
 
 
-def _joining_bytes(names: Iterable[str]) -> npt.NDArray[np.uint8]:
-    """(32,) bit mask of the bytes after which a space may belong to the same piece: elsewhere a word begins with it."""
-    joining = np.zeros(256, np.uint8)
-    for name in names:
-        for before, symbol in pairwise(name):
-            if symbol == SPACE_SYMBOL:
-                joining[before.encode()[-1]] = 1
-                if before == SPACE_SYMBOL:
-                    joining[ord(" ")] = 1
-    return np.packbits(joining, bitorder="little")
+def _joins(pieces: Pieces, merges: Merges) -> _Bytes:
+    """(256, 32) bit masks: which bytes stand side by side in a piece, at the end and at the beginning of characters.
+
+    Bytes of which that is not so stand in two words, and in no special piece.
+    """
+    joins = np.zeros((256, 256), np.uint8)
+    for name in (*merges, *pieces.special):
+        for before, after in pairwise(name):
+            befores = before.encode()[-1:] + (b" " if before == SPACE_SYMBOL else b"")
+            afters = after.encode()[:1] + (b" " if after == SPACE_SYMBOL else b"")
+            joins[np.ix_(list(befores), list(afters))] = 1
+    return np.packbits(joins, axis=1, bitorder="little")
 
 
-def _assemble(fields: list[int], pieces: Pieces, merges: Merges, arrays: list[_Words]) -> _Bytes:
+def _assemble(fields: list[int], pieces: Pieces, arrays: list[_Bytes | _Words]) -> _Bytes:
     """Header, then the arrays, each aligned."""
     header_fields = np.zeros(12, "<u4")
     header_fields[: 1 + len(fields)] = [HEADER_BYTES + sum(_aligned(array.nbytes) for array in arrays), *fields]
     runs = np.zeros(MOST_RUN + 1, "<u4")
     runs[2 : 2 + len(pieces.runs)] = pieces.runs
     byte_ids = np.array(pieces.byte_ids, "<u4")
-    checked = header_fields.tobytes() + runs.tobytes() + byte_ids.tobytes() + _joining_bytes(merges).tobytes()
-    checked = checked.ljust(HEADER_BYTES - _CHECKED_FROM, b"\0")
+    checked = header_fields.tobytes() + runs.tobytes() + byte_ids.tobytes()
     start = MAGIC + VERSION.to_bytes(4, "little") + zlib.crc32(checked).to_bytes(4, "little")
-    data = (array.astype("<u4").tobytes().ljust(_aligned(array.nbytes), b"\0") for array in arrays)
+    data = (array.tobytes().ljust(_aligned(array.nbytes), b"\0") for array in arrays)
     return np.frombuffer(b"".join([start, checked, *data]), np.uint8)
 
 

@@ -5,9 +5,9 @@
  *  1. Special pieces (<bos>, line breaks, <h1>, a literal run of "▁", …) are cut out of the raw text, longest first.
  *  2. Runs of spaces become pieces of their own, as long as there are. A single space, or the last one of a run that
  *     the longest piece leaves over, is the "▁" that begins the next word. A single literal "▁" is a space.
- *  3. What is left falls into words at its spaces, except where some piece spans that very space (`joining`). Long
- *     words without spaces, as Chinese has, fall apart wherever no piece of the text spans, so that memory stays small
- *     and no more of a text is looked at than is kept.
+ *  3. What is left falls into words wherever no piece may span two bytes (`joins`): before spaces, between letters and
+ *     punctuation, between digits. Words that are long still, as in Chinese, fall apart wherever no piece of the text
+ *     spans, so that memory stays small and little more of a text is looked at than is kept.
  *
  * Merging stays within a word. It is not simulated: the tokens of a word are the one sequence in which all neighbours
  * are such that merging alone would give the two (export/tokenizer_table.py says why). It is found from left to
@@ -265,14 +265,21 @@ static size_t space_at(const job *j, size_t at)
     return 0;
 }
 
+static int may_join(const job *j, size_t at) { return eg_may_join(j->table, j->text[at - 1], j->text[at]); }
+
 /* Where the word that begins here ends. */
 static size_t word_end(const job *j, size_t begin)
 {
-    const eg_table_header *h = j->table->header;
     size_t matched = begin + LONG_WORD - EG_MOST_PIECE_BYTES; /* what pieces begin before, has been looked at */
     size_t reach = 0;                                         /* where the last of them ends */
     for (size_t at = begin + 1; at < j->bytes; at++) {
-        if (at - begin >= LONG_WORD && (j->text[at] & 0xC0) != 0x80) {
+        if ((j->text[at] & 0xC0) == 0x80) {
+            continue; /* inside of a character */
+        }
+        if (!may_join(j, at)) {
+            return at;
+        }
+        if (at - begin >= LONG_WORD) {
             for (; matched < at; matched++) {
                 const size_t end = piece_at(j, matched, j->bytes).end;
                 reach = end > reach ? end : reach;
@@ -281,22 +288,24 @@ static size_t word_end(const job *j, size_t begin)
                 return at;
             }
         }
-        if (!j->table->notable[j->text[at]]) {
-            continue;
-        }
-        if (special_at(j, at).end != 0) {
-            return at;
-        }
-        const size_t space = space_at(j, at);
-        if (space != 0) {
-            const unsigned char before = j->text[at - 1];
-            const int joined = h->joining[before / 8] >> before % 8 & 1;
-            if (!joined || (h->longest_run > 1 && space_at(j, at + space) != 0)) {
+        if (j->table->notable[j->text[at]]) {
+            const size_t space = space_at(j, at);
+            const int in_run = space != 0 && j->table->header->longest_run > 1 && space_at(j, at + space) != 0;
+            if (in_run || special_at(j, at).end != 0) {
                 return at;
             }
         }
     }
     return j->bytes;
+}
+
+/* The piece that is the whole word that begins here, as it is in most cases; end 0 if that cannot be told at a glance.
+ * No special piece and no run of spaces begins inside of the match, since no piece holds one and `joins` knows both. */
+static eg_match whole_word(const job *j, size_t begin)
+{
+    const eg_match match = piece_at(j, begin, j->bytes);
+    const int ends = match.end == j->bytes || (match.end != 0 && !may_join(j, match.end));
+    return ends ? match : (eg_match){0, EG_NO_PIECE};
 }
 
 /* Writes the pieces of a run of two spaces or more, if one begins at *at, and moves *at behind what they cover. */
@@ -325,7 +334,7 @@ static eg_status write_text(job *j)
     eg_status status = EG_OK;
     for (size_t at = 0; at < j->bytes && status == EG_OK && !j->truncated;) {
         if (j->table->notable[j->text[at]]) {
-            const eg_match special = special_at(j, at);
+            const eg_match special = j->text[at] != ' ' ? special_at(j, at) : (eg_match){0, EG_NO_PIECE};
             if (special.end != 0) {
                 status = write_id(j, special.id);
                 at = special.end;
@@ -337,9 +346,15 @@ static eg_status write_text(job *j)
                 continue;
             }
         }
-        const size_t end = word_end(j, at);
-        status = write_word(j, at, end);
-        at = end;
+        const eg_match word = whole_word(j, at);
+        if (word.end != 0) {
+            status = write_id(j, word.id);
+            at = word.end;
+        } else {
+            const size_t end = word_end(j, at);
+            status = write_word(j, at, end);
+            at = end;
+        }
     }
     return status;
 }

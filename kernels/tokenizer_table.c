@@ -10,6 +10,7 @@
 enum {
     MOST_IDS = 1 << 21, /* also of units: what a unit's payload can hold */
     BLOCK = 256,        /* units come in blocks, since a child's place differs from the offset in the lowest byte */
+    JOIN_BYTES = 256 * 32,
     FIRST_CHECKED = offsetof(eg_table_header, table_bytes),
 };
 
@@ -66,7 +67,7 @@ static eg_status check(const void *table, size_t bytes)
     if (wrong != NULL) {
         return eg_fail(EG_ERROR_MODEL, "the tokenizer table is corrupt: %s; convert the checkpoint again", wrong);
     }
-    const uint64_t expected = sizeof *h + aligned(sizeof(uint32_t) * (uint64_t)h->unit_count) +
+    const uint64_t expected = sizeof *h + JOIN_BYTES + aligned(sizeof(uint32_t) * (uint64_t)h->unit_count) +
                               aligned(sizeof(uint32_t) * ((uint64_t)h->slot_count + EG_MOST_PROBES)) +
                               aligned(2 * sizeof(uint32_t) * (uint64_t)h->merged_count);
     if (h->table_bytes != expected || bytes != expected) {
@@ -101,7 +102,8 @@ eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, 
     t->bos = bos_id;
     t->eos = eos_id;
     t->header = table;
-    t->units = (const uint32_t *)(t->header + 1);
+    t->joins = (const uint8_t (*)[32])(t->header + 1);
+    t->units = (const uint32_t *)(t->joins + 256);
     t->slots = t->units + aligned(sizeof(uint32_t) * (uint64_t)t->header->unit_count) / sizeof(uint32_t);
     const uint64_t slot_bytes = aligned(sizeof(uint32_t) * ((uint64_t)t->header->slot_count + EG_MOST_PROBES));
     t->parts = (const uint32_t (*)[2])(t->slots + slot_bytes / sizeof(uint32_t));

@@ -5,6 +5,7 @@
  * little-endian, and every array begins at a multiple of 64 bytes:
  *
  *   header
+ *   joins  uint8  (256, 32)                      [a], bit b: a piece may span a byte a and a byte b behind it
  *   units  uint32 (unit_count,)                  two tries in one array: pieces in text, and special pieces
  *   slots  uint32 (slot_count + EG_MOST_PROBES,) a hash table of pairs of pieces that merge
  *   parts  uint32 (merged_count, 2)              by id - first_merged: the pair that a piece is merged from
@@ -37,14 +38,13 @@ typedef struct eg_table_header {
     uint32_t reserved[3];
     uint32_t run_ids[EG_MOST_RUN + 1]; /* [n]: the piece of n spaces, for n from 2 to longest_run */
     uint32_t byte_ids[256];            /* of the pieces that spell bytes */
-    uint8_t joining[32];               /* bit mask: the bytes after which a space may belong to the same piece */
-    uint8_t more_reserved[32];
 } eg_table_header;
 
-_Static_assert(sizeof(eg_table_header) == 1408, "the layout of the file");
+_Static_assert(sizeof(eg_table_header) == 1344, "the layout of the file");
 
 struct eg_tokenizer {
     const eg_table_header *header;
+    const uint8_t (*joins)[32];
     const uint32_t *units;
     const uint32_t *slots;
     const uint32_t (*parts)[2];
@@ -52,6 +52,12 @@ struct eg_tokenizer {
     eg_allocator allocator;
     uint8_t notable[256]; /* 1 for the bytes that a space or a special piece may begin with */
 };
+
+/* 1 if some piece holds these two bytes side by side; elsewhere no merge and no special piece spans the two. */
+static inline int eg_may_join(const eg_tokenizer *t, unsigned char before, unsigned char after)
+{
+    return t->joins[before][after / 8] >> after % 8 & 1;
+}
 
 /* ---- tries: the layout of a unit is told in export/double_array.py ------------------------------------------- */
 

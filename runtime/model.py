@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
@@ -220,7 +219,7 @@ class EmbeddingModel:
         prefix = self._prompt(prompt_name, prompt, ())
         tokenizer = self._text_tokenizer()
         texts = [prefix + text for text in check_texts(sentences)]
-        ids = [tokenized.ids for tokenized in tokenizer.encode_batch(texts, self._max_seq_length)]
+        ids = [text.tolist() for text in tokenizer.encode_batch(texts, self._max_seq_length).split()]
         return ids[0] if isinstance(sentences, str) else ids
 
     def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Embeddings:
@@ -304,13 +303,12 @@ class EmbeddingModel:
         limit = self._max_seq_length
         truncated: list[int] = []
 
-        def tokenize() -> Iterator[list[int]]:
+        def tokenize() -> Iterator[npt.NDArray[np.int32]]:
             for start in range(0, len(texts), TOKENIZED_AT_ONCE):
                 part = [prompt + text for text in texts[start : start + TOKENIZED_AT_ONCE]]
-                for i, tokenized in enumerate(tokenizer.encode_batch(part, limit), start):
-                    if tokenized.truncated:
-                        truncated.append(i)
-                    yield tokenized.ids
+                tokenized = tokenizer.encode_batch(part, limit)
+                truncated.extend((start + np.flatnonzero(tokenized.truncated)).tolist())
+                yield from tokenized.split()
 
         embeddings = self._embed(
             tokenize(),
@@ -331,7 +329,7 @@ class EmbeddingModel:
 
     def _embed(
         self,
-        texts: Iterable[TokenIds],
+        texts: Iterable[npt.NDArray[np.int32]],
         count: int,
         *,
         dim: int,
@@ -347,7 +345,7 @@ class EmbeddingModel:
         done = 0
         with tqdm(total=count, desc="Embedding", unit="text", disable=not show_progress) as progress:
             for batch in _batches(texts, batch_size, self.config.max_tokens):
-                ids = np.fromiter(chain.from_iterable(batch), np.int32)
+                ids = np.concatenate(batch)
                 offsets = np.cumsum([0, *map(len, batch)], dtype=np.int64)
                 embeddings[done : done + len(batch)] = backend.encode(ids, offsets, computed_dim, True)[:, :dim]
                 done += len(batch)
@@ -412,9 +410,11 @@ def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None
     return tokenizer
 
 
-def _batches(texts: Iterable[TokenIds], most_texts: int, most_tokens: int) -> Iterator[list[TokenIds]]:
+def _batches(
+    texts: Iterable[npt.NDArray[np.int32]], most_texts: int, most_tokens: int
+) -> Iterator[list[npt.NDArray[np.int32]]]:
     """Texts in runs of at most this many texts, and of at most this many tokens unless one text alone has more."""
-    batch: list[TokenIds] = []
+    batch: list[npt.NDArray[np.int32]] = []
     tokens = 0
     for text in texts:
         if batch and (len(batch) == most_texts or tokens + len(text) > most_tokens):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from .kernels.native import load_library
-from .tokenizer import TokenizedText
+from .tokenizer import TokenizedText, TokenizedTexts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
 
 class NativeTokenizer:
@@ -42,32 +44,27 @@ class NativeTokenizer:
 
     def encode(self, text: str, max_tokens: int) -> TokenizedText:
         """See `Tokenizer.encode`."""
-        return self.encode_batch([text], max_tokens)[0]
+        tokenized = self.encode_batch([text], max_tokens)
+        return TokenizedText(tokenized.ids.tolist(), truncated=bool(tokenized.truncated[0]))
 
-    def encode_batch(self, texts: Sequence[str], max_tokens: int) -> list[TokenizedText]:
+    def encode_batch(self, texts: Sequence[str], max_tokens: int) -> TokenizedTexts:
         """See `Tokenizer.encode_batch`; all of it is one call of the C engine, during which other threads run."""
         encoded = [text.encode() for text in texts]
-        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        text_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        ids = np.empty(int(np.minimum(sizes + 2, max_tokens).sum()), np.int32)  # a token has at least one byte
+        capacity = sum(min(len(text) + 2, max_tokens) for text in encoded)  # a token has at least one byte
+        ids = np.empty(capacity, np.int32)
         offsets = np.empty(len(encoded) + 1, np.int64)
-        truncated = np.empty(len(encoded), np.uint8)
-        from_buffer = self._library.ffi.from_buffer
+        truncated = np.empty(len(encoded), np.bool_)
+        ffi = self._library.ffi
         status = self._library.c.eg_tokenize_batch(
             self._tokenizer,
-            from_buffer(b"".join(encoded)),
-            from_buffer("uint64_t[]", text_offsets),  # not negative, so the same bits
+            b"".join(encoded),
+            ffi.new("uint64_t[]", [0, *accumulate(map(len, encoded))]),
             len(encoded),
             max_tokens,
-            from_buffer("int32_t[]", ids),
-            len(ids),
-            from_buffer("uint64_t[]", offsets),
-            from_buffer("uint8_t[]", truncated),
+            ffi.from_buffer("int32_t[]", ids),
+            capacity,
+            ffi.from_buffer("uint64_t[]", offsets),  # not negative, so the same bits
+            ffi.from_buffer("uint8_t[]", truncated),
         )
         self._library.check(status)
-        bounds = offsets.tolist()
-        values = ids[: bounds[-1]].tolist()
-        return [
-            TokenizedText(values[begin:end], truncated=bool(cut))
-            for begin, end, cut in zip(bounds, bounds[1:], truncated.tolist(), strict=False)
-        ]
+        return TokenizedTexts(ids[: offsets[-1]], offsets, truncated)

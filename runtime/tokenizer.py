@@ -21,12 +21,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .kernels.errors import ModelFileError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
 SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
 
@@ -42,6 +47,26 @@ class TokenizedText:
 
     ids: list[int]
     truncated: bool
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """The ids of several texts, as `Backend.encode` takes them.
+
+    Attributes:
+        ids: (total,) int32, of all texts end to end.
+        offsets: (texts + 1,) int64, where each text begins, and last where they end.
+        truncated: (texts,) bool, whether the end of each was cut off to fit.
+
+    """
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.bool_]
+
+    def split(self) -> list[npt.NDArray[np.int32]]:
+        """The ids of each text."""
+        return [self.ids[begin:end] for begin, end in pairwise(self.offsets.tolist())]
 
 
 class Tokenizer:
@@ -92,9 +117,14 @@ class Tokenizer:
                 break  # later parts cannot change earlier ids
         return TokenizedText([self.bos_id, *ids[:room], self.eos_id], truncated=len(ids) > room)
 
-    def encode_batch(self, texts: Sequence[str], max_tokens: int) -> list[TokenizedText]:
+    def encode_batch(self, texts: Sequence[str], max_tokens: int) -> TokenizedTexts:
         """What `encode` gives for each text."""
-        return [self.encode(text, max_tokens) for text in texts]
+        tokenized = [self.encode(text, max_tokens) for text in texts]
+        return TokenizedTexts(
+            np.fromiter(chain.from_iterable(text.ids for text in tokenized), np.int32),
+            np.array([0, *accumulate(len(text.ids) for text in tokenized)], np.int64),
+            np.array([text.truncated for text in tokenized], np.bool_),
+        )
 
     def _control_symbols(self) -> dict[str, int]:
         """Spelling and id of the control symbols and the unknown symbol."""

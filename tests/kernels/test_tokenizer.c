@@ -144,40 +144,42 @@ static void test_late_pieces(void)
     free(table);
 }
 
-/* Words far longer than what fits into the memory of a call, forwards and with much taking back. */
+/* Texts without spaces, far longer than what fits into the memory of a call. */
 static void test_long_words(void)
 {
-    enum { BYTES = 300000 };
-    static tiny_vocabulary v;
-    size_t table_bytes;
-    void *table = plain_table(&v, &table_bytes);
-    eg_tokenizer *t = open_table(table, table_bytes);
+    enum { BYTES = 300000, MOST_MERGES = 8 };
+    static const struct {
+        const char *merges[MOST_MERGES];
+        const char *unit;
+        size_t tokens; /* of BYTES bytes of units */
+    } cases[] = {
+        {{"aa", "aaaa"}, "a", BYTES / 4},
+        {{"aa", "aaaa", "ab", "ba"}, "aaab", BYTES / 2},   /* aa ab */
+        {{"ab", "cb", "cba"}, "ab", BYTES / 2},            /* "ba" is in a piece, but in none of the text */
+        {{"bc", "ab", "cc", "ca"}, "abcc", BYTES / 2 + 1}, /* a bc ca bc … c: "ab" is tried first */
+        {{"bc"}, "c", BYTES},
+        {{"aa", "aab"}, "baaa\xF0\x9F\x98\x81", BYTES / 8 * 7}, /* b aa a, and a character that is no piece */
+        {{"aa"}, "\xC3\xBC", BYTES},
+    };
     char *text = malloc(BYTES);
     int32_t *ids = malloc((BYTES + 2) * sizeof *ids);
-    const struct {
-        const char *unit;
-        size_t bytes, tokens; /* of the whole text */
-    } cases[] = {{"a", BYTES, BYTES / 4},
-                 {"aaab", BYTES, BYTES / 2},
-                 {"\xC3\xBC", BYTES, BYTES},
-                 {"c", BYTES, BYTES},
-                 {"\xF0\x9F\x98\x81"
-                  "aaab",
-                  BYTES, BYTES / 8 * 6}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        static tiny_vocabulary v;
+        size_t table_bytes, count = 0;
+        void *table = chosen_table(&v, cases[i].merges, &table_bytes);
+        eg_tokenizer *t = open_table(table, table_bytes);
         for (size_t at = 0; at < BYTES; at++) {
             text[at] = cases[i].unit[at % strlen(cases[i].unit)];
         }
-        size_t count;
         uint32_t truncated;
         const eg_status status = eg_tokenize(t, text, BYTES, SIZE_MAX, ids, &count, &truncated);
         CHECK(status == EG_OK && count == cases[i].tokens + 2, "%s: %zu ids, %s", cases[i].unit, count,
               eg_error_message());
+        eg_tokenizer_free(t);
+        free(table);
     }
     free(ids);
     free(text);
-    eg_tokenizer_free(t);
-    free(table);
 }
 
 static void test_batch(void)
@@ -380,11 +382,11 @@ static void test_refused_memory(void)
 {
     static tiny_vocabulary v;
     size_t table_bytes;
-    void *table = plain_table(&v, &table_bytes);
+    void *table = chosen_table(&v, (const char *const[]){"bc", "ab", "cc", NULL}, &table_bytes);
     static char text[4000];
     static int32_t ids[sizeof text + 2];
-    memset(text, 'c', sizeof text);
-    memcpy(text, "aaab", 4); /* the word is long, and a token is taken back */
+    memset(text, 'c', sizeof text); /* one word of many tokens */
+    memcpy(text, "ab", 2);          /* whose first, "ab", is taken back: it is a bc */
     int granted = 0;
     for (eg_status status = EG_ERROR_MEMORY; status != EG_OK; granted++) {
         budget b = {granted, 0};

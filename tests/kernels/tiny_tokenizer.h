@@ -200,6 +200,17 @@ static inline int tiny_is_too_late(const tiny_vocabulary *v, uint32_t id)
     return later != 0 && (v->names[id][0] != ' ' || tiny_may_be_joined(v, v->names[id]));
 }
 
+/* 1 if a piece holds a special piece, or a run of spaces that is one: such text is cut before anything is merged. */
+static inline int tiny_holds_special(const tiny_vocabulary *v, const char *name)
+{
+    for (uint32_t id = 0; id < TINY_FIRST_BYTE; id++) {
+        if (v->names[id][0] != '\0' && strstr(name, v->names[id]) != NULL) {
+            return 1;
+        }
+    }
+    return v->longest_run > 1 && strstr(name, "  ") != NULL;
+}
+
 /* Leaves out the merged pieces that merging does not give or that the table may not hold; finds the parts of the rest.
  */
 static inline void tiny_settle(tiny_vocabulary *v)
@@ -215,7 +226,7 @@ static inline void tiny_settle(tiny_vocabulary *v)
             }
         }
         for (uint32_t id = TINY_FIRST_MERGE; !changed && id < TINY_FIRST_CHARACTER; id++) {
-            if (v->names[id][0] != '\0' && tiny_is_too_late(v, id)) {
+            if (v->names[id][0] != '\0' && (tiny_is_too_late(v, id) || tiny_holds_special(v, v->names[id]))) {
                 v->names[id][0] = '\0';
                 changed = 1;
             }
@@ -318,6 +329,20 @@ static inline void tiny_alias(tiny_units *trie, uint32_t root, const char *name)
     }
 }
 
+/* Enters which bytes stand side by side in a piece, for both spellings of a space. */
+static inline void tiny_join(uint8_t joins[256][32], const char *name)
+{
+    static const unsigned char symbol[] = {0xE2, 0x81}; /* its first and last byte */
+    for (size_t i = 1; i < strlen(name); i++) {
+        const unsigned char before = (unsigned char)name[i - 1], after = (unsigned char)name[i];
+        const unsigned char befores[] = {before, before == ' ' ? symbol[1] : before == symbol[1] ? ' ' : before};
+        const unsigned char afters[] = {after, after == ' ' ? symbol[0] : after == symbol[0] ? ' ' : after};
+        for (int k = 0; k < 4; k++) {
+            joins[befores[k / 2]][afters[k % 2] / 8] |= (uint8_t)(1u << afters[k % 2] % 8);
+        }
+    }
+}
+
 static inline uint64_t tiny_hash(const uint32_t pair[2])
 {
     uint64_t hash = ((uint64_t)pair[0] << 32 | pair[1]) * 0x9E3779B97F4A7C15u;
@@ -346,14 +371,14 @@ static inline void *tiny_table(const tiny_vocabulary *v, size_t *bytes)
             tiny_enter(&trie, id < TINY_FIRST_BYTE ? h.special_root : h.text_root, v->names[id], id);
         }
     }
-    for (uint32_t id = TINY_FIRST_MERGE; id < TINY_VOCAB; id++) {
-        tiny_alias(&trie, h.text_root, v->names[id]);
-        for (const char *space = strchr(v->names[id], ' '); space != NULL; space = strchr(space + 1, ' ')) {
-            const unsigned char before = space > v->names[id] ? (unsigned char)space[-1] : '\0';
-            h.joining[before / 8] |= (uint8_t)(before != 0 ? 1u << before % 8 : 0);
+    static uint8_t joins[256][32];
+    memset(joins, 0, sizeof joins);
+    for (uint32_t id = 0; id < TINY_VOCAB; id++) {
+        if (id >= TINY_FIRST_MERGE) {
+            tiny_alias(&trie, h.text_root, v->names[id]);
         }
+        tiny_join(joins, v->names[id]);
     }
-    h.joining[0x81 / 8] |= (uint8_t)((h.joining[' ' / 8] >> ' ' % 8 & 1) << 0x81 % 8);
     memcpy(h.run_ids, v->run_ids, sizeof h.run_ids);
     for (uint32_t byte = 0; byte < 256; byte++) {
         h.byte_ids[byte] = TINY_FIRST_BYTE + byte;
@@ -371,15 +396,17 @@ static inline void *tiny_table(const tiny_vocabulary *v, size_t *bytes)
     h.unit_count = trie.blocks * 256;
     const size_t unit_bytes = h.unit_count * sizeof(uint32_t);
     const size_t parts_bytes = (sizeof v->parts + 63) / 64 * 64;
-    *bytes = sizeof h + unit_bytes + sizeof slots + parts_bytes;
+    *bytes = sizeof h + sizeof joins + unit_bytes + sizeof slots + parts_bytes;
     h.table_bytes = (uint32_t)*bytes;
     h.crc32 = eg_crc32(0, &h.table_bytes, sizeof h - offsetof(eg_table_header, table_bytes));
     char *table = aligned_new(*bytes);
     memset(table, 0, *bytes);
     memcpy(table, &h, sizeof h);
-    memcpy(table + sizeof h, trie.units, unit_bytes);
-    memcpy(table + sizeof h + unit_bytes, slots, sizeof slots);
-    memcpy(table + sizeof h + unit_bytes + sizeof slots, v->parts, sizeof v->parts);
+    char *end = table + sizeof h;
+    memcpy(end, joins, sizeof joins);
+    memcpy(end += sizeof joins, trie.units, unit_bytes);
+    memcpy(end += unit_bytes, slots, sizeof slots);
+    memcpy(end += sizeof slots, v->parts, sizeof v->parts);
     free(trie.units);
     return table;
 }

@@ -103,11 +103,11 @@ def test_ids_that_are_not_pieces_cannot_be_put_around_texts(tokenizer_table: byt
 def test_it_may_be_used_from_several_threads_at_once(tokenizer_table: bytes) -> None:
     tokenizer = NativeTokenizer(as_array(tokenizer_table), 2, 1)
     texts = [f"the of {i} and <h1> {'x' * i}" for i in range(300)]
-    expected = tokenizer.encode_batch(texts, 100)
+    expected = [text.tolist() for text in tokenizer.encode_batch(texts, 100).split()]
     found: list[Any] = [None] * 4
 
     def work(thread: int) -> None:
-        found[thread] = [tokenizer.encode(text, 100) for text in texts]
+        found[thread] = [tokenizer.encode(text, 100).ids for text in texts]
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(found))]
     for thread in threads:

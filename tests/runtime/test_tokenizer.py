@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import pytest
 import sentencepiece
 
@@ -200,8 +201,12 @@ def test_a_batch_is_what_its_texts_are_alone(small: AnyTokenizer) -> None:
     rng = random.Random(FUZZ_SEED)
     texts = ["", *(fuzzed_string(rng) for _ in range(200)), ""]
     for max_tokens in (2, 3, 20, UNLIMITED):
-        assert small.encode_batch(texts, max_tokens) == [small.encode(text, max_tokens) for text in texts]
-    assert small.encode_batch([], 20) == []
+        alone = [small.encode(text, max_tokens) for text in texts]
+        batch = small.encode_batch(texts, max_tokens)
+        assert [ids.tolist() for ids in batch.split()] == [text.ids for text in alone]
+        assert batch.truncated.tolist() == [text.truncated for text in alone]
+        assert (batch.ids.dtype, batch.offsets.dtype) == (np.int32, np.int64)
+    assert small.encode_batch([], 20).split() == []
 
 
 @pytest.mark.parametrize("model_bytes", [b"", b"not a model", b"\x0a\xff\xff\xff"])
