@@ -9,29 +9,15 @@
  *     punctuation, between digits. Words that are long still, as in Chinese, fall apart wherever no piece of the text
  *     spans, so that memory stays small and little more of a text is looked at than is kept.
  *
- * Merging stays within a word. It is not simulated: the tokens of a word are the one sequence in which all neighbours
- * are such that merging alone would give the two (export/tokenizer_table.py says why). It is found from left to
- * right: take the longest piece that goes with the token before it, and where none does, take back that token. A
- * place from which the search came back is dead; so each place is passed once, and time is linear in the text.
- * (H. van Antwerpen and A. Neubeck, "So many tokens, so little time", GitHub blog, 2024.) */
+ * Most words are one piece; the tokens of the others are found by tokenizer_word.c. */
 #include "error.h"
-#include "tokenizer_table.h"
+#include "tokenizer_word.h"
 
 #include <string.h>
 
-enum {
-    LONG_WORD = 4096,                      /* bytes; a longer word ends where no piece goes on */
-    FEW_TOKENS = 128,                      /* a word has fewer, or memory is asked for */
-    FEW_PLACES = 512,                      /* likewise of bytes in a word that is searched back and forth */
-    MOST_UNDONE = 2 * EG_MOST_PIECE_BYTES, /* merges in two pieces */
-};
+enum { LONG_WORD = 4096 }; /* bytes */
 
-typedef struct token {
-    uint32_t end; /* where in the text it ends */
-    uint32_t id;
-} token;
-
-/* One call's work: the text at hand, the ids written, and room for the tokens of a word. */
+/* One call's work: the text at hand, and the ids written. */
 typedef struct job {
     const eg_tokenizer *table;
     const unsigned char *text;
@@ -41,24 +27,13 @@ typedef struct job {
     size_t room, count; /* ids that may be written, and are */
     int truncated;
 
-    token *tokens; /* few_tokens, or memory of the job's own */
-    size_t token_room;
-    unsigned char *dead; /* bit mask of the places in the word that no tokenization passes; few_places, or own memory */
-    size_t dead_bytes;
-    size_t dead_end; /* behind the last dead place */
-    token few_tokens[FEW_TOKENS];
-    unsigned char few_places[FEW_PLACES / 8];
+    eg_word_search search;
 } job;
-
-static eg_status corrupt(void)
-{
-    return eg_fail(EG_ERROR_MODEL, "the tokenizer table is corrupt; convert the checkpoint again");
-}
 
 static eg_status write_id(job *j, uint32_t id)
 {
     if (id >= j->table->header->vocab) {
-        return corrupt();
+        return eg_table_corrupt();
     }
     if (j->count == j->room) {
         j->truncated = 1;
@@ -68,135 +43,20 @@ static eg_status write_id(job *j, uint32_t id)
     return EG_OK;
 }
 
-/* ---- a word to tokens ---------------------------------------------------------------------------------------------
- */
-
-/* 1 if merging leaves these two tokens side by side: undoes their merges, the latest first, and finds no pair across
- * the border that would have been merged before what was undone. */
-static int are_neighbours(const eg_tokenizer *t, uint32_t left, uint32_t right)
-{
-    uint32_t limit = UINT32_MAX; /* merges of a lower order would have crossed the border */
-    for (int undone = 0; undone < MOST_UNDONE; undone++) {
-        const uint32_t merged = eg_find_merge(t, left, right);
-        if (merged != EG_NO_PIECE && eg_merge_order(t, merged) < limit) {
-            return 0;
-        }
-        const uint32_t left_order = eg_merge_order(t, left), right_order = eg_merge_order(t, right);
-        if (left_order == 0 && right_order == 0) {
-            return 1;
-        }
-        if (left_order > right_order) {
-            limit = left_order;
-            left = eg_parts(t, left)[1];
-        } else { /* of equal ones, the left is merged first */
-            limit = right_order + 1;
-            right = eg_parts(t, right)[0];
-        }
-    }
-    return 1; /* only a corrupt table comes here */
-}
-
-/* Makes room for twice as many tokens. */
-static eg_status grow_tokens(job *j)
-{
-    const eg_allocator *allocator = &j->table->allocator;
-    token *tokens = eg_allocate_unset(allocator, 2 * j->token_room, sizeof *tokens);
-    if (tokens == NULL) {
-        return eg_fail(EG_ERROR_MEMORY, "no memory for %zu tokens of a word", 2 * j->token_room);
-    }
-    memcpy(tokens, j->tokens, j->token_room * sizeof *tokens);
-    if (j->tokens != j->few_tokens) {
-        eg_release(allocator, j->tokens);
-    }
-    j->tokens = tokens;
-    j->token_room *= 2;
-    return EG_OK;
-}
-
-/* Marks a place, counted from the beginning of a word of so many bytes. */
-static eg_status mark_dead(job *j, size_t place, size_t word_bytes)
-{
-    const size_t mask_bytes = word_bytes / 8 + 1;
-    if (mask_bytes > j->dead_bytes) { /* nothing is marked yet */
-        unsigned char *dead = eg_allocate(&j->table->allocator, mask_bytes, 1);
-        if (dead == NULL) {
-            return eg_fail(EG_ERROR_MEMORY, "no memory for a word of %zu bytes", word_bytes);
-        }
-        if (j->dead != j->few_places) {
-            eg_release(&j->table->allocator, j->dead);
-        }
-        j->dead = dead;
-        j->dead_bytes = mask_bytes;
-    }
-    j->dead[place / 8] |= (unsigned char)(1u << place % 8);
-    j->dead_end = place + 1 > j->dead_end ? place + 1 : j->dead_end;
-    return EG_OK;
-}
-
-static int is_dead(const job *j, size_t place) { return place < j->dead_end && (j->dead[place / 8] >> place % 8 & 1); }
-
-static void clear_dead(job *j)
-{
-    if (j->dead_end > 0) {
-        memset(j->dead, 0, (j->dead_end + 7) / 8);
-        j->dead_end = 0;
-    }
-}
-
-static eg_match piece_at(const job *j, size_t at, size_t end)
-{
-    return eg_longest_match(j->table, j->table->header->text_root, j->text, at, end);
-}
-
-/* Finds the tokens of the word text[begin … end): sets how many, and where they end, which is before `end` if there is
- * a character that is no piece. */
-static eg_status find_tokens(job *j, size_t begin, size_t end, size_t *token_count, size_t *stop)
-{
-    size_t count = 0, at = begin;
-    size_t limit = end; /* where the next token may end: before the one that was taken back, if one was */
-    eg_status status = EG_OK;
-    while (at < end && status == EG_OK) {
-        eg_match match = piece_at(j, at, limit);
-        if (match.end == 0 && limit == end) {
-            break;
-        }
-        while (match.end != 0 && (is_dead(j, match.end - begin) ||
-                                  (count > 0 && !are_neighbours(j->table, j->tokens[count - 1].id, match.id)))) {
-            match = piece_at(j, at, match.end - 1);
-        }
-        if (match.end != 0) {
-            status = count < j->token_room ? EG_OK : grow_tokens(j);
-            if (status == EG_OK) {
-                j->tokens[count++] = (token){(uint32_t)match.end, match.id};
-                at = match.end;
-                limit = end;
-            }
-        } else if (count > 0) {
-            status = mark_dead(j, at - begin, end - begin);
-            limit = at - 1;
-            count--;
-            at = count > 0 ? j->tokens[count - 1].end : begin;
-        } else {
-            status = corrupt(); /* every word has tokens */
-        }
-    }
-    clear_dead(j);
-    *token_count = count;
-    *stop = at;
-    return status;
-}
+/* ---- a word to ids -------------------------------------------------------------------------------------------- */
 
 /* Bytes of the valid UTF-8 character at the beginning of text[0 … bytes), by table 3-7 of the Unicode standard; 0 if
  * there is none. */
 static size_t character_bytes(const unsigned char *text, size_t bytes)
 {
     const unsigned char first = text[0];
-    const size_t length = first < 0x80   ? 1
-                          : first < 0xC2 ? 0
-                          : first < 0xE0 ? 2
-                          : first < 0xF0 ? 3
-                          : first < 0xF5 ? 4
-                                         : 0;
+    if (first < 0x80) {
+        return 1;
+    }
+    if (first < 0xC2 || first > 0xF4) {
+        return 0;
+    }
+    const size_t length = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
     if (length > bytes) {
         return 0;
     }
@@ -233,9 +93,9 @@ static eg_status write_word(job *j, size_t at, size_t end)
     eg_status status = EG_OK;
     while (at < end && status == EG_OK && !j->truncated) {
         size_t count;
-        status = find_tokens(j, at, end, &count, &at);
+        status = eg_find_tokens(&j->search, j->text, at, end, &count, &at);
         for (size_t i = 0; i < count && status == EG_OK && !j->truncated; i++) {
-            status = write_id(j, j->tokens[i].id);
+            status = write_id(j, j->search.tokens[i].id);
         }
         if (at < end && status == EG_OK) {
             status = spell_character(j, &at);
@@ -244,8 +104,7 @@ static eg_status write_word(job *j, size_t at, size_t end)
     return status;
 }
 
-/* ---- a text to words ------------------------------------------------------------------------------------------------
- */
+/* ---- a text to words ------------------------------------------------------------------------------------------ */
 
 static eg_match special_at(const job *j, size_t at)
 {
@@ -281,7 +140,7 @@ static size_t word_end(const job *j, size_t begin)
         }
         if (at - begin >= LONG_WORD) {
             for (; matched < at; matched++) {
-                const size_t end = piece_at(j, matched, j->bytes).end;
+                const size_t end = eg_piece_at(j->table, j->text, matched, j->bytes).end;
                 reach = end > reach ? end : reach;
             }
             if (reach <= at) {
@@ -303,7 +162,7 @@ static size_t word_end(const job *j, size_t begin)
  * No special piece and no run of spaces begins inside of the match, since no piece holds one and `joins` knows both. */
 static eg_match whole_word(const job *j, size_t begin)
 {
-    const eg_match match = piece_at(j, begin, j->bytes);
+    const eg_match match = eg_piece_at(j->table, j->text, begin, j->bytes);
     const int ends = match.end == j->bytes || (match.end != 0 && !may_join(j, match.end));
     return ends ? match : (eg_match){0, EG_NO_PIECE};
 }
@@ -359,8 +218,7 @@ static eg_status write_text(job *j)
     return status;
 }
 
-/* ---- the public calls
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the public calls ----------------------------------------------------------------------------------------- */
 
 /* Writes the ids of one text, at most max_tokens, behind those that are there. */
 static eg_status tokenize(job *j, const char *text, size_t bytes, size_t max_tokens)
@@ -385,9 +243,11 @@ eg_status eg_tokenize_batch(const eg_tokenizer *tokenizer, const char *text, con
         return eg_fail(EG_ERROR_ARGUMENT,
                        "tokenizing needs a tokenizer, texts, places for the results, and max_tokens of at least 2");
     }
-    job j = {.table = tokenizer, .ids = ids, .token_room = FEW_TOKENS, .dead_bytes = FEW_PLACES / 8};
-    j.tokens = j.few_tokens;
-    j.dead = j.few_places;
+    job j;
+    j.table = tokenizer;
+    j.ids = ids;
+    j.count = 0;
+    eg_word_search_begin(&j.search, tokenizer);
     eg_status status = EG_OK;
     offsets[0] = 0;
     for (size_t i = 0; i < texts && status == EG_OK; i++) {
@@ -408,12 +268,7 @@ eg_status eg_tokenize_batch(const eg_tokenizer *tokenizer, const char *text, con
         offsets[i + 1] = j.count;
         truncated[i] = (uint8_t)j.truncated;
     }
-    if (j.tokens != j.few_tokens) {
-        eg_release(&tokenizer->allocator, j.tokens);
-    }
-    if (j.dead != j.few_places) {
-        eg_release(&tokenizer->allocator, j.dead);
-    }
+    eg_word_search_end(&j.search);
     return status;
 }
 

@@ -117,6 +117,11 @@ eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, 
     return EG_OK;
 }
 
+eg_status eg_table_corrupt(void)
+{
+    return eg_fail(EG_ERROR_MODEL, "the tokenizer table is corrupt; convert the checkpoint again");
+}
+
 void eg_tokenizer_free(eg_tokenizer *tokenizer)
 {
     if (tokenizer != NULL) {

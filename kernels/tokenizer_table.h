@@ -53,13 +53,16 @@ struct eg_tokenizer {
     uint8_t notable[256]; /* 1 for the bytes that a space or a special piece may begin with */
 };
 
+/* Sets the message for a table that lookups show to be corrupt, and returns the status. */
+eg_status eg_table_corrupt(void);
+
 /* 1 if some piece holds these two bytes side by side; elsewhere no merge and no special piece spans the two. */
 static inline int eg_may_join(const eg_tokenizer *t, unsigned char before, unsigned char after)
 {
     return t->joins[before][after / 8] >> after % 8 & 1;
 }
 
-/* ---- tries: the layout of a unit is told in export/double_array.py ------------------------------------------- */
+/* ---- tries: the layout of a unit is told in export/double_array.py -------------------------------------------- */
 
 enum { EG_UNIT_LABEL = 0x1FF, EG_UNIT_LEAF = 1 << 9, EG_UNIT_VALUED = 1 << 10, EG_UNIT_PAYLOAD = 11 };
 
@@ -104,7 +107,13 @@ static inline eg_match eg_longest_match(const eg_tokenizer *t, uint32_t root, co
     return match;
 }
 
-/* ---- merges ------------------------------------------------------------------------------------------------------ */
+/* The longest piece of text that begins at text[begin] and ends at `end` or before. */
+static inline eg_match eg_piece_at(const eg_tokenizer *t, const unsigned char *text, size_t begin, size_t end)
+{
+    return eg_longest_match(t, t->header->text_root, text, begin, end);
+}
+
+/* ---- merges --------------------------------------------------------------------------------------------------- */
 
 /* The piece that `left` and `right` merge to, or EG_NO_PIECE. A slot holds the upper 10 bits of the lower half of the
  * pair's hash, then 22 bits of the piece's index in `parts`. */

@@ -51,8 +51,7 @@ static inline uint32_t tiny_find(const tiny_vocabulary *v, const char *name, siz
     return 0;
 }
 
-/* ---- tokens by definition ------------------------------------------------------------------------------------------
- */
+/* ---- tokens by definition ------------------------------------------------------------------------------------- */
 
 /* Merges the characters of a text without special pieces, the pair of the lowest id first, the leftmost of equal ones.
  * Gives the number of ids; last_pair receives the last two that were merged. */
@@ -211,8 +210,8 @@ static inline int tiny_holds_special(const tiny_vocabulary *v, const char *name)
     return v->longest_run > 1 && strstr(name, "  ") != NULL;
 }
 
-/* Leaves out the merged pieces that merging does not give or that the table may not hold; finds the parts of the rest.
- */
+/* Leaves out the merged pieces that merging does not give or that the table may not hold, and finds the parts of
+ * the rest. */
 static inline void tiny_settle(tiny_vocabulary *v)
 {
     for (int changed = 1; changed;) {
@@ -286,8 +285,7 @@ static inline void tiny_vocabulary_new(tiny_vocabulary *v, uint64_t *random)
     tiny_settle(v);
 }
 
-/* ---- its table: every node of the tries has a block of units of its own ---------------------------------------------
- */
+/* ---- its table: every node of the tries has a block of units of its own --------------------------------------- */
 
 typedef struct tiny_units {
     uint32_t *units;
