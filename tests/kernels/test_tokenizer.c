@@ -94,8 +94,7 @@ static void test_random_vocabularies(void)
     }
 }
 
-/* ---- chosen vocabularies
- * ----------------------------------------------------------------------------------------------- */
+/* ---- chosen vocabularies -------------------------------------------------------------------------------------- */
 
 /* The table of a vocabulary whose merged pieces are these, and nothing else. */
 static void *chosen_table(tiny_vocabulary *v, const char *const merges[], size_t *bytes)
@@ -264,8 +263,7 @@ static void test_text_that_is_not_utf8(void)
     free(table);
 }
 
-/* ---- tables that are cut, of another version, or corrupt
- * ------------------------------------------------------------- */
+/* ---- tables that are cut, of another version, or corrupt ------------------------------------------------------ */
 
 static void sign(unsigned char *table)
 {
@@ -353,8 +351,7 @@ static void test_corrupt_tables(void)
     }
 }
 
-/* ---- memory
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- memory --------------------------------------------------------------------------------------------------- */
 
 typedef struct budget {
     int allocations; /* that will be granted */

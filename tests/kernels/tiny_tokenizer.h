@@ -158,8 +158,7 @@ static inline size_t tiny_tokenize(const tiny_vocabulary *v, const char *text, s
     return count;
 }
 
-/* ---- a vocabulary
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- a vocabulary --------------------------------------------------------------------------------------------- */
 
 /* The later part of a piece that ranks before it; 0 if there is none. */
 static inline uint32_t tiny_later_part(const tiny_vocabulary *v, uint32_t id)
