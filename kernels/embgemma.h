@@ -180,7 +180,7 @@ const eg_tokenizer *eg_model_tokenizer(const eg_model *model);
 uint32_t eg_tokenizer_vocab(const eg_tokenizer *tokenizer);
 
 /* The token ids of one text: <bos>, those of the text, <eos>.
- *   text:       UTF-8 without a prompt of its own: put a prompt before it, as the two are tokenized as one
+ *   text:       UTF-8, the prompt before it included, as the two are tokenized as one; else an EG_ERROR_ARGUMENT
  *   max_tokens: 2 or more; what exceeds it is cut from the end of the text and not looked at
  *   ids:        has room for max_tokens, or for bytes + 2 if that is less
  *   count:      receives how many ids there are

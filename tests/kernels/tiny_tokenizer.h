@@ -185,7 +185,7 @@ static inline int tiny_may_be_joined(const tiny_vocabulary *v, const char *name)
     return 0;
 }
 
-/* 1 if a piece with a later part is none that the table may hold: see export/tokenizer_table.py. */
+/* 1 if a piece with a later part is none that the table may hold: see export/merges.py. */
 static inline int tiny_is_too_late(const tiny_vocabulary *v, uint32_t id)
 {
     const uint32_t later = tiny_later_part(v, id);
