@@ -116,11 +116,10 @@ def _joins(pieces: Pieces, merges: Merges) -> _Bytes:
     Bytes of which that is not so stand in two words, and in no special piece.
     """
     joins = np.zeros((256, 256), np.uint8)
-    for name in (*merges, *pieces.special):
-        for before, after in pairwise(name):
-            befores = before.encode()[-1:] + (b" " if before == SPACE_SYMBOL else b"")
-            afters = after.encode()[:1] + (b" " if after == SPACE_SYMBOL else b"")
-            joins[np.ix_(list(befores), list(afters))] = 1
+    for before, after in {pair for name in (*merges, *pieces.special) for pair in pairwise(name)}:
+        for end in (before, " ") if before == SPACE_SYMBOL else (before,):  # a space in the text is a "▁" in a piece
+            for beginning in (after, " ") if after == SPACE_SYMBOL else (after,):
+                joins[end.encode()[-1], beginning.encode()[0]] = 1
     return np.packbits(joins, axis=1, bitorder="little")
 
 
