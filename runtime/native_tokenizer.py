@@ -36,6 +36,7 @@ class NativeTokenizer:
         slot = ffi.new("eg_tokenizer **")
         self._library.check(c.eg_tokenizer_create(self._table, table.nbytes, bos_id, eos_id, ffi.NULL, slot))
         self._tokenizer = ffi.gc(slot[0], c.eg_tokenizer_free)
+        self._new_ids = ffi.new_allocator(should_clear_after_alloc=False)
 
     @property
     def vocab(self) -> int:
@@ -44,13 +45,17 @@ class NativeTokenizer:
 
     def encode(self, text: str, max_tokens: int) -> TokenizedText:
         """See `Tokenizer.encode`."""
-        tokenized = self.encode_batch([text], max_tokens)
-        return TokenizedText(tokenized.ids.tolist(), truncated=bool(tokenized.truncated[0]))
+        ffi, c = self._library.ffi, self._library.c
+        encoded = text.encode()
+        ids = self._new_ids("int32_t[]", min(len(encoded) + 2, max_tokens))  # a token has at least one byte
+        count, truncated = ffi.new("size_t *"), ffi.new("uint32_t *")
+        self._library.check(c.eg_tokenize(self._tokenizer, encoded, len(encoded), max_tokens, ids, count, truncated))
+        return TokenizedText(ffi.unpack(ids, count[0]), truncated=truncated[0] == 1)
 
     def encode_batch(self, texts: Sequence[str], max_tokens: int) -> TokenizedTexts:
         """See `Tokenizer.encode_batch`; all of it is one call of the C engine, during which other threads run."""
         encoded = [text.encode() for text in texts]
-        capacity = sum(min(len(text) + 2, max_tokens) for text in encoded)  # a token has at least one byte
+        capacity = sum(min(len(text) + 2, max_tokens) for text in encoded)
         ids = np.empty(capacity, np.int32)
         offsets = np.empty(len(encoded) + 1, np.int64)
         truncated = np.empty(len(encoded), np.bool_)
