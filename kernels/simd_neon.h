@@ -23,7 +23,7 @@ static inline vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
 static inline vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
 static inline vf vf_abs(vf a) { return vabsq_f32(a); }
 static inline vf vf_round(vf a) { return vrndnq_f32(a); }
-static inline float vf_reduce_add(vf a) { return vaddvq_f32(a); }
+static inline float vf_reduce_add(vf a) { return vpadds_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a))); }
 static inline float vf_reduce_max(vf a) { return vmaxvq_f32(a); }
 
 static inline vf vf_exponent(vf a)

@@ -53,14 +53,43 @@ static void embed_int4(const uint8_t *row, const uint16_t *scales, size_t groups
 
 /* ---- sums over a row --------------------------------------------------------------------------------- */
 
+/* A sum over a row goes in 16 lanes, however many a vector has, and they are added up by halves: 16, 8, 4, 2, 1. With
+ * one order of additions, every instruction set that has a fused multiply-add gives the same bits. Else the last bit of
+ * a sum would differ, so here and there an activation would round to another code, and the vectors of a text by two
+ * instruction sets would be as far apart as 0.997. */
+enum { SUM_LANES = 16, SUM_VECTORS = SUM_LANES / VF_LANES };
+
+EG_ALWAYS_INLINE void start_sum(vf lanes[SUM_VECTORS])
+{
+    EG_UNROLL
+    for (size_t v = 0; v < SUM_VECTORS; v++) {
+        lanes[v] = vf_set(0.0f);
+    }
+}
+
+EG_ALWAYS_INLINE float add_up(vf lanes[SUM_VECTORS])
+{
+    EG_UNROLL
+    for (size_t half = SUM_VECTORS / 2; half > 0; half /= 2) {
+        for (size_t v = 0; v < half; v++) {
+            lanes[v] = vf_add(lanes[v], lanes[v + half]);
+        }
+    }
+    return vf_reduce_add(lanes[0]);
+}
+
 static float sum_of_squares(const float *x, size_t n)
 {
-    vf sum = vf_set(0.0f);
-    for (size_t i = 0; i < n; i += VF_LANES) {
-        const vf value = vf_load(x + i);
-        sum = vf_fma(value, value, sum);
+    vf lanes[SUM_VECTORS];
+    start_sum(lanes);
+    for (size_t i = 0; i < n; i += SUM_LANES) {
+        EG_UNROLL
+        for (size_t v = 0; v < SUM_VECTORS; v++) {
+            const vf value = vf_load(x + i + v * VF_LANES);
+            lanes[v] = vf_fma(value, value, lanes[v]);
+        }
     }
-    return vf_reduce_add(sum);
+    return add_up(lanes);
 }
 
 /* 1 / sqrt(mean(x²) + eps) */
@@ -124,14 +153,17 @@ static void quantize(const float *x, size_t n, int8_t *codes, float *row_scale, 
 static void norm_quantize(const float *x, const float *multiplier, size_t n, float eps, int8_t *codes, float *row_scale,
                           int32_t *sum)
 {
-    vf largest = vf_set(0.0f);
-    vf squares = vf_set(0.0f);
-    for (size_t i = 0; i < n; i += VF_LANES) {
-        const vf value = vf_load(x + i);
-        squares = vf_fma(value, value, squares);
-        largest = vf_max(largest, vf_abs(vf_mul(value, vf_load(multiplier + i))));
+    vf largest = vf_set(0.0f), squares[SUM_VECTORS];
+    start_sum(squares);
+    for (size_t i = 0; i < n; i += SUM_LANES) {
+        EG_UNROLL
+        for (size_t v = 0; v < SUM_VECTORS; v++) {
+            const vf value = vf_load(x + i + v * VF_LANES);
+            squares[v] = vf_fma(value, value, squares[v]);
+            largest = vf_max(largest, vf_abs(vf_mul(value, vf_load(multiplier + i + v * VF_LANES))));
+        }
     }
-    const float inverse = 1.0f / sqrtf(vf_reduce_add(squares) / (float)n + eps);
+    const float inverse = 1.0f / sqrtf(add_up(squares) / (float)n + eps);
     const float max = vf_reduce_max(largest);
     const vf to_code = vf_set(max > 0.0f ? (float)EG_CODE_MAX / max : 0.0f);
     const vf limit = vf_set((float)EG_CODE_MAX);
@@ -184,13 +216,17 @@ static float softmax_numerators(float *scores, size_t begin, size_t end, size_t 
     for (size_t i = end; i < n; i++) {
         scores[i] = 0.0f;
     }
-    /* A lane sums the columns of one remainder modulo VF_LANES; columns begin at a multiple of it in the text, so the
+    /* A lane sums the columns of one remainder modulo SUM_LANES; columns begin at a multiple of it in the text, so the
      * bits are the same in every batch. */
-    vf sum = vf_set(0.0f);
-    for (size_t i = 0; i < n; i += VF_LANES) {
-        sum = vf_add(sum, vf_load(scores + i));
+    vf lanes[SUM_VECTORS];
+    start_sum(lanes);
+    for (size_t i = 0; i < n; i += SUM_LANES) {
+        EG_UNROLL
+        for (size_t v = 0; v < SUM_VECTORS; v++) {
+            lanes[v] = vf_add(lanes[v], vf_load(scores + i + v * VF_LANES));
+        }
     }
-    return vf_reduce_add(sum);
+    return add_up(lanes);
 }
 
 /* ---- float32 matmul ----------------------------------------------------------------------------------- */

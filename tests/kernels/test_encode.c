@@ -1,8 +1,9 @@
-/* The public API on a small model of random weights: the same bits in any company and with any number of threads,
- * calls from several threads at once, and an error, never a crash, for what it cannot do. Run it under the sanitizers.
- */
+/* The public API on a small model of random weights: the same bits in any company, with any number of threads and on
+ * every instruction set with a fused multiply-add; calls from several threads at once; and an error, never a crash, for
+ * what it cannot do. Run it under the sanitizers. */
 #define _POSIX_C_SOURCE 200809L
 #include "embgemma.h"
+#include "kernels.h"
 #include "small_model.h"
 
 #include <math.h>
@@ -123,8 +124,17 @@ static void check_callers(const eg_model *model, const char *isa, const float *e
     eg_context_free(contexts[1]);
 }
 
+/* 1 if the instruction set must give the bits of every other such one: if it has a fused multiply-add, unlike `scalar`,
+ * and attention in float32. */
+static int is_portable(const eg_isa *isa, eg_dtype attention)
+{
+    return strcmp(isa->name, "scalar") != 0 && (isa->attention == NULL || attention == EG_F32);
+}
+
 static void check_every_isa(eg_dtype attention, eg_dtype others)
 {
+    const char *portable_isa = NULL;
+    float portable[TEXTS * HIDDEN];
     static weights w;
     make_weights(&w, attention, others);
     const eg_config c = config();
@@ -138,6 +148,12 @@ static void check_every_isa(eg_dtype attention, eg_dtype others)
             eg_context *context = make_context(model, 1, isa);
             encode(context, &b, expected);
             eg_context_free(context);
+            if (is_portable(&eg_isa_list[i], attention)) {
+                CHECK(portable_isa == NULL || memcmp(portable, expected, sizeof portable) == 0, "%s differs from %s",
+                      isa, portable_isa);
+                portable_isa = isa;
+                memcpy(portable, expected, sizeof portable);
+            }
             check_same_bits(model, isa, expected);
             check_alone(model, isa, expected);
             check_callers(model, isa, expected);
