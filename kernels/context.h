@@ -72,6 +72,7 @@ struct eg_context {
     const eg_isa *isa;
     eg_pool *pool;
     pthread_mutex_t busy; /* held by the call in progress */
+    double *profile;      /* (threads, EG_OPERATIONS) seconds, see eg_context_profile; NULL: calls are not timed */
     eg_scratch scratch;
     eg_rope rope_sliding, rope_full;
 };

@@ -210,6 +210,13 @@ uint32_t eg_isa_supported(size_t index); /* 1 if this CPU and its operating syst
 eg_status eg_measure_multiply_rate(eg_context *context, double seconds, double *macs_per_second);
 eg_status eg_measure_read_rate(eg_context *context, size_t bytes, double seconds, double *bytes_per_second);
 
+/* Where the time goes: every later call of eg_encode on this context adds to
+ *   seconds: (eg_context_threads(), eg_operation_count()) float64, what each thread spends on each operation
+ * until this is called again; NULL ends it. Timing adds some 0.1 µs to each step of each thread. */
+size_t eg_operation_count(void);
+const char *eg_operation_name(size_t index); /* NULL past the end */
+eg_status eg_context_profile(eg_context *context, double *seconds);
+
 /* cffi: skip */
 #if defined(__cplusplus)
 }

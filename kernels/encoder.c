@@ -51,6 +51,9 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
+/* Says what the thread has done since it said so last. */
+static void lap(const worker *w, eg_operation operation) { eg_lap(&w->thread->watch, operation); }
+
 /* ---- the division of work ------------------------------------------------------------------------------ */
 
 enum { PIECES_PER_THREAD = 3 }; /* of a shared step: enough for a late thread to have its share done by others */
@@ -230,7 +233,9 @@ static void embed_and_norm(const worker *w, eg_range chunk)
     const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
         embed(w, part(chunk, i, pieces));
+        lap(w, EG_EMBED);
         normed_inputs(w, &layer->qkv, layer->input_norm, chunk, part(chunk, i, pieces));
+        lap(w, EG_NORM);
     }
 }
 
@@ -238,11 +243,17 @@ static void embed_and_norm(const worker *w, eg_range chunk)
 static void project_heads(const worker *w, size_t layer_index, eg_range chunk)
 {
     const eg_layer *layer = &w->model->layers[layer_index];
-    const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
     multiply(w, &layer->qkv, chunk, w->rows->wide);
+    lap(w, EG_QKV);
+    /* A panel of keys is one thread's: its lines hold all 16, and cores that write to the same lines stall. */
+    const eg_range panels = {0, (chunk.end - chunk.begin + EG_PANEL - 1) / EG_PANEL};
+    const size_t pieces = pieces_of(w, panels.end);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
-        place_rows(w, layer_index, chunk, part(chunk, i, pieces));
+        const eg_range own = part(panels, i, pieces);
+        const size_t end = smaller(chunk.begin + own.end * EG_PANEL, chunk.end);
+        place_rows(w, layer_index, chunk, (eg_range){chunk.begin + own.begin * EG_PANEL, end});
     }
+    lap(w, EG_PLACE_HEADS);
 }
 
 /* Attention, its output projection, the rest of the layer, and the norm of the one after it, if there is one. */
@@ -253,24 +264,32 @@ static void attention_and_ffn(const worker *w, size_t layer_index, eg_range chun
     const size_t pieces = pieces_of(w, chunk.end - chunk.begin);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
         attend_rows(w, layer_index, chunk, part(chunk, i, pieces));
+        lap(w, layer->full_attention ? EG_ATTENTION_FULL : EG_ATTENTION_SLIDING);
         wide_inputs(w, &layer->o, chunk, part(chunk, i, pieces));
+        lap(w, EG_QUANTIZE);
     }
     multiply(w, &layer->o, chunk, w->rows->narrow);
+    lap(w, EG_O);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
         add_branch(w, layer->post_attention_norm, chunk, part(chunk, i, pieces));
         normed_inputs(w, &layer->gate_up, layer->pre_ffn_norm, chunk, part(chunk, i, pieces));
     }
+    lap(w, EG_NORM);
     multiply_geglu(w, &layer->gate_up, chunk, w->rows->wide);
+    lap(w, EG_GATE_UP);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
         wide_inputs(w, &layer->down, chunk, part(chunk, i, pieces));
     }
+    lap(w, EG_QUANTIZE);
     multiply(w, &layer->down, chunk, w->rows->narrow);
+    lap(w, EG_DOWN);
     for (size_t i = first(w, pieces); i < pieces; i = next(w, i, pieces)) {
         add_branch(w, layer->post_ffn_norm, chunk, part(chunk, i, pieces));
         if (after != NULL) {
             normed_inputs(w, &after->qkv, after->input_norm, chunk, part(chunk, i, pieces));
         }
     }
+    lap(w, EG_NORM);
 }
 
 /* ---- the head ----------------------------------------------------------------------------------------------- */
@@ -327,6 +346,8 @@ static void forward(void *argument, eg_thread *thread)
                          .own = &scratch->workers[thread->index],
                          .rows = &scratch->workers[shares_steps ? 0 : thread->index]};
     const worker *w = &self;
+    double *profile = c->context->profile;
+    eg_watch_start(&thread->watch, profile != NULL ? profile + thread->index * EG_OPERATIONS : NULL);
     const eg_range tokens = {0, c->batch.tokens};
     const size_t layers = w->model->config.layers, chunks = chunks_of(w);
 
@@ -348,6 +369,7 @@ static void forward(void *argument, eg_thread *thread)
     for (size_t text; (text = eg_take(thread, c->batch.texts)) < c->batch.texts;) {
         embedding_of(w, text);
     }
+    lap(w, EG_POOL_AND_HEAD);
 }
 
 /* ---- the public call ------------------------------------------------------------------------------------------- */

@@ -1,11 +1,9 @@
 /* What this machine can do at most, so that a benchmark can say how much of it was reached. */
-#define _POSIX_C_SOURCE 200809L
 #include "context.h"
 #include "error.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     PROBE_ITERATIONS = 1 << 14, /* some 100 µs between two looks at the clock */
@@ -19,13 +17,6 @@ typedef struct measurement {
     size_t words;
     double *amounts; /* (threads,) multiply-accumulates done, or bytes read */
 } measurement;
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static uint64_t read_all(const uint64_t *memory, size_t words)
 {
@@ -50,7 +41,7 @@ static void measure(void *argument, eg_thread *thread)
     volatile uint64_t keep = 0; /* so that the work is not optimised away */
     int32_t sink = (int32_t)index;
     double amount = 0;
-    const double end = now() + m->seconds;
+    const double end = eg_now() + m->seconds;
     do {
         if (m->memory != NULL) {
             const size_t begin = m->words * index / threads, stop = m->words * (index + 1) / threads;
@@ -60,7 +51,7 @@ static void measure(void *argument, eg_thread *thread)
             amount += (double)m->context->isa->matmul->multiply_probe(PROBE_ITERATIONS, &sink);
             keep ^= (uint64_t)sink;
         }
-    } while (now() < end);
+    } while (eg_now() < end);
     (void)keep;
     m->amounts[index] = amount;
 }
@@ -73,9 +64,9 @@ static eg_status rate(measurement m, double *per_second)
         return eg_fail(EG_ERROR_MEMORY, "no memory for %zu counters", threads);
     }
     pthread_mutex_lock(&m.context->busy);
-    const double begin = now();
+    const double begin = eg_now();
     eg_pool_run(m.context->pool, measure, &m);
-    const double elapsed = now() - begin;
+    const double elapsed = eg_now() - begin;
     pthread_mutex_unlock(&m.context->busy);
     double total = 0;
     for (size_t i = 0; i < threads; i++) {

@@ -81,7 +81,13 @@ size_t eg_take(eg_thread *thread, size_t pieces)
             return piece;
         }
     }
-    await(&current->done, pieces);
+    if (thread->watch.seconds == NULL) {
+        await(&current->done, pieces);
+    } else {
+        const double begin = eg_now();
+        await(&current->done, pieces);
+        thread->watch.waited += eg_now() - begin;
+    }
     thread->step++;
     return pieces;
 }

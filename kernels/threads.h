@@ -6,6 +6,7 @@
 #define EG_THREADS_H
 
 #include "memory.h"
+#include "profile.h"
 
 #include <stddef.h>
 
@@ -17,6 +18,7 @@ typedef struct eg_thread {
     size_t index; /* 0 … threads - 1; 0 is the caller */
     size_t step;  /* steps it has left behind */
     int working;  /* on a piece of the current step */
+    eg_stopwatch watch;
 } eg_thread;
 
 /* Starts threads - 1 threads; the caller of eg_pool_run is the last one. A call may have up to `most_steps` steps.
