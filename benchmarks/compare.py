@@ -148,7 +148,7 @@ def run_comparison(
         pooled: Samples = {shape: [] for shape in contest.shapes()}
         for name in names:
             progress(f"preparing {name}")
-            others += _prepared(name, checkpoint, folder, limits, notes)
+            others += prepared(name, checkpoint, folder, limits, notes)
         contenders = []
         for variant in others:
             progress(f"measuring {variant.key}")
@@ -177,7 +177,7 @@ def _ours(checkpoint: Path, folder: Path, scheme: Scheme, settings: Settings) ->
     return Variant(OURS, scheme, converted(checkpoint, folder, scheme), {**settings.options(), "tokenizer": "no"})
 
 
-def _prepared(name: str, checkpoint: Path, folder: Path, limits: dict[str, str], notes: list[str]) -> list[Variant]:
+def prepared(name: str, checkpoint: Path, folder: Path, limits: dict[str, str], notes: list[str]) -> list[Variant]:
     """The variants of a peer; none, and a note, if it cannot be measured here."""
     missing = [
         package

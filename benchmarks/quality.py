@@ -1,163 +1,200 @@
-"""What quantisation costs: `python -m embgemma.benchmarks.quality FLOAT32 FILE…` compares model files.
+"""What quantisation costs: model files and other runtimes' formats on golden texts and on evaluation sets.
 
-Cosines to the golden embeddings, and the scores of evaluation sets at every Matryoshka size, with the loss against the
-float32 file and its bootstrap interval. These sets only measure: nothing in this project is tuned on them.
+EMBGEMMA_GOLDEN names a folder of float32 embeddings, to which vectors are compared, and EMBGEMMA_EVALDATA a folder of
+evaluation sets, which are scored as MTEB does, at every Matryoshka size; one of them is enough. These sets only
+measure: nothing in this project is tuned on them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ..kernels.errors import EmbgemmaError, InputError
-from ..model import EmbeddingModel, load
+from ..model import load
+from .cache import checkpoint_folder, default_cache
+from .compare import prepared
 from .exactness import GOLDEN_FILE, GOLDEN_VARIABLE
-from .model import path_from_environment
-from .quality_tasks import Task, Vectors, read_tasks
-from .table import table
+from .model import CHECKPOINT_VARIABLE, explain_full_disk, path_from_environment
+from .peers import OURS, PEERS, Variant
+from .peers.ours import converted
+from .quality_report import Quality, to_text
+from .quality_scores import cut, nearness, resampled_scores
+from .quality_tasks import Task, read_tasks
+from .quality_vectors import embed, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..export.scheme import Scheme
+    from .peers import Vectors
+    from .quality_scores import Nearness, Scores
+    from .workload import Ids
 
 EVALUATION_VARIABLE = "EMBGEMMA_EVALDATA"
-DIMENSIONS = (768, 512, 256, 128)
-NEIGHBOURS = 10
+SCHEMES: tuple[Scheme, ...] = ("float32", "int8", "mixed", "int4")
+SHORTENED = (512, 256, 128)  # the Matryoshka sizes that EmbeddingGemma was trained for
 
-_RESAMPLES = 300  # of the bootstrap: enough for the 2.5 % and 97.5 % points to two digits
-_INTERVAL = (2.5, 97.5)
+# Formats of peers that cost nothing, and would only take time.
+EXACT_FORMATS = ("float32", "bfloat16")
+COMPARABLE = tuple(name for name in PEERS if name != "sentence-transformers")  # it has exact formats only
+
+EPILOG = """\
+Every text goes through each runtime once, peers one text at a time, and the vectors are kept in --cache; so a second
+run, or one with other options, is quick. Scores of float32 stand beside the published ones; where a prompt of another
+wording was published, they may differ by a few points. "loss" is in points of the mean score.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m embgemma.benchmarks.quality", description=__doc__)
-    parser.add_argument("reference", type=Path, metavar="FLOAT32", help="the model file that others are compared with")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="model files in other schemes")
-    parser.add_argument("--task", action="append", default=[], help="only tasks whose name contains this")
-    parser.add_argument("--threads", type=int, help="default: the number of physical cores")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     try:
-        sys.stdout.write(f"{quality([options.reference, *options.files], options.task, options.threads)}\n")
+        report = _run(options)
     except EmbgemmaError as error:
         sys.stderr.write(f"quality: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("quality: interrupted; the vectors of finished sets are kept\n")
+        return 130
+    sys.stdout.write(f"{report}\n")
     return 0
 
 
-def quality(files: Sequence[Path], wanted: Sequence[str] = (), threads: int | None = None) -> str:
-    """The report on model files, the first of which is the float32 one; raises InputError without any data."""
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m embgemma.benchmarks.quality",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="*",
+        metavar="FILE",
+        help=f"model files, the float32 one first; default: {', '.join(SCHEMES)}, made of the checkpoint",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FOLDER", help=f"what models are made of (default: {CHECKPOINT_VARIABLE})"
+    )
+    parser.add_argument(
+        "--compare",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAME,NAME,…",
+        help=f"formats of these runtimes as well: {', '.join(COMPARABLE)}; needs the checkpoint",
+    )
+    parser.add_argument("--task", action="append", default=[], metavar="WORD", help="only sets whose name contains it")
+    parser.add_argument("--threads", type=int, help="default: the number of physical cores")
+    parser.add_argument(
+        "--cache", type=Path, default=default_cache(), metavar="FOLDER", help="for models and vectors (%(default)s)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw size against error, into a .png or .svg file")
+    parser.add_argument("--markdown", action="store_true", help="tables for a README")
+    return parser
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is measured on; texts are token ids, with their prompts, the same for every runtime.
+
+    Attributes:
+        golden: texts, and their float32 vectors (texts, hidden); None without such a folder.
+        tasks: evaluation sets, and the lists of texts of each.
+        dimensions: sizes of vector, the model's own first.
+    """
+
+    golden: tuple[list[Ids], Vectors] | None
+    tasks: list[tuple[Task, list[list[Ids]]]]
+    dimensions: tuple[int, ...]
+
+
+def _run(options: argparse.Namespace) -> str:
+    """Measures what the options ask for; returns the report and draws the plot."""
+    if unknown := [name for name in options.compare if name not in COMPARABLE]:
+        raise InputError(f"--compare {','.join(unknown)}: expected names of {', '.join(COMPARABLE)}")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise InputError("--plot needs matplotlib, which is not installed; pip install matplotlib")
+    notes: list[str] = []
+    with explain_full_disk(options.cache):
+        variants = _variants(options, notes)
+        material = read_material(variants[0], options.task)
+        measured = []
+        for variant in variants:
+            if sys.stderr.isatty():
+                sys.stderr.write(f"measuring {variant.key} …\n")
+            measured.append(measure(variant, material, options.cache, options.threads))
+    tasks = [task for task, _ in material.tasks]
+    if options.plot:
+        from .quality_plot import write_plot
+
+        write_plot(measured, options.plot)
+    return to_text(measured, tasks, notes, options.markdown)
+
+
+def _variants(options: argparse.Namespace, notes: list[str]) -> list[Variant]:
+    """Our files, the float32 one first, and the peers' formats."""
+    checkpoint = options.checkpoint or path_from_environment(CHECKPOINT_VARIABLE)
+    without_tokenizer = {"tokenizer": "no"}  # token ids go in, as with peers
+    ours = [Variant(OURS, path.stem, path, without_tokenizer) for path in options.files]
+    if ours and not options.compare:
+        return ours
+    if checkpoint is None:
+        raise InputError(f"name model files, or a checkpoint to make them of: --checkpoint or {CHECKPOINT_VARIABLE}")
+    folder = checkpoint_folder(options.cache, checkpoint)
+    if not ours:
+        paths = {scheme: converted(checkpoint, folder, scheme) for scheme in SCHEMES}
+        ours = [Variant(OURS, scheme, path, without_tokenizer) for scheme, path in paths.items()]
+    peers = [variant for name in options.compare for variant in prepared(name, checkpoint, folder, {}, notes)]
+    return [*ours, *(variant for variant in peers if variant.name not in EXACT_FORMATS)]
+
+
+def read_material(reference: Variant, wanted: Sequence[str]) -> Material:
+    """Golden texts and evaluation sets, as the environment names them, tokenized by the reference model's tokenizer."""
     golden, evaluation = path_from_environment(GOLDEN_VARIABLE), path_from_environment(EVALUATION_VARIABLE)
     if golden is None and evaluation is None:
         raise InputError(f"set {GOLDEN_VARIABLE} or {EVALUATION_VARIABLE} to a folder of reference data")
-    parts = []
+    texts = None
     if golden is not None:
-        parts.append(_golden_table(files[1:], golden, threads))
-    if evaluation is not None:
-        parts.append(_task_table(files, read_tasks(evaluation, wanted), threads))
-    return "\n\n".join(parts)
+        with np.load(golden / GOLDEN_FILE) as stored:
+            texts = np.split(stored["ids"].astype(np.int32), stored["offsets"][1:-1]), stored["embeddings"]
+    tasks = [] if evaluation is None else read_tasks(evaluation, wanted)
+    with load(reference.path, threads=1) as model:
+
+        def tokenized(prompt: str, texts: list[str]) -> list[Ids]:
+            ids = model.tokenize(texts, prompt_name=prompt if prompt in model.prompts else None)
+            return [np.array(text, np.int32) for text in ids]
+
+        hidden = model.config.hidden
+        return Material(
+            texts,
+            [(task, [tokenized(*part) for part in task.texts]) for task in tasks],
+            (hidden, *(size for size in SHORTENED if size < hidden)),
+        )
 
 
-def _golden_table(files: Sequence[Path], folder: Path, threads: int | None) -> str:
-    """How near the vectors of each file are to the golden ones."""
-    with np.load(folder / GOLDEN_FILE) as stored:
-        ids = np.split(stored["ids"].astype(np.int32), stored["offsets"][1:-1])
-        expected = stored["embeddings"]
-    header = ["file", "dim", "cosine mean", "1st percentile", "min", f"top-{NEIGHBOURS} overlap", "similarity error"]
-    rows = []
-    for file in files:
-        with load(file, threads=threads) as model:
-            found = model.encode_ids([text.tolist() for text in ids])
-        for dim in DIMENSIONS:
-            a, b = _cut(expected, dim), _cut(found, dim)
-            cosine = np.einsum("td,td->t", a, b)
-            numbers = [cosine.mean(), np.percentile(cosine, 1), cosine.min(), _overlap(a, b), similarity_error(a, b)]
-            rows.append([file.name, str(dim), *(f"{number:.4f}" for number in numbers)])
-    return table(header, rows, markdown=True, left=1)
-
-
-def _task_table(files: Sequence[Path], tasks: Sequence[Task], threads: int | None) -> str:
-    """Scores by task, and the mean loss against the first file with its interval."""
-    results: dict[tuple[Path, int], list[npt.NDArray[np.float64]]] = {}
-    for file in files:
-        with load(file, threads=threads) as model:
-            for task in tasks:
-                vectors = _encoded(model, task)
-                for dim in DIMENSIONS:
-                    cut = [_cut(part, dim) for part in vectors]
-                    results.setdefault((file, dim), []).append(task.results(cut))
-    header = ["file", "dim", *(task.name for task in tasks), "mean", "loss", "95 % interval"]
-    rows = []
-    for (file, dim), of_file in results.items():
-        everything = [np.arange(task.items) for task in tasks]
-        scores = [task.score(found, items) for task, found, items in zip(tasks, of_file, everything, strict=True)]
-        row = [file.name, str(dim), *(f"{score:.2f}" for score in [*scores, float(np.mean(scores))])]
-        if file == files[0]:
-            rows.append([*row, "-", "-"])
-            continue
-        reference = results[files[0], dim]
-        loss = _mean_loss(tasks, reference, of_file, everything)
-        low, high = _interval(tasks, reference, of_file)
-        rows.append([*row, f"{loss:.2f}", f"{low:.2f} … {high:.2f}"])
-    return table(header, rows, markdown=True, left=1)
-
-
-def _encoded(model: EmbeddingModel, task: Task) -> list[Vectors]:
-    """Vectors of each list of texts of a task; texts that occur twice are embedded once."""
-    out = []
-    for prompt, texts in task.texts:
-        distinct, positions = np.unique(np.array(texts, dtype=object), return_inverse=True)
-        name = prompt if prompt in model.prompts else None
-        out.append(model.encode(distinct.tolist(), prompt_name=name, show_progress_bar=False)[positions])
-    return out
-
-
-def _mean_loss(
-    tasks: Sequence[Task],
-    reference: Sequence[npt.NDArray[np.float64]],
-    found: Sequence[npt.NDArray[np.float64]],
-    chosen: Sequence[npt.NDArray[np.int64]],
-) -> float:
-    """How many points the found results lose on the mean over tasks, for the chosen items of each."""
-    losses = [
-        task.score(expected, items) - task.score(result, items)
-        for task, expected, result, items in zip(tasks, reference, found, chosen, strict=True)
-    ]
-    return float(np.mean(losses))
-
-
-def _interval(
-    tasks: Sequence[Task], reference: Sequence[npt.NDArray[np.float64]], found: Sequence[npt.NDArray[np.float64]]
-) -> tuple[float, float]:
-    """The 95 % interval of the mean loss by paired bootstrap: the same items are drawn for both."""
-    random = np.random.default_rng(0)
-    losses = [
-        _mean_loss(tasks, reference, found, [random.integers(0, task.items, task.items) for task in tasks])
-        for _ in range(_RESAMPLES)
-    ]
-    low, high = np.percentile(losses, _INTERVAL)
-    return float(low), float(high)
-
-
-def _cut(vectors: Vectors, dim: int) -> Vectors:
-    """The first dim values, normalised again."""
-    part = vectors[:, :dim]
-    return np.asarray(part / np.linalg.norm(part, axis=1, keepdims=True))
-
-
-def _overlap(expected: Vectors, found: Vectors) -> float:
-    """How many of the nearest neighbours of a text, among the others, stay among its nearest."""
-    nearest = []
-    for vectors in (expected, found):
-        similarity = vectors @ vectors.T
-        np.fill_diagonal(similarity, -np.inf)
-        nearest.append(np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS])
-    return float(np.mean([len(np.intersect1d(a, b)) / NEIGHBOURS for a, b in zip(*nearest, strict=True)]))
-
-
-def similarity_error(expected: Vectors, found: Vectors) -> float:
-    """The mean distance between the cosines of two texts."""
-    return float(np.abs(expected @ expected.T - found @ found.T).mean())
+def measure(variant: Variant, material: Material, cache: Path, threads: int | None) -> Quality:
+    """Encodes all texts, as far as the cache does not have their vectors, and scores them at every size."""
+    near: dict[int, Nearness] = {}
+    if material.golden is not None:
+        texts, expected = material.golden
+        (found,) = embed(variant, [texts], cache, threads)
+        near = {dim: nearness(cut(expected, dim), cut(found, dim)) for dim in material.dimensions}
+    scores: dict[int, list[Scores]] = {dim: [] for dim in material.dimensions}
+    for task, lists in material.tasks:
+        vectors = embed(variant, lists, cache, threads)
+        for dim in material.dimensions:
+            scores[dim].append(resampled_scores(task, [cut(part, dim) for part in vectors]))
+    return Quality(variant.peer, variant.name, size(variant), near, {dim: np.array(of) for dim, of in scores.items()})
 
 
 if __name__ == "__main__":

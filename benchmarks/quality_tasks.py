@@ -26,7 +26,19 @@ _NDCG_DEPTH = 10
 # Banking77 as MTEB runs it: that many logistic regressions, each on so many texts of a label.
 _EXPERIMENTS = 10
 _SAMPLES_PER_LABEL = 8
+_ITERATIONS = 100
 _SEED = 42
+
+# Scores of google/embeddinggemma-300m, full precision and size, in MTEB's published results. Those of retrieval and of
+# bitext mining were had with prompts for each task, others than the checkpoint's, which are used here.
+PUBLISHED = {
+    "STSBenchmark": 88.16,
+    "STS13": 86.42,
+    "Banking77Classification": 91.45,
+    "BelebeleRetrieval-eng_Latn-eng_Latn": 96.44,
+    "BelebeleRetrieval-eng_Latn-deu_Latn": 94.17,
+    "Tatoeba": 87.99,
+}
 
 # The Tatoeba languages with a published score.
 _TATOEBA = ("deu", "fra", "spa", "ita", "por", "rus", "cmn", "jpn", "kor", "ara", "hin", "tha", "tur", "swh")
@@ -135,27 +147,47 @@ class Classification(_MeanScore):
     def __init__(self, path: Path) -> None:
         rows = _rows(path)
         self.name = path.name.partition(".")[0]
-        self._train = [row for row in rows if row["split"] == "train"]
-        self._test = [row for row in rows if row["split"] == "test"]
-        self.texts = tuple(("Classification", [row["text"] for row in part]) for part in (self._train, self._test))
-        self.items = len(self._test)
+        train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
+        samples = _samples(np.array([row["label"] for row in train]))
+        # Texts that no regression sees need no vector: they are half of all.
+        used, positions = np.unique(np.concatenate(samples), return_inverse=True)
+        self._samples = np.split(positions, np.cumsum([len(sample) for sample in samples])[:-1])
+        self._labels = np.array([train[i]["label"] for i in used])
+        self._gold = np.array([row["label"] for row in test])
+        self.texts = (
+            ("Classification", [train[i]["text"] for i in used]),
+            ("Classification", [row["text"] for row in test]),
+        )
+        self.items = len(test)
 
     def results(self, vectors: Sequence[Vectors]) -> npt.NDArray[np.float64]:
         """How often each test text was labelled right, from 0 to 1."""
-        from sklearn.linear_model import LogisticRegression
-
+        try:
+            from sklearn.linear_model import LogisticRegression
+        except ImportError as error:
+            raise InputError(
+                f"{self.name} needs scikit-learn, which is not installed; pip install scikit-learn"
+            ) from error
         train, test = vectors
-        labels = np.array([row["label"] for row in self._train])
-        gold = np.array([row["label"] for row in self._test])
         correct = np.zeros(self.items)
-        order = np.arange(len(labels))
-        random = np.random.RandomState(_SEED)
-        for _ in range(_EXPERIMENTS):
-            random.shuffle(order)
-            chosen = [i for label in np.unique(labels) for i in order[labels[order] == label][:_SAMPLES_PER_LABEL]]
-            model = LogisticRegression(random_state=_SEED, max_iter=100).fit(train[chosen], labels[chosen])
-            correct += model.predict(test) == gold
-        return correct / _EXPERIMENTS
+        for sample in self._samples:
+            model = LogisticRegression(random_state=_SEED, max_iter=_ITERATIONS).fit(
+                train[sample], self._labels[sample]
+            )
+            correct += model.predict(test) == self._gold
+        return correct / len(self._samples)
+
+
+def _samples(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """The texts of each regression: the first few of every label, in orders that go on shuffling one another."""
+    order = np.arange(len(labels))
+    random = np.random.RandomState(_SEED)
+    samples = []
+    for _ in range(_EXPERIMENTS):
+        random.shuffle(order)
+        of_labels = [order[labels[order] == label][:_SAMPLES_PER_LABEL] for label in np.unique(labels)]
+        samples.append(np.concatenate(of_labels))
+    return samples
 
 
 @dataclass(frozen=True)

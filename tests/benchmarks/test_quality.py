@@ -1,95 +1,152 @@
-"""Scores are those that MTEB's definitions give by hand, and losses are against the same items."""
+"""The command on a tiny model and tiny sets, and the numbers that it is made of."""
 
 from __future__ import annotations
 
-import gzip
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from embgemma.benchmarks.quality import NEIGHBOURS, _cut, _interval, _mean_loss, _overlap, similarity_error
-from embgemma.benchmarks.quality_tasks import Bitext, Retrieval, Similarity, read_tasks
-from embgemma.kernels.errors import InputError
+import embgemma
+from embgemma.benchmarks.quality import main
+from embgemma.benchmarks.quality_report import Quality, frontier
+from embgemma.benchmarks.quality_scores import NEIGHBOURS, Nearness, cut, loss, nearness, resampled_scores
+from embgemma.benchmarks.quality_tasks import Similarity
+from embgemma.export.convert import convert
+from tests import tiny
+from tests.benchmarks.tiny_sets import write_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.write("\n".join(map(json.dumps, rows)))
-    return path
+TEXTS = ["in the north", "that was it", "on and on", "be with it", "not by the", "the", "to be", "it is that"]
 
 
-def similarity(folder: Path, scores: list[float]) -> Similarity:
-    rows = [{"s1": f"a{i}", "s2": f"b{i}", "score": str(score)} for i, score in enumerate(scores)]
-    return Similarity(write_rows(folder / "STSx.jsonl.gz", rows))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model in float32 and int8, float32's vectors of TEXTS, two evaluation sets, and the cache."""
+    folder = tmp_path_factory.mktemp("quality")
+    checkpoint = tiny.write_checkpoint(folder / "tiny")
+    for scheme in ("float32", "int8"):
+        convert(checkpoint, folder / f"{scheme}.safetensors", scheme, calibrated=False)
+    with embgemma.load(folder / "float32.safetensors", backend="reference") as model:
+        ids = model.tokenize(TEXTS)
+        vectors = model.encode_ids(ids)
+    np.savez(folder / "fp32.npz", ids=np.concatenate(ids), offsets=np.cumsum([0, *map(len, ids)]), embeddings=vectors)
+    pairs = [{"s1": TEXTS[i], "s2": TEXTS[-i], "score": i} for i in range(len(TEXTS))]
+    write_rows(folder / "STS13.jsonl.gz", pairs)
+    write_rows(folder / "Tatoeba.jsonl.gz", [{"subset": "deu-eng", "s1": text, "s2": text} for text in TEXTS])
+    return folder
 
 
-def at_angles(*degrees: float) -> Any:
-    radians = np.deg2rad(degrees)
-    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+@pytest.fixture
+def arguments(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Those of the command; the environment names the reference data."""
+    monkeypatch.setenv("EMBGEMMA_GOLDEN", str(folder))
+    monkeypatch.setenv("EMBGEMMA_EVALDATA", str(folder))
+    monkeypatch.delenv("EMBGEMMA_CHECKPOINT", raising=False)
+    files = [str(folder / f"{scheme}.safetensors") for scheme in ("float32", "int8")]
+    return [*files, "--cache", str(folder), "--markdown"]
 
 
-def test_similarity_is_the_rank_correlation_of_cosines(tmp_path: Path) -> None:
-    task = similarity(tmp_path, [5, 4, 1, 1])
-    assert task.texts == (("STS", ["a0", "a1", "a2", "a3"]), ("STS", ["b0", "b1", "b2", "b3"]))
-    everything = np.arange(4)
-    perfect = task.results([at_angles(0, 0, 0, 0), at_angles(10, 20, 80, 80)])
-    assert task.score(perfect, everything) == pytest.approx(100)
-    swapped = task.results([at_angles(0, 0, 0, 0), at_angles(20, 10, 80, 80)])
-    # ranks 3 2 .5 .5 against 2 3 .5 .5: covariance 1, variances 1.125 each, by hand
-    assert task.score(swapped, everything) == pytest.approx(100 * 3.5 / 4.5)
-    assert task.score(perfect, np.array([0, 1, 1, 2])) == pytest.approx(100)
+def rows(report: str) -> dict[str, list[str]]:
+    """Cells of the first row of each name."""
+    found: dict[str, list[str]] = {}
+    for line in report.splitlines():
+        if line.startswith("|"):
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            found.setdefault(name, cells)
+    return found
 
 
-def test_retrieval_is_ndcg(tmp_path: Path) -> None:
-    corpus = [{"id": f"d{i}", "title": "", "text": f"text {i}"} for i in range(3)]
-    path = write_rows(tmp_path / "X.corpus.jsonl.gz", corpus)
-    write_rows(tmp_path / "X.queries.jsonl.gz", [{"id": "q0", "text": "first"}, {"id": "q1", "text": "second"}])
-    write_rows(
-        tmp_path / "X.qrels.jsonl.gz", [{"qid": "q0", "did": "d0", "rel": "1"}, {"qid": "q1", "did": "d2", "rel": "1"}]
+def test_the_report_is_made_once(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(arguments) == 0
+    report = capsys.readouterr().out
+    found = rows(report)
+    assert found["Tatoeba"] == ["87.99", "100.00", "100.00"]  # published, float32, int8
+    assert found["STS13"][:1] == ["86.42"]
+    assert found["cosine mean"][:2] == ["-", "1.0000"]
+    assert 0.9 < float(found["cosine mean"][2]) < 1
+    assert float(found["embgemma float32"][0].replace(",", "")) >= float(found["embgemma int8"][0].replace(",", ""))
+    assert found["embgemma float32"][-4:-1] == [found["mean"][1], "-", "-"]
+    assert float(found["embgemma int8"][-3]) == pytest.approx(
+        float(found["mean"][1]) - float(found["mean"][2]), abs=0.02
     )
-    task = Retrieval(path)
-    assert task.texts[1] == ("Retrieval-document", ["text 0", "text 1", "text 2"])
-    results = task.results([at_angles(1, 41), at_angles(0, 40, 80)])
-    np.testing.assert_allclose(results, [1, 1 / np.log2(3)])
-    assert task.score(results, np.array([1, 1])) == pytest.approx(100 / np.log2(3))
+
+    monkeypatch.setattr("embgemma.benchmarks.quality_vectors.Process", None)  # what is in the cache needs none
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == report
 
 
-def test_bitext_is_the_mean_f1_of_each_language(tmp_path: Path) -> None:
-    pairs = [("deu-eng", 2), ("fra-eng", 3), ("vie-eng", 1)]  # the last has no published score
-    rows = [{"subset": subset, "s1": f"{subset} {i}", "s2": f"{i}"} for subset, count in pairs for i in range(count)]
-    task = Bitext(write_rows(tmp_path / "Tatoeba.jsonl.gz", rows))
-    assert task.items == 5
-    results = task.results([at_angles(0, 1, 0, 40, 80), at_angles(0, 90, 0, 40, 80)])
-    # German: both sentences find the first translation, so its F1 is 2 / 3, and the other's 0
-    assert task.score(results, np.arange(5)) == pytest.approx(100 * (1 / 3 + 1) / 2)
+def test_one_kind_of_data_is_enough(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*arguments, "--task", "Tatoeba"]) == 0
+    assert "STS13" not in capsys.readouterr().out
+    monkeypatch.delenv("EMBGEMMA_EVALDATA")
+    assert main(arguments) == 0
+    assert "loss" not in rows(capsys.readouterr().out)
+    monkeypatch.delenv("EMBGEMMA_GOLDEN")
+    assert main(arguments) == 1
+    assert "set EMBGEMMA_GOLDEN or EMBGEMMA_EVALDATA" in capsys.readouterr().err
 
 
-def test_tasks_are_chosen_by_name(tmp_path: Path) -> None:
-    similarity(tmp_path, [1, 2])
-    assert [task.name for task in read_tasks(tmp_path)] == ["STSx"]
-    with pytest.raises(InputError, match="no evaluation set of these names"):
-        read_tasks(tmp_path, ["Banking"])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--compare", "torch"], "--compare torch: expected names of onnxruntime, openvino, llama-cpp"),
+        (["--compare", "openvino"], "a checkpoint to make them of: --checkpoint or EMBGEMMA_CHECKPOINT"),
+        (["--task", "nothing"], "no evaluation set of these names"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    more: list[str], message: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, *more]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_size_against_error_is_drawn(arguments: list[str], folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert main([*arguments, "--plot", str(folder / "plot.svg")]) == 0
+    assert "embgemma int8" in (folder / "plot.svg").read_text(encoding="utf-8")
+
+
+def test_the_frontier_leaves_out_what_is_larger_and_farther() -> None:
+    sizes_and_cosines = [(100, 0.97), (200, 0.96), (200, 0.99), (300, 0.99), (1200, 1.0)]
+    formats = [
+        Quality("ours", str(i), size, {8: Nearness(cosine, 0, 0, 0, 0)}, {8: np.empty((0, 0))})
+        for i, (size, cosine) in enumerate(sizes_and_cosines)
+    ]
+    assert [one.precision for one in frontier(formats)] == ["0", "2", "4"]
 
 
 def test_the_loss_is_paired(tmp_path: Path) -> None:
-    task = similarity(tmp_path, list(np.random.default_rng(0).random(50)))
-    random = np.random.default_rng(1)
-    vectors = [_cut(random.standard_normal((50, 8)).astype(np.float32), 8) for _ in range(2)]
-    results = [task.results(vectors)]
-    assert _mean_loss([task], results, results, [np.arange(50)]) == 0
-    assert _interval([task], results, results) == (0, 0)
+    gold = np.random.default_rng(0).random(50)
+    pairs = [{"s1": f"a{i}", "s2": f"b{i}", "score": score} for i, score in enumerate(gold)]
+    task = Similarity(write_rows(tmp_path / "STSx.jsonl.gz", pairs))
+    angles = np.arccos(gold)
+    ends = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    start = np.tile(np.float32([1, 0]), (50, 1))
+    exact = resampled_scores(task, [start, ends])
+    np.testing.assert_allclose(exact, 100)
+    none = loss(exact, exact)
+    assert (none.points, none.low, none.high) == (0, 0, 0)
+    reverse = loss(exact, resampled_scores(task, [start, ends[::-1]]))
+    assert reverse.points > 50
+    assert reverse.low < reverse.points < reverse.high
 
 
 def test_neighbours_and_similarities_of_the_same_vectors_agree() -> None:
-    vectors = _cut(np.random.default_rng(0).standard_normal((3 * NEIGHBOURS, 16)).astype(np.float32), 8)
+    vectors = cut(np.random.default_rng(0).standard_normal((3 * NEIGHBOURS, 16)).astype(np.float32), 8)
     assert vectors.shape == (3 * NEIGHBOURS, 8)
-    assert _overlap(vectors, vectors) == 1
-    assert similarity_error(vectors, vectors) == 0
-    others = _cut(np.random.default_rng(1).standard_normal((3 * NEIGHBOURS, 8)).astype(np.float32), 8)
-    assert _overlap(vectors, others) < 0.6
-    assert similarity_error(vectors, others) > 0.1
+    same = nearness(vectors, vectors)
+    assert (same.overlap, same.similarity_error) == (1, 0)
+    assert same.minimum == pytest.approx(1)
+    others = cut(np.random.default_rng(1).standard_normal((3 * NEIGHBOURS, 8)).astype(np.float32), 8)
+    unlike = nearness(vectors, others)
+    assert unlike.overlap < 0.6
+    assert unlike.similarity_error > 0.1
+    assert unlike.minimum <= unlike.first_percentile <= unlike.mean < 0.5

@@ -1,0 +1,17 @@
+"""Evaluation sets as files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Writes one JSON object a line, and gives the path back."""
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    return path
