@@ -108,6 +108,18 @@ def test_what_cannot_be_done_is_said(
     assert message in capsys.readouterr().err
 
 
+def test_the_quantised_formats_of_a_peer_come_beside_ours(
+    arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    more = ["--compare", "onnxruntime", "--checkpoint", str(folder / "tiny"), "--task", "Tatoeba"]
+    assert main([*arguments, *more]) == 0
+    found = rows(capsys.readouterr().out)
+    assert {name for name in found if name.startswith("onnxruntime")} == {"onnxruntime int8", "onnxruntime int4"}
+    assert 0.9 < float(found["onnxruntime int8"][1]) < 1
+
+
 def test_size_against_error_is_drawn(arguments: list[str], folder: Path) -> None:
     pytest.importorskip("matplotlib")
     assert main([*arguments, "--plot", str(folder / "plot.svg")]) == 0
