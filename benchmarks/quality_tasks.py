@@ -164,17 +164,18 @@ class Classification(_MeanScore):
         """How often each test text was labelled right, from 0 to 1."""
         try:
             from sklearn.linear_model import LogisticRegression
+            from threadpoolctl import threadpool_limits
         except ImportError as error:
             raise InputError(
                 f"{self.name} needs scikit-learn, which is not installed; pip install scikit-learn"
             ) from error
         train, test = vectors
         correct = np.zeros(self.items)
-        for sample in self._samples:
-            model = LogisticRegression(random_state=_SEED, max_iter=_ITERATIONS).fit(
-                train[sample], self._labels[sample]
-            )
-            correct += model.predict(test) == self._gold
+        with threadpool_limits(1):  # matrices so small gain nothing from threads, and lose much on a busy machine
+            for sample in self._samples:
+                regression = LogisticRegression(random_state=_SEED, max_iter=_ITERATIONS)
+                regression.fit(train[sample], self._labels[sample])
+                correct += regression.predict(test) == self._gold
         return correct / len(self._samples)
 
 
