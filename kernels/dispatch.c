@@ -8,7 +8,7 @@ extern const eg_matmul_ops eg_matmul__amx, eg_matmul__avx512vnni, eg_matmul__avx
 extern const eg_matmul_ops eg_matmul__i8mm, eg_matmul__neondot, eg_matmul__scalar;
 extern const eg_vector_ops eg_vector_ops__avx512, eg_vector_ops__avx2, eg_vector_ops__neon, eg_vector_ops__scalar;
 
-extern const eg_attention_ops eg_attention__amx, eg_attention__avx512bf16;
+extern const eg_attention_ops eg_attention__amx, eg_attention__avx512bf16, eg_attention__armbf16;
 
 const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_AMX)
@@ -25,6 +25,9 @@ const eg_isa eg_isa_list[] = {
 #endif
 #if defined(EG_HAVE_AVX2)
     {"avx2", eg_cpu_has_avx2, &eg_matmul__avx2, &eg_vector_ops__avx2, NULL},
+#endif
+#if defined(EG_HAVE_ARMBF16)
+    {"armbf16", eg_cpu_has_armbf16, &eg_matmul__i8mm, &eg_vector_ops__neon, &eg_attention__armbf16},
 #endif
 #if defined(EG_HAVE_I8MM)
     {"i8mm", eg_cpu_has_i8mm, &eg_matmul__i8mm, &eg_vector_ops__neon, NULL},

@@ -47,8 +47,8 @@ typedef struct eg_matmul_ops {
 } eg_matmul_ops;
 
 /* The two products of attention and the layout that they want, in float32 or in bfloat16. An element e of a row, key
- * or value belongs to k-group e / g, where g = 4 / element_bytes is how many elements a 32-bit lane holds; panels are
- * [k / g][16][g], so that a line of 64 bytes is what one instruction takes. */
+ * or value belongs to k-group e / g, where g, at most 4, is how many elements of a column one instruction takes; panels
+ * are [k / g][16][g]. */
 typedef struct eg_attention_ops {
     size_t element_bytes; /* 4 for float32, 2 for bfloat16 */
     /* A row of n float32, in place, to n elements at its beginning. */
