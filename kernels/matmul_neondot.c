@@ -10,13 +10,21 @@
 #endif
 #include <arm_neon.h>
 
+/* Computes values here and not earlier: a compiler that loads the weights of all quarters first has too few registers.
+ * GCC 12 takes it at its word only if it is volatile; clang 14 spills the more if it is. */
+#if defined(__clang__)
+#define SETTLE __asm__
+#else
+#define SETTLE __asm__ volatile
+#endif
+
 enum {
     LINE = 64,
     LANES = 4,                   /* channels of a register */
     QUARTERS = EG_PANEL / LANES, /* registers of a line */
     CODES = 16,                  /* inputs of a register: 4 k-groups */
     GROUPS = CODES / EG_K_GROUP,
-    TILE_ROWS = 4, /* 4 rows x 4 quarters = 16 sums, 4 inputs, 4 weights, and 4 of int4 they come from: 28 of 32 */
+    TILE_ROWS = 4, /* 4 rows x 4 quarters = 16 sums, 4 inputs, and 3 for the weights of a quarter: 23 of 32 */
     MAX_SPLITS = 4,
 };
 
@@ -33,15 +41,13 @@ EG_ALWAYS_INLINE void start_sums(int32x4_t sums[TILE_ROWS][QUARTERS], const int3
     }
 }
 
-/* The line of k-group `group` as bytes; the weights of two k-groups share a line of int4. */
-EG_ALWAYS_INLINE void load_weights(const uint8_t *lines, size_t group, int bits, int8x16_t weights[QUARTERS])
+/* The weights of k-groups `group`, an even one, and `group` + 1 for the channels of a quarter. */
+EG_ALWAYS_INLINE void load_weights(const uint8_t *lines, size_t group, size_t quarter, int bits, int8x16_t weights[2])
 {
-    EG_UNROLL
-    for (size_t quarter = 0; quarter < QUARTERS; quarter++) {
-        const uint8x16_t stored = vld1q_u8(lines + (bits == 8 ? group : group / 2) * LINE + quarter * CODES);
-        const uint8x16_t nibbles = group % 2 ? vshrq_n_u8(stored, 4) : vandq_u8(stored, vdupq_n_u8(0xF));
-        weights[quarter] = vreinterpretq_s8_u8(bits == 8 ? stored : nibbles);
-    }
+    const uint8_t *from = lines + (bits == 8 ? group : group / 2) * LINE + quarter * CODES;
+    const uint8x16_t line = vld1q_u8(from);
+    weights[0] = vreinterpretq_s8_u8(bits == 8 ? line : vandq_u8(line, vdupq_n_u8(0xF)));
+    weights[1] = vreinterpretq_s8_u8(bits == 8 ? vld1q_u8(from + LINE) : vshrq_n_u8(line, 4));
 }
 
 /* sum + weights · k-group `group` of a row's 16 inputs; the group is part of the instruction, hence a constant. */
@@ -55,14 +61,22 @@ EG_ALWAYS_INLINE int32x4_t dot(int32x4_t sum, int8x16_t weights, int8x16_t codes
     }
 }
 
-EG_ALWAYS_INLINE void add_group(int32x4_t sums[TILE_ROWS][QUARTERS], const int8x16_t codes[TILE_ROWS], size_t rows,
-                                size_t group, const int8x16_t weights[QUARTERS])
+/* Adds the products of k-groups `group` and `group` + 1, a quarter at a time, so that few weights take registers. */
+EG_ALWAYS_INLINE void add_groups(int32x4_t sums[MAX_SPLITS][TILE_ROWS][QUARTERS], const int8x16_t codes[TILE_ROWS],
+                                 size_t rows, size_t splits, size_t group, const uint8_t *lines, int bits)
 {
     EG_UNROLL
-    for (size_t row = 0; row < rows; row++) {
+    for (size_t quarter = 0; quarter < QUARTERS; quarter++) {
+        int8x16_t weights[2];
+        load_weights(lines, group, quarter, bits, weights);
+        SETTLE("" : "+w"(weights[0]), "+w"(weights[1]));
         EG_UNROLL
-        for (size_t quarter = 0; quarter < QUARTERS; quarter++) {
-            sums[row][quarter] = dot(sums[row][quarter], weights[quarter], codes[row], group);
+        for (size_t i = 0; i < 2; i++) {
+            int32x4_t(*into)[QUARTERS] = sums[(group + i) % splits];
+            EG_UNROLL
+            for (size_t row = 0; row < rows; row++) {
+                into[row][quarter] = dot(into[row][quarter], weights[i], codes[row], group + i);
+            }
         }
     }
 }
@@ -105,10 +119,8 @@ EG_ALWAYS_INLINE void multiply_panel(const int8_t *codes, const int32_t *code_su
             inputs[row] = vld1q_s8(codes + row * k + i);
         }
         EG_UNROLL
-        for (size_t group = 0; group < GROUPS; group++) {
-            int8x16_t weights[QUARTERS];
-            load_weights(lines, group, bits, weights);
-            add_group(sums[group % splits], inputs, rows, group, weights);
+        for (size_t group = 0; group < GROUPS; group += 2) {
+            add_groups(sums, inputs, rows, splits, group, lines, bits);
         }
         lines += CODES * EG_PANEL * (size_t)bits / 8;
     }
