@@ -4,7 +4,7 @@
 #   make test          the tests of the Python package, on every backend and instruction set that runs here
 #   make test-native   the C tests, with warnings as errors; CC=clang takes another compiler
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
-#   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu
+#   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors of a text as on x86-64
 #   make c-library     the C library installed, and used by a program in each way that there is
 #   make fuzz          the fuzzers under clang, FUZZ_SECONDS each
 #   make packaging     the ways to install: wheel from source archive, editable, without a C compiler
@@ -52,7 +52,10 @@ sanitize: $(VENV)/with-dev
 	$(call c-tests,sanitize-thread,-DCMAKE_C_COMPILER=$(CC) -DEMBGEMMA_SANITIZE=thread,-R encode)
 
 test-arm: $(VENV)/with-dev
+	$(call c-tests,arm-clang,-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DCMAKE_C_COMPILER=clang,\
+		-R 'matmul$$|attention$$|vector_ops')
 	$(call c-tests,arm,-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake)
+	EMBGEMMA_ARM_PROGRAM=$(abspath build/arm/golden) $(BIN)/python -m pytest -rs tests/kernels/test_arm.py
 
 c-library: $(VENV)/with-dev
 	BIN=$(BIN) bash tests/packaging/c_library
