@@ -150,4 +150,8 @@ def _notes(measured: Sequence[Quality], tasks: Sequence[Task]) -> list[str]:
             f"score: mean over {len(tasks)} evaluation sets, 0 to 100; loss: points below {measured[0].title}, with "
             "the interval of a paired bootstrap over pairs, queries and texts."
         )
+        notes.append(
+            "published: of the checkpoint in full precision; retrieval and bitext mining with prompts for each set, here with "
+            "the checkpoint's."
+        )
     return notes
