@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from embgemma.export.convert import convert
 from embgemma.export.scheme import Scheme
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.kernels.config import EncoderConfig
 from embgemma.model_file import ModelFile, read_model_file
+from tests import tiny
 
 # Small enough for the float64 reference, and with every feature of the real one: two kinds of attention layer, several
 # query heads over one key/value head, texts longer than the window, widths that are not powers of two.
-SMALL_CONFIG = EncoderConfig(
-    layers=3,
-    hidden=192,
-    ffn=320,
-    heads=3,
-    kv_heads=1,
-    head_dim=64,
-    vocab=512,
-    max_tokens=128,
-    window=16,
-    full_attention_layers=(2,),
-    rope_theta_sliding=10_000.0,
-    rope_theta_full=1_000_000.0,
-    rms_norm_eps=1e-6,
-    bos_id=2,
-    eos_id=1,
-)
+SMALL_CONFIG = replace(tiny.CONFIG, hidden=192, ffn=320, vocab=512, max_tokens=128, window=16)
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +40,20 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scheme], 
 def checkpoint() -> Path:
     """The folder of the published EmbeddingGemma-300M checkpoint."""
     return _folder_of("EMBGEMMA_CHECKPOINT")
+
+
+@pytest.fixture(scope="session")
+def converted(checkpoint: Path) -> Iterator[Callable[[Scheme], Path]]:
+    """Gives the model file of that checkpoint in a scheme."""
+    # Not pytest's own temporary folder: it keeps the files of the last three runs, and these have 2 GB.
+    with tempfile.TemporaryDirectory() as folder:
+
+        @cache
+        def path(scheme: Scheme) -> Path:
+            # Plain rounding: calibration takes minutes, and what these tests are about does not depend on it.
+            return convert(checkpoint, Path(folder) / f"{scheme}.safetensors", scheme, calibrated=False)
+
+        yield path
 
 
 @pytest.fixture(scope="session")

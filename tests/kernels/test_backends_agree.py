@@ -15,31 +15,15 @@ import pytest
 from embgemma.export.scheme import Scheme
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import Backend, available_backends, create_backend
-from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.errors import InputError
 from embgemma.kernels.layout import matrices
 from embgemma.kernels.native import instruction_sets, library_problem
 from embgemma.kernels.reference import ReferenceBackend
 from embgemma.model_file import SCHEMES, ModelFile, read_model_file
+from tests.conftest import SMALL_CONFIG
 
 # Two query heads to each of two key/value heads, and a window that most texts below are longer than.
-CONFIG = EncoderConfig(
-    layers=3,
-    hidden=192,
-    ffn=320,
-    heads=4,
-    kv_heads=2,
-    head_dim=64,
-    vocab=512,
-    max_tokens=128,
-    window=5,
-    full_attention_layers=(1,),
-    rope_theta_sliding=10_000.0,
-    rope_theta_full=1_000_000.0,
-    rms_norm_eps=1e-6,
-    bos_id=2,
-    eos_id=1,
-)
+CONFIG = replace(SMALL_CONFIG, heads=4, kv_heads=2, window=5, full_attention_layers=(1,))
 # In tokens: within the window, at its edge and past it, and around the sizes of tiles and blocks.
 LENGTHS = (1, 2, 5, 6, 7, 11, 12, 15, 16, 17, 31, 32, 33, 48, 64, 65, 127, 128)
 
@@ -140,7 +124,7 @@ def test_embeddings_are_those_of_the_reference(
 def test_a_wrong_window_would_be_seen(model: Callable[[Scheme], ModelFile]) -> None:
     """The tolerance above is not so wide that it hides a mistake."""
     file = model("float32")
-    wrong = EncoderConfig(**{**vars(CONFIG), "window": CONFIG.window + 1})
+    wrong = replace(CONFIG, window=CONFIG.window + 1)
     long = [text for text in texts() if len(text) > CONFIG.window + 1]
     moved = distance(
         encode(ReferenceBackend(CONFIG, file.tensors), long), encode(ReferenceBackend(wrong, file.tensors), long)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 import embgemma
-from embgemma.export.convert import convert
+from embgemma.export.scheme import Scheme
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.export.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.native import HEADER_NAME, LIBRARY_NAME, Library, library_problem, load_library
@@ -177,16 +176,14 @@ def test_program(path: Path, model: embgemma.EmbeddingModel, tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore::embgemma.TruncationWarning")
-def test_golden_texts(checkpoint: Path, golden: Path, tmp_path: Path) -> None:
+def test_golden_texts(converted: Callable[[Scheme], Path], golden: Path, tmp_path: Path) -> None:
     rows = json.loads((golden / "texts.json").read_text("utf-8"))["rows"]
     expected = np.load(golden / "fp32.npz")["embeddings"]
-    with tempfile.TemporaryDirectory() as folder:  # not pytest's, which keeps what three runs made
-        model_file = convert(checkpoint, Path(folder) / "int8.safetensors", "int8", calibrated=False)
-        texts = [(row["prompt"] or "", row["text"]) for row in rows]
-        found = embed_by_program(tmp_path, model_file, texts, expected.shape[1])
-        cosines = np.sum(found.astype(float) * expected, axis=1)
-        assert cosines.mean() > GOLDEN_MEAN
-        assert cosines.min() > GOLDEN_MIN
-        model = embgemma.load(model_file, backend="native")
-        by_python = [model.encode(row["text"], prompt_name=row["prompt"]) for row in rows]
-        np.testing.assert_array_equal(found, by_python)
+    texts = [(row["prompt"] or "", row["text"]) for row in rows]
+    found = embed_by_program(tmp_path, converted("int8"), texts, expected.shape[1])
+    cosines = np.sum(found.astype(float) * expected, axis=1)
+    assert cosines.mean() > GOLDEN_MEAN
+    assert cosines.min() > GOLDEN_MIN
+    model = embgemma.load(converted("int8"), backend="native")
+    by_python = [model.encode(row["text"], prompt_name=row["prompt"]) for row in rows]
+    np.testing.assert_array_equal(found, by_python)

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.export.tokenizer_table import build_tokenizer_table
-from embgemma.kernels.config import EncoderConfig
 from tests import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONFIG = EncoderConfig(
-    layers=2,
-    hidden=64,
-    ffn=64,
-    heads=2,
-    kv_heads=1,
-    head_dim=64,
-    vocab=tiny.PIECES,
-    max_tokens=64,
-    window=4,
-    full_attention_layers=(1,),
-    rope_theta_sliding=10_000.0,
-    rope_theta_full=1_000_000.0,
-    rms_norm_eps=1e-6,
-    bos_id=2,
-    eos_id=1,
-)
+CONFIG = replace(tiny.CONFIG, layers=2, hidden=64, ffn=64, heads=2, full_attention_layers=(1,))
 
 
 @pytest.fixture(scope="session")

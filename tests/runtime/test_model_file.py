@@ -11,32 +11,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.errors import ModelFileError
 from embgemma.model_file import CHECKSUM, metadata_checksum, read_model_file
+from tests import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 # As small as the format allows: the tests below read thousands of damaged copies.
-CONFIG = EncoderConfig(
-    layers=1,
-    hidden=64,
-    ffn=64,
-    heads=1,
-    kv_heads=1,
-    head_dim=64,
-    vocab=32,
-    max_tokens=16,
-    window=4,
-    full_attention_layers=(),
-    rope_theta_sliding=10_000.0,
-    rope_theta_full=1_000_000.0,
-    rms_norm_eps=1e-6,
-    bos_id=2,
-    eos_id=1,
-)
+CONFIG = replace(tiny.CONFIG, layers=1, hidden=64, ffn=64, heads=1, vocab=32, max_tokens=16, full_attention_layers=())
 TOKENIZER_MODEL = b"not a real tokenizer"
 SCHEMES = ("float32", "int8", "mixed", "int4")
 

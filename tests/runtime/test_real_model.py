@@ -6,23 +6,22 @@ Skipped unless EMBGEMMA_CHECKPOINT names the checkpoint's folder and EMBGEMMA_GO
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import embgemma
-from embgemma.export.convert import convert
 from embgemma.kernels import Backend, create_backend
 from embgemma.kernels.backend import BACKENDS
 from embgemma.model_file import SCHEMES, read_model_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from embgemma.export.scheme import Scheme
 
 # What each scheme must reach over the golden texts: (mean, min) cosine to float32. int4 codes by plain rounding give
 # what they give; their bounds only tell a rounding error from a wrong tensor.
@@ -63,20 +62,6 @@ def values(golden: Path) -> Golden:
     )
 
 
-@pytest.fixture(scope="module")
-def converted(checkpoint: Path) -> Iterator[Callable[[str], Path]]:
-    """Gives the model file of the checkpoint in a scheme."""
-    # Not pytest's own temporary folder: it keeps the files of the last three runs, and these have 2 GB.
-    with tempfile.TemporaryDirectory() as folder:
-
-        @cache
-        def path(scheme: Any) -> Path:
-            # Plain rounding: calibration takes minutes, and what these tests are about does not depend on it.
-            return convert(checkpoint, Path(folder) / f"{scheme}.safetensors", scheme, calibrated=False)
-
-        yield path
-
-
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param not in embgemma.available_backends():
@@ -90,7 +75,7 @@ def encode_in_one_call(engine: Backend, texts: list[list[int]]) -> Any:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_cosine_to_float32(converted: Callable[[str], Path], values: Golden, scheme: str) -> None:
+def test_cosine_to_float32(converted: Callable[[Scheme], Path], values: Golden, scheme: Scheme) -> None:
     fastest = embgemma.available_backends()[0]
     numbers = list(range(len(values.ids))) if fastest == "native" else values.affordable(fastest)
     with embgemma.load(converted(scheme), backend=fastest) as model:
@@ -105,7 +90,7 @@ def test_cosine_to_float32(converted: Callable[[str], Path], values: Golden, sch
 @pytest.mark.parametrize("backend", ["native", "numba"], indirect=True)
 @pytest.mark.parametrize("scheme", AGREEMENT)
 def test_backends_agree_with_the_reference(
-    converted: Callable[[str], Path], values: Golden, backend: str, scheme: str
+    converted: Callable[[Scheme], Path], values: Golden, backend: str, scheme: Scheme
 ) -> None:
     ids = [values.ids[i] for i in values.affordable("reference")]
     with embgemma.load(converted(scheme), backend="reference") as reference:
@@ -116,7 +101,7 @@ def test_backends_agree_with_the_reference(
 
 
 @pytest.mark.filterwarnings("ignore::embgemma.TruncationWarning")
-def test_ids_are_those_of_the_hugging_face_tokenizer(converted: Callable[[str], Path], values: Golden) -> None:
+def test_ids_are_those_of_the_hugging_face_tokenizer(converted: Callable[[Scheme], Path], values: Golden) -> None:
     with embgemma.load(converted("mixed"), backend=embgemma.available_backends()[-1]) as model:
         for text, prompt_name, ids in zip(values.texts, values.prompt_names, values.ids, strict=True):
             assert model.tokenize(text, prompt_name=prompt_name) == ids
@@ -124,7 +109,7 @@ def test_ids_are_those_of_the_hugging_face_tokenizer(converted: Callable[[str], 
 
 @pytest.mark.parametrize("scheme", ["float32", "int8", "mixed"])
 def test_bits_do_not_depend_on_batch_order_or_threads(
-    converted: Callable[[str], Path], values: Golden, backend: str, scheme: str
+    converted: Callable[[Scheme], Path], values: Golden, backend: str, scheme: Scheme
 ) -> None:
     ids = [values.ids[i] for i in values.affordable(backend)]
     if backend == "native":
@@ -140,7 +125,7 @@ def test_bits_do_not_depend_on_batch_order_or_threads(
         assert np.array_equal(together, alone)
 
 
-def test_shortened_embeddings_keep_their_meaning(converted: Callable[[str], Path], values: Golden) -> None:
+def test_shortened_embeddings_keep_their_meaning(converted: Callable[[Scheme], Path], values: Golden) -> None:
     fastest = embgemma.available_backends()[0]
     numbers = values.affordable("numba")
     ids = [values.ids[i] for i in numbers]
