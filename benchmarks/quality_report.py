@@ -151,7 +151,7 @@ def _notes(measured: Sequence[Quality], tasks: Sequence[Task]) -> list[str]:
             "the interval of a paired bootstrap over pairs, queries and texts."
         )
         notes.append(
-            "published: of the checkpoint in full precision; retrieval and bitext mining with prompts for each set, not "
-            "with the checkpoint's."
+            "published: of the checkpoint in full precision; for retrieval and bitext mining, with prompts of their "
+            "own and not the checkpoint's."
         )
     return notes
