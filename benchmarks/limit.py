@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # Our name -> oneDNN's, for all that are less than everything an x86 CPU can have.
 ONEDNN_ISAS = {
-    "avx512bf16": "AVX512_CORE_BF16",
     "avx512vnni": "AVX512_CORE_VNNI",
     "avxvnni": "AVX2_VNNI",
     "avx2": "AVX2",

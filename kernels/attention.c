@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* bfloat16 where the instruction set multiplies it faster, but not for a model that is float32 for its exactness. */
+/* 16 bits where the instruction set multiplies them faster, but not for a model that is float32 for its exactness. */
 static const eg_attention_ops *operations(const eg_context *context, size_t layer)
 {
     const eg_isa *isa = context->isa;
@@ -39,6 +39,23 @@ static char *values_of(const eg_context *context, size_t layer, size_t kv_head, 
     return (char *)context->scratch.values[layer % 2] + first * operations(context, layer)->element_bytes;
 }
 
+/* Where the scales of queries, keys and values lie, from a token's first query or from a slot on. */
+static float *query_scales_of(const eg_context *context, size_t kv_head, size_t row)
+{
+    return context->scratch.query_scales +
+           (kv_head * context->scratch.extent.tokens + row) * group_of(&context->model->config);
+}
+
+static float *key_scales_of(const eg_context *context, size_t layer, size_t kv_head, size_t slot)
+{
+    return context->scratch.key_scales[layer % 2] + kv_head * context->scratch.extent.slots + slot;
+}
+
+static float *value_scales_of(const eg_context *context, size_t layer, size_t kv_head, size_t slot)
+{
+    return context->scratch.value_scales[layer % 2] + kv_head * context->scratch.extent.slots + slot;
+}
+
 /* ---- from the projection to where they lie --------------------------------------------------------------- */
 
 void eg_place_heads(const eg_context *context, const eg_worker_scratch *own, size_t layer_index, const float *qkv,
@@ -55,23 +72,25 @@ void eg_place_heads(const eg_context *context, const eg_worker_scratch *own, siz
     const float eps = (float)config->rms_norm_eps;
 
     for (size_t kv_head = 0; kv_head < config->kv_heads; kv_head++) {
-        float *queries = queries_of(context, kv_head, row);
+        float *queries = queries_of(context, kv_head, row), *scales = query_scales_of(context, kv_head, row);
         for (size_t i = 0; i < group; i++) {
             const float *query = qkv + (kv_head * group + i) * head_dim;
             vector->norm_rope(query, layer->q_norm, cosine, sine, head_dim, eps, queries + i * head_dim);
-            ops->narrow(queries + i * head_dim, head_dim);
+            scales[i] = ops->narrow(queries + i * head_dim, head_dim);
         }
         const float *key = qkv + (config->heads + kv_head) * head_dim;
         vector->norm_rope(key, layer->k_norm, cosine, sine, head_dim, eps, own->attended);
-        ops->store_key(own->attended, head_dim, keys_of(context, layer_index, kv_head, panel), slot - panel);
+        *key_scales_of(context, layer_index, kv_head, slot) = ops->store_key(
+            own->attended, head_dim, keys_of(context, layer_index, kv_head, panel), slot - panel);
 
         const float *value = qkv + (config->heads + config->kv_heads + kv_head) * head_dim;
         char *values = values_of(context, layer_index, kv_head, 0);
-        ops->store_value(value, head_dim, values, slots, slot);
+        float *value_scales = value_scales_of(context, layer_index, kv_head, 0);
+        value_scales[slot] = ops->store_value(value, head_dim, values, slots, slot);
         if (row + 1 == text->end) { /* slots up to the next text are multiplied by zero: they must be numbers */
             memset(own->attended, 0, head_dim * sizeof(float));
             for (size_t unused = slot + 1; unused % EG_KEY_GRAIN != 0; unused++) {
-                ops->store_value(own->attended, head_dim, values, slots, unused);
+                value_scales[unused] = ops->store_value(own->attended, head_dim, values, slots, unused);
             }
         }
     }
@@ -112,19 +131,22 @@ void eg_attend(const eg_context *context, const eg_worker_scratch *own, size_t l
         ops->product(queries_of(context, kv_head, rows.begin), head_dim * narrowed, queries, head_dim,
                      keys_of(context, layer, kv_head, text->slot + from), head_dim, keys / EG_PANEL, scores, keys);
 
+        const float *query_scales = query_scales_of(context, kv_head, rows.begin);
+        const float *key_scales = key_scales_of(context, layer, kv_head, text->slot + from);
+        const float *value_scales = value_scales_of(context, layer, kv_head, text->slot + from);
         for (size_t i = 0; i < queries; i++) {
             const eg_range own_reach = reach(context, layer, text_tokens, begin + i / group);
             float *row = scores + i * keys;
-            own->inverse_sums[i] = 1.0f /
-                                   vector->softmax_numerators(row, own_reach.begin - from, own_reach.end - from, keys);
-            ops->narrow(row, keys);
+            ops->scale_scores(row, keys, query_scales[i], key_scales);
+            const float sum = vector->softmax_numerators(row, own_reach.begin - from, own_reach.end - from, keys);
+            own->scales[i] = ops->narrow_weights(row, keys, sum, value_scales);
         }
 
         ops->product(scores, keys * narrowed, queries, keys, values_of(context, layer, kv_head, text->slot + from),
                      context->scratch.extent.slots, head_dim / EG_PANEL, own->attended, head_dim);
         for (size_t i = 0; i < queries; i++) {
             const size_t token = i / group, head = kv_head * group + i % group;
-            vector->scale(own->attended + i * head_dim, own->inverse_sums[i], head_dim,
+            vector->scale(own->attended + i * head_dim, own->scales[i], head_dim,
                           out + (token * config->heads + head) * head_dim);
         }
     }

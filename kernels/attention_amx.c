@@ -10,6 +10,7 @@
 #include "attention_bf16.h"
 #endif
 #include "amx_tiles.h"
+#include "attention_unscaled.h"
 
 enum {
     BLOCK_K = 32,                        /* elements in a row of a tile */
@@ -53,4 +54,6 @@ const eg_attention_ops eg_attention__amx = {.element_bytes = sizeof(uint16_t),
                                             .narrow = narrow,
                                             .store_key = store_key,
                                             .store_value = store_value,
+                                            .scale_scores = scale_scores,
+                                            .narrow_weights = narrow_weights,
                                             .product = product};

@@ -22,23 +22,25 @@ enum {
 
 static uint16x4_t narrow_group(const float *x) { return vreinterpret_u16_bf16(vcvt_bf16_f32(vld1q_f32(x))); }
 
-static void narrow(float *row, size_t n)
+static float narrow(float *row, size_t n)
 {
     uint16_t *out = (uint16_t *)(void *)row; /* what is written never runs ahead of what is read */
     for (size_t i = 0; i < n; i += GROUP) {
         vst1_u16(out + i, narrow_group(row + i));
     }
+    return 1.0f;
 }
 
-static void store_key(const float *key, size_t head_dim, void *panel, size_t column)
+static float store_key(const float *key, size_t head_dim, void *panel, size_t column)
 {
     uint16_t *groups = (uint16_t *)panel + column * GROUP;
     for (size_t i = 0; i < head_dim; i += GROUP) {
         vst1_u16(groups + i / GROUP * LINE, narrow_group(key + i));
     }
+    return 1.0f;
 }
 
-static void store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
+static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
     for (size_t i = 0; i < head_dim; i += GROUP) {
         const size_t panel = i / EG_PANEL * EG_PANEL;
@@ -49,7 +51,10 @@ static void store_value(const float *value, size_t head_dim, void *panels, size_
         vst1_lane_u16(element + (i - panel + 2) * GROUP, four, 2);
         vst1_lane_u16(element + (i - panel + 3) * GROUP, four, 3);
     }
+    return 1.0f;
 }
+
+#include "attention_unscaled.h"
 
 static bfloat16x8_t two_rows(const uint16_t *first, const uint16_t *second)
 {
@@ -123,4 +128,6 @@ const eg_attention_ops eg_attention__armbf16 = {.element_bytes = sizeof(uint16_t
                                                 .narrow = narrow,
                                                 .store_key = store_key,
                                                 .store_value = store_value,
+                                                .scale_scores = scale_scores,
+                                                .narrow_weights = narrow_weights,
                                                 .product = product};

@@ -1,4 +1,4 @@
-/* What the bfloat16 variants of attention share: the conversions, on AVX512-BF16. The products differ. */
+/* float32 to bfloat16, for attention on AMX, whose CPUs all have AVX512-BF16. */
 #include "kernels.h"
 
 #if !defined(__AVX512BF16__) || !defined(__AVX512BW__)
@@ -12,17 +12,18 @@ enum {
     LINE = 64, /* bytes */
 };
 
-static void narrow(float *row, size_t n)
+static float narrow(float *row, size_t n)
 {
     uint16_t *out = (uint16_t *)(void *)row; /* what is written never runs ahead of what is read */
     for (size_t i = 0; i < n; i += LANES) {
         const __m256bh half = _mm512_cvtneps_pbh(_mm512_loadu_ps(row + i));
         __builtin_memcpy(out + i, &half, sizeof half);
     }
+    return 1.0f;
 }
 
 /* A column of a panel: pairs of the key, one a line. */
-static void store_key(const float *key, size_t head_dim, void *panel, size_t column)
+static float store_key(const float *key, size_t head_dim, void *panel, size_t column)
 {
     char *lines = (char *)panel + column * PAIR * sizeof(uint16_t);
     for (size_t i = 0; i < head_dim; i += LANES) {
@@ -33,10 +34,11 @@ static void store_key(const float *key, size_t head_dim, void *panel, size_t col
             __builtin_memcpy(lines + (i / PAIR + pair) * LINE, &pairs[pair], sizeof pairs[pair]);
         }
     }
+    return 1.0f;
 }
 
 /* Half a line of each panel: the even or the odd elements of the pairs. */
-static void store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
+static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
     for (size_t i = 0; i < head_dim; i += LANES) {
         uint16_t elements[LANES];
@@ -47,4 +49,5 @@ static void store_value(const float *value, size_t head_dim, void *panels, size_
             line[lane * PAIR] = elements[lane];
         }
     }
+    return 1.0f;
 }

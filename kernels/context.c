@@ -77,9 +77,12 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
     }
     scratch->hidden = carve(c, extent.tokens * config->hidden, sizeof(float));
     scratch->queries = carve(c, extent.tokens * q_width, sizeof(float));
+    scratch->query_scales = carve(c, extent.tokens * config->heads, sizeof(float));
     for (size_t parity = 0; parity < 2; parity++) {
         scratch->keys[parity] = carve(c, extent.slots * kv_width, sizeof(float));
         scratch->values[parity] = carve(c, extent.slots * kv_width, sizeof(float));
+        scratch->key_scales[parity] = carve(c, extent.slots * config->kv_heads, sizeof(float));
+        scratch->value_scales[parity] = carve(c, extent.slots * config->kv_heads, sizeof(float));
     }
     scratch->workers = carve(c, threads, sizeof *scratch->workers);
     for (size_t i = 0; i < threads; i++) {
@@ -95,7 +98,7 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
         const size_t rows = EG_ATTENTION_TOKENS * group;
         worker.scores = carve(c, rows * ((extent.longest + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN),
                               sizeof(float));
-        worker.inverse_sums = carve(c, rows, sizeof(float));
+        worker.scales = carve(c, rows, sizeof(float));
         worker.attended = carve(c, rows * head_dim, sizeof(float));
         if (c->memory != NULL) {
             scratch->workers[i] = worker;
@@ -132,8 +135,10 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
     /* The slots between a text's end and the next panel are multiplied, then masked: they must be numbers. */
     const size_t kv_bytes = extent.slots * context->model->config.kv_heads * context->model->config.head_dim *
                             sizeof(float);
-    memset(grown.keys[0], 0, kv_bytes);
-    memset(grown.keys[1], 0, kv_bytes);
+    for (size_t parity = 0; parity < 2; parity++) {
+        memset(grown.keys[parity], 0, kv_bytes);
+        memset(grown.key_scales[parity], 0, extent.slots * context->model->config.kv_heads * sizeof(float));
+    }
     *scratch = grown;
     return EG_OK;
 }

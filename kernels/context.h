@@ -38,25 +38,28 @@ typedef struct eg_extent {
 
 /* Memory of one thread; chunk is the instruction set's chunk_rows or, for the first thread, EG_SHARED_ROWS. */
 typedef struct eg_worker_scratch {
-    eg_inputs inputs;    /* (chunk, widest input of a matrix) */
-    float *wide;         /* (chunk, widest of qkv_width, ffn and hidden) float32 */
-    float *narrow;       /* (chunk, hidden) float32 */
-    float *scores;       /* (EG_ATTENTION_TOKENS · heads per key head, longest in whole key grains) float32 */
-    float *inverse_sums; /* (EG_ATTENTION_TOKENS · heads per key head,) float32: 1 / Σ exp(score - max) */
-    float *attended;     /* (EG_ATTENTION_TOKENS · heads per key head, head_dim) float32 */
+    eg_inputs inputs; /* (chunk, widest input of a matrix) */
+    float *wide;      /* (chunk, widest of qkv_width, ffn and hidden) float32 */
+    float *narrow;    /* (chunk, hidden) float32 */
+    float *scores;    /* (EG_ATTENTION_TOKENS · heads per key head, longest in whole key grains) float32 */
+    float *scales;    /* (EG_ATTENTION_TOKENS · heads per key head,) float32: of the rows of `attended` */
+    float *attended;  /* (EG_ATTENTION_TOKENS · heads per key head, head_dim) float32 */
 } eg_worker_scratch;
 
 typedef struct eg_scratch {
     eg_extent extent; /* what it is large enough for */
     size_t bytes;
     void *arena;
-    eg_text *texts;             /* (texts,) */
-    void *rows;                 /* (tokens,) rows of the embedding table; like their scales, only if eg_reads_rows() */
-    uint16_t *row_scales;       /* (tokens, groups) float16 */
-    float *hidden;              /* (tokens, hidden) float32: the residual stream */
-    float *queries;             /* (kv_heads, tokens, heads per key head, head_dim): see attention.c */
-    float *keys[2];             /* (kv_heads, slots / 16, head_dim, 16) float32; even and odd layers */
-    float *values[2];           /* (kv_heads, head_dim / 16, slots, 16) float32; even and odd layers */
+    eg_text *texts;         /* (texts,) */
+    void *rows;             /* (tokens,) rows of the embedding table; like their scales, only if eg_reads_rows() */
+    uint16_t *row_scales;   /* (tokens, groups) float16 */
+    float *hidden;          /* (tokens, hidden) float32: the residual stream */
+    float *queries;         /* (kv_heads, tokens, heads per key head, head_dim): see attention.c */
+    float *keys[2];         /* (kv_heads, slots / 16, head_dim, 16) float32; even and odd layers */
+    float *values[2];       /* (kv_heads, head_dim / 16, slots, 16) float32; even and odd layers */
+    float *query_scales;    /* (kv_heads, tokens, heads per key head) float32: see eg_attention_ops, like the next */
+    float *key_scales[2];   /* (kv_heads, slots) float32; even and odd layers */
+    float *value_scales[2]; /* (kv_heads, slots) float32; even and odd layers */
     eg_worker_scratch *workers; /* (threads,) */
 } eg_scratch;
 

@@ -8,23 +8,21 @@ extern const eg_matmul_ops eg_matmul__amx, eg_matmul__avx512vnni, eg_matmul__avx
 extern const eg_matmul_ops eg_matmul__i8mm, eg_matmul__neondot, eg_matmul__scalar;
 extern const eg_vector_ops eg_vector_ops__avx512, eg_vector_ops__avx2, eg_vector_ops__neon, eg_vector_ops__scalar;
 
-extern const eg_attention_ops eg_attention__amx, eg_attention__avx512bf16, eg_attention__armbf16;
+extern const eg_attention_ops eg_attention__amx, eg_attention__avx512vnni, eg_attention__avxvnni, eg_attention__avx2;
+extern const eg_attention_ops eg_attention__armbf16;
 
 const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_AMX)
     {"amx", eg_cpu_has_amx, &eg_matmul__amx, &eg_vector_ops__avx512, &eg_attention__amx},
 #endif
-#if defined(EG_HAVE_AVX512BF16)
-    {"avx512bf16", eg_cpu_has_avx512bf16, &eg_matmul__avx512vnni, &eg_vector_ops__avx512, &eg_attention__avx512bf16},
-#endif
 #if defined(EG_HAVE_AVX512VNNI)
-    {"avx512vnni", eg_cpu_has_avx512vnni, &eg_matmul__avx512vnni, &eg_vector_ops__avx512, NULL},
+    {"avx512vnni", eg_cpu_has_avx512vnni, &eg_matmul__avx512vnni, &eg_vector_ops__avx512, &eg_attention__avx512vnni},
 #endif
 #if defined(EG_HAVE_AVXVNNI)
-    {"avxvnni", eg_cpu_has_avxvnni, &eg_matmul__avxvnni, &eg_vector_ops__avx2, NULL},
+    {"avxvnni", eg_cpu_has_avxvnni, &eg_matmul__avxvnni, &eg_vector_ops__avx2, &eg_attention__avxvnni},
 #endif
 #if defined(EG_HAVE_AVX2)
-    {"avx2", eg_cpu_has_avx2, &eg_matmul__avx2, &eg_vector_ops__avx2, NULL},
+    {"avx2", eg_cpu_has_avx2, &eg_matmul__avx2, &eg_vector_ops__avx2, &eg_attention__avx2},
 #endif
 #if defined(EG_HAVE_ARMBF16)
     {"armbf16", eg_cpu_has_armbf16, &eg_matmul__i8mm, &eg_vector_ops__neon, &eg_attention__armbf16},

@@ -46,18 +46,24 @@ typedef struct eg_matmul_ops {
     uint64_t (*multiply_probe)(uint64_t iterations, int32_t *sink);
 } eg_matmul_ops;
 
-/* The two products of attention and the layout that they want, in float32 or in bfloat16. An element e of a row, key
- * or value belongs to k-group e / g, where g, at most 4, is how many elements of a column one instruction takes; panels
- * are [k / g][16][g]. */
+/* The two products of attention and the layout that they want: in float32, in bfloat16, or in int16, where a row of
+ * queries, keys or values has a scale: what one step of its codes is worth. Scales of floats are 1. An element e of a
+ * row, key or value belongs to k-group e / g, where g, at most 4, is how many elements of a column one instruction
+ * takes; panels are [k / g][16][g]. */
 typedef struct eg_attention_ops {
-    size_t element_bytes; /* 4 for float32, 2 for bfloat16 */
-    /* A row of n float32, in place, to n elements at its beginning. */
-    void (*narrow)(float *row, size_t n);
-    /* Column `column` of a panel of 16 keys, [head_dim / g][16][g]. */
-    void (*store_key)(const float *key, size_t head_dim, void *panel, size_t column);
-    /* Slot `slot` of head_dim / 16 panels of `slots` values, [slots / g][16][g] each. */
-    void (*store_value)(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot);
-    /* out[r][c] = Σ_k x[r][k] · panels[c / 16][k][c % 16], summed over k in order.
+    size_t element_bytes; /* 4 for float32, 2 for bfloat16 and int16 */
+    /* A query of n float32, in place, to n elements at its beginning. Returns its scale. */
+    float (*narrow)(float *row, size_t n);
+    /* Column `column` of a panel of 16 keys, [head_dim / g][16][g]. Returns the key's scale. */
+    float (*store_key)(const float *key, size_t head_dim, void *panel, size_t column);
+    /* Slot `slot` of head_dim / 16 panels of `slots` values, [slots / g][16][g] each. Returns the value's scale. */
+    float (*store_value)(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot);
+    /* A query's products with n keys, in place, times the scales. */
+    void (*scale_scores)(float *scores, size_t n, float query_scale, const float *key_scales);
+    /* Softmax numerators with that sum, in place, to elements, of which the values' scales are part. Returns the scale
+     * of their product with the values, division by the sum included. */
+    float (*narrow_weights)(float *weights, size_t n, float sum, const float *value_scales);
+    /* out[r][c] = Σ_k x[r][k] · panels[c / 16][k][c % 16], summed over k in order, without scales.
      * x: (rows, k) elements, rows x_stride elements apart; k a multiple of 32. panels: an even panel_count of them, of
      * panel_stride k each. out: float32, rows out_stride apart. */
     void (*product)(const void *x, size_t x_stride, size_t rows, size_t k, const void *panels, size_t panel_stride,
@@ -113,7 +119,7 @@ typedef struct eg_isa {
     int (*supported)(void);
     const eg_matmul_ops *matmul;
     const eg_vector_ops *vector;
-    const eg_attention_ops *attention; /* in bfloat16; NULL where float32 is as fast */
+    const eg_attention_ops *attention; /* in 16 bits; NULL where float32 is as fast */
 } eg_isa;
 
 /* Every instruction set this library was built with, best first; `eg_isa_list_count` of them (dispatch.c). */

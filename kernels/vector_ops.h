@@ -2,6 +2,7 @@
  * register width, includes this file, and exports the table. Contracts are in kernels.h. */
 #include "compiler.h"
 #include "kernels.h"
+#include "row_sums.h"
 #include "simd.h"
 
 #include <math.h>
@@ -52,45 +53,6 @@ static void embed_int4(const uint8_t *row, const uint16_t *scales, size_t groups
 }
 
 /* ---- sums over a row --------------------------------------------------------------------------------- */
-
-/* A sum over a row goes in 16 lanes, however many a vector has, and they are added up by halves: 16, 8, 4, 2, 1. With
- * one order of additions, every instruction set that has a fused multiply-add gives the same bits. Else the last bit of
- * a sum would differ, so here and there an activation would round to another code, and the vectors of a text by two
- * instruction sets would be as far apart as 0.997. */
-enum { SUM_LANES = 16, SUM_VECTORS = SUM_LANES / VF_LANES };
-
-EG_ALWAYS_INLINE void start_sum(vf lanes[SUM_VECTORS])
-{
-    EG_UNROLL
-    for (size_t v = 0; v < SUM_VECTORS; v++) {
-        lanes[v] = vf_set(0.0f);
-    }
-}
-
-EG_ALWAYS_INLINE float add_up(vf lanes[SUM_VECTORS])
-{
-    EG_UNROLL
-    for (size_t half = SUM_VECTORS / 2; half > 0; half /= 2) {
-        for (size_t v = 0; v < half; v++) {
-            lanes[v] = vf_add(lanes[v], lanes[v + half]);
-        }
-    }
-    return vf_reduce_add(lanes[0]);
-}
-
-static float sum_of_squares(const float *x, size_t n)
-{
-    vf lanes[SUM_VECTORS];
-    start_sum(lanes);
-    for (size_t i = 0; i < n; i += SUM_LANES) {
-        EG_UNROLL
-        for (size_t v = 0; v < SUM_VECTORS; v++) {
-            const vf value = vf_load(x + i + v * VF_LANES);
-            lanes[v] = vf_fma(value, value, lanes[v]);
-        }
-    }
-    return add_up(lanes);
-}
 
 /* 1 / sqrt(mean(x²) + eps) */
 static float inverse_rms(const float *x, size_t n, float eps)
@@ -302,26 +264,31 @@ static void matmul_float(const float *x, size_t x_stride, size_t rows, size_t k,
 
 /* ---- attention in float32: elements are floats, k-groups have one ---------------------------------------- */
 
-static void attention_narrow(float *row, size_t n)
+static float narrow(float *row, size_t n)
 {
     (void)row;
     (void)n;
+    return 1.0f;
 }
 
-static void attention_store_key(const float *key, size_t head_dim, void *panel, size_t column)
+static float attention_store_key(const float *key, size_t head_dim, void *panel, size_t column)
 {
     float *lines = (float *)panel + column;
     for (size_t i = 0; i < head_dim; i++) {
         lines[i * EG_PANEL] = key[i];
     }
+    return 1.0f;
 }
 
-static void attention_store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
+static float attention_store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
     for (size_t i = 0; i < head_dim; i += EG_PANEL) {
         memcpy((float *)panels + i * slots + slot * EG_PANEL, value + i, EG_PANEL * sizeof(float));
     }
+    return 1.0f;
 }
+
+#include "attention_unscaled.h"
 
 static void attention_product(const void *x, size_t x_stride, size_t rows, size_t k, const void *panels,
                               size_t panel_stride, size_t panel_count, float *out, size_t out_stride)
@@ -378,9 +345,11 @@ static void geglu(const float *gate_up, size_t rows, float *out, size_t out_stri
         .attention =                                                                                                   \
             {                                                                                                          \
                 .element_bytes = sizeof(float),                                                                        \
-                .narrow = attention_narrow,                                                                            \
+                .narrow = narrow,                                                                                      \
                 .store_key = attention_store_key,                                                                      \
                 .store_value = attention_store_value,                                                                  \
+                .scale_scores = scale_scores,                                                                          \
+                .narrow_weights = narrow_weights,                                                                      \
                 .product = attention_product,                                                                          \
             },                                                                                                         \
     }

@@ -1,4 +1,4 @@
-/* The products of attention on every instruction set that this CPU has, in float32 and, where there is one, bfloat16.
+/* The products of attention on every instruction set that this CPU has, in float32 and, where it is faster, in 16 bits.
  */
 #include "check_attention.h"
 

@@ -13,26 +13,29 @@ static void put_bfloat16(void *to, size_t index, float x)
     ((uint16_t *)to)[index] = (uint16_t)(bits >> 16);
 }
 
-static void narrow(float *row, size_t n)
+static float narrow(float *row, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         put_bfloat16(row, i, row[i]);
     }
+    return 1.0f;
 }
 
-static void store_key(const float *key, size_t head_dim, void *panel, size_t column)
+static float store_key(const float *key, size_t head_dim, void *panel, size_t column)
 {
     for (size_t i = 0; i < head_dim; i++) {
         put_bfloat16(panel, (i / 2 * EG_PANEL + column) * 2 + i % 2, key[i]);
     }
+    return 1.0f;
 }
 
-static void store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
+static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
     for (size_t i = 0; i < head_dim; i++) {
         const size_t panel = i / EG_PANEL * slots * EG_PANEL;
         put_bfloat16(panels, panel + (slot / 2 * EG_PANEL + i % EG_PANEL) * 2 + slot % 2, value[i]);
     }
+    return 1.0f;
 }
 
 #include "../../kernels/attention_amx.c"

@@ -125,10 +125,11 @@ static void check_callers(const eg_model *model, const char *isa, const float *e
 }
 
 /* 1 if the instruction set must give the bits of every other such one: if it has a fused multiply-add, unlike `scalar`,
- * and attention in float32. */
+ * and not attention in bfloat16. */
 static int is_portable(const eg_isa *isa, eg_dtype attention)
 {
-    return strcmp(isa->name, "scalar") != 0 && (isa->attention == NULL || attention == EG_F32);
+    const int has_bfloat16 = strcmp(isa->name, "amx") == 0 || strcmp(isa->name, "armbf16") == 0;
+    return strcmp(isa->name, "scalar") != 0 && (!has_bfloat16 || attention == EG_F32);
 }
 
 static void check_every_isa(eg_dtype attention, eg_dtype others)

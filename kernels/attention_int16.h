@@ -1,0 +1,256 @@
+/* Attention in 16-bit integers, which x86 multiplies twice as fast as float32: pairs are added up exactly in int32.
+ *
+ * A row of queries or keys has a step of its own, such that its codes have a length of at most LARGEST_LENGTH: no
+ * product of two then exceeds an int32 (Cauchy and Schwarz). That leaves codes of about 2,900 where their number is
+ * 256: a rounding error 8 times smaller than that of bfloat16. Values have codes up to VALUE_CODE_MAX, and the weights
+ * of a query, which are not negative, a step such that their codes add up to no more than LARGEST_SUM.
+ *
+ * The including file chooses a register width (see simd.h) and defines
+ *   vi add_pairs(vi sums, vi a, vi b)    sums += the products of int16 pairs, added two by two */
+#include "compiler.h"
+#include "kernels.h"
+#include "row_sums.h"
+
+#include <math.h>
+
+enum {
+    PAIR = 2,  /* elements of a k-group */
+    LINE = 64, /* bytes */
+    INT16_CODE_MAX = 32767,
+    LARGEST_LENGTH = 46300, /* √2³¹ = 46340, less what rounding adds: half of √head_dim */
+    VALUE_CODE_MAX = 8191,
+    LARGEST_SUM = 250000, /* 2³¹ / 8191 = 262175, less what rounding adds: half a step a key */
+    PANEL_VECTORS = EG_PANEL / VF_LANES,
+};
+
+#if VF_LANES == 16
+
+enum { TILE_ROWS = 6, TILE_PANELS = 4 }; /* 24 sums, 4 lines and 1 input: 29 of 32 registers */
+
+static inline vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
+static inline vf vf_from_vi(vi a) { return _mm512_cvtepi32_ps(a); }
+
+static inline void store_int16(int16_t *p, vf a)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a)));
+}
+
+/* Codes to the first or the second of each pair. */
+static inline void store_alternate(int16_t *pairs, vf a, size_t second)
+{
+    const __m512i codes = _mm512_cvtps_epi32(a);
+    if (second) {
+        _mm512_mask_storeu_epi16(pairs, 0xAAAAAAAA, _mm512_slli_epi32(codes, 16));
+    } else {
+        _mm512_mask_storeu_epi16(pairs, 0x55555555, codes);
+    }
+}
+
+#else
+
+enum { TILE_ROWS = 6, TILE_PANELS = 1 }; /* 12 sums, 2 lines, 1 input and 1 product: all 16 registers */
+
+static inline vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
+static inline vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
+static inline vf vf_from_vi(vi a) { return _mm256_cvtepi32_ps(a); }
+
+static inline void store_int16(int16_t *p, vf a)
+{
+    const __m256i codes = _mm256_cvtps_epi32(a);
+    const __m128i low = _mm256_castsi256_si128(codes), high = _mm256_extracti128_si256(codes, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(low, high));
+}
+
+/* Codes to the first or the second of each pair. */
+static inline void store_alternate(int16_t *pairs, vf a, size_t second)
+{
+    const __m256i codes = _mm256_cvtps_epi32(a), old = vi_load(pairs);
+    const __m256i both = second ? _mm256_blend_epi16(old, _mm256_slli_epi32(codes, 16), 0xAA)
+                                : _mm256_blend_epi16(old, codes, 0x55);
+    _mm256_storeu_si256((__m256i *)pairs, both);
+}
+
+#endif
+
+/* ---- float32 to codes ---------------------------------------------------------------------------------- */
+
+static float largest_of(const float *x, size_t n)
+{
+    vf largest = vf_set(0.0f);
+    for (size_t i = 0; i < n; i += VF_LANES) {
+        largest = vf_max(largest, vf_abs(vf_load(x + i)));
+    }
+    return vf_reduce_max(largest);
+}
+
+/* codes = round(x / step); they may begin where x does */
+static void store_codes(const float *x, size_t n, float steps_per_one, int16_t *codes)
+{
+    const vf factor = vf_set(steps_per_one);
+    for (size_t i = 0; i < n; i += VF_LANES) {
+        store_int16(codes + i, vf_mul(vf_load(x + i), factor));
+    }
+}
+
+/* How many steps 1 is for a row of queries or keys; 0 for a row of zeros. */
+static float steps_of(const float *x, size_t n)
+{
+    const float largest = largest_of(x, n), length = sqrtf(sum_of_squares(x, n));
+    const float by_length = LARGEST_LENGTH / length, by_code = INT16_CODE_MAX / largest;
+    return largest > 0.0f ? by_length < by_code ? by_length : by_code : 0.0f;
+}
+
+static float narrow(float *row, size_t n)
+{
+    const float steps = steps_of(row, n);
+    store_codes(row, n, steps, (int16_t *)(void *)row); /* what is written never runs ahead of what is read */
+    return steps > 0.0f ? 1.0f / steps : 0.0f;
+}
+
+/* A column of a panel: pairs of the key, one a line. */
+static float store_key(const float *key, size_t head_dim, void *panel, size_t column)
+{
+    const float steps = steps_of(key, head_dim);
+    char *lines = (char *)panel + column * PAIR * sizeof(int16_t);
+    for (size_t i = 0; i < head_dim; i += VF_LANES) {
+        int16_t codes[VF_LANES];
+        store_codes(key + i, VF_LANES, steps, codes);
+        for (size_t pair = 0; pair < VF_LANES / PAIR; pair++) {
+            __builtin_memcpy(lines + (i / PAIR + pair) * LINE, &codes[pair * PAIR], PAIR * sizeof *codes);
+        }
+    }
+    return steps > 0.0f ? 1.0f / steps : 0.0f;
+}
+
+/* Half a line of each panel: the even or the odd elements of the pairs. */
+static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
+{
+    const float largest = largest_of(value, head_dim);
+    const vf steps = vf_set(largest > 0.0f ? VALUE_CODE_MAX / largest : 0.0f);
+    for (size_t i = 0; i < head_dim; i += VF_LANES) {
+        int16_t *line = (int16_t *)panels + (i / EG_PANEL * slots * EG_PANEL) + slot / PAIR * (PAIR * EG_PANEL);
+        store_alternate(line + i % EG_PANEL * PAIR, vf_mul(vf_load(value + i), steps), slot % PAIR);
+    }
+    return largest / VALUE_CODE_MAX;
+}
+
+/* ---- scores and weights ----------------------------------------------------------------------------------- */
+
+static void scale_scores(float *scores, size_t n, float query_scale, const float *key_scales)
+{
+    const vf factor = vf_set(query_scale);
+    for (size_t i = 0; i < n; i += VF_LANES) {
+        vf_store(scores + i, vf_mul(vf_mul(vf_load(scores + i), vf_load(key_scales + i)), factor));
+    }
+}
+
+/* A value's scale becomes part of its weight. */
+static float narrow_weights(float *weights, size_t n, float sum, const float *value_scales)
+{
+    vf lanes[SUM_VECTORS], largest = vf_set(0.0f);
+    start_sum(lanes);
+    for (size_t i = 0; i < n; i += SUM_LANES) {
+        EG_UNROLL
+        for (size_t v = 0; v < SUM_VECTORS; v++) {
+            float *place = weights + i + v * VF_LANES;
+            const vf weight = vf_mul(vf_load(place), vf_load(value_scales + i + v * VF_LANES));
+            vf_store(place, weight);
+            lanes[v] = vf_add(lanes[v], weight);
+            largest = vf_max(largest, weight);
+        }
+    }
+    const float by_sum = LARGEST_SUM / add_up(lanes), by_code = INT16_CODE_MAX / vf_reduce_max(largest);
+    const float steps = by_sum < by_code ? by_sum : by_code;
+    const int all_zero = !(steps < INFINITY);
+    store_codes(weights, n, all_zero ? 0.0f : steps, (int16_t *)(void *)weights);
+    return all_zero ? 0.0f : 1.0f / (steps * sum);
+}
+
+/* ---- products --------------------------------------------------------------------------------------------- */
+
+/* `rows` and `count` are constants at every call, so that the sums are registers. */
+EG_ALWAYS_INLINE void tile(const int16_t *x, size_t x_stride, size_t rows, size_t k, const char *panels,
+                           size_t panel_bytes, size_t count, float *out, size_t out_stride)
+{
+    vi sums[TILE_ROWS][TILE_PANELS * PANEL_VECTORS];
+    const size_t vectors = count * PANEL_VECTORS;
+    EG_UNROLL
+    for (size_t row = 0; row < rows; row++) {
+        EG_UNROLL
+        for (size_t v = 0; v < vectors; v++) {
+            sums[row][v] = vi_zero();
+        }
+    }
+    for (size_t i = 0; i < k; i += PAIR) {
+        vi lines[TILE_PANELS * PANEL_VECTORS];
+        EG_UNROLL
+        for (size_t v = 0; v < vectors; v++) {
+            const char *panel = panels + v / PANEL_VECTORS * panel_bytes;
+            lines[v] = vi_load(panel + i / PAIR * LINE + v % PANEL_VECTORS * sizeof(vi));
+        }
+        EG_UNROLL
+        for (size_t row = 0; row < rows; row++) {
+            int32_t pair;
+            __builtin_memcpy(&pair, x + row * x_stride + i, sizeof pair);
+            const vi inputs = vi_set(pair);
+            EG_UNROLL
+            for (size_t v = 0; v < vectors; v++) {
+                sums[row][v] = add_pairs(sums[row][v], inputs, lines[v]);
+                __asm__("" : "+v"(sums[row][v])); /* GCC 12 copies the sums in each iteration otherwise */
+            }
+        }
+    }
+    EG_UNROLL
+    for (size_t row = 0; row < rows; row++) {
+        EG_UNROLL
+        for (size_t v = 0; v < vectors; v++) {
+            vf_store(out + row * out_stride + v * VF_LANES, vf_from_vi(sums[row][v]));
+        }
+    }
+}
+
+static void product(const void *x, size_t x_stride, size_t rows, size_t k, const void *panels, size_t panel_stride,
+                    size_t panel_count, float *out, size_t out_stride)
+{
+    enum { FEW_ROWS = TILE_ROWS / 2, FEW_PANELS = (TILE_PANELS + 1) / 2 };
+    const size_t panel_bytes = panel_stride * EG_PANEL * sizeof(int16_t);
+    for (size_t panel = 0; panel < panel_count;) {
+        const size_t count = panel_count - panel >= TILE_PANELS ? TILE_PANELS : FEW_PANELS;
+        const char *lines = (const char *)panels + panel * panel_bytes;
+        for (size_t row = 0; row < rows;) {
+            const int16_t *in = (const int16_t *)x + row * x_stride;
+            float *to = out + row * out_stride + panel * EG_PANEL;
+            const size_t taken = rows - row >= TILE_ROWS ? TILE_ROWS : rows - row >= FEW_ROWS ? FEW_ROWS : 1;
+            if (count == TILE_PANELS) {
+                switch (taken) {
+                case TILE_ROWS:
+                    tile(in, x_stride, TILE_ROWS, k, lines, panel_bytes, TILE_PANELS, to, out_stride);
+                    break;
+                case FEW_ROWS: tile(in, x_stride, FEW_ROWS, k, lines, panel_bytes, TILE_PANELS, to, out_stride); break;
+                default: tile(in, x_stride, 1, k, lines, panel_bytes, TILE_PANELS, to, out_stride); break;
+                }
+            } else {
+                switch (taken) {
+                case TILE_ROWS: tile(in, x_stride, TILE_ROWS, k, lines, panel_bytes, FEW_PANELS, to, out_stride); break;
+                case FEW_ROWS: tile(in, x_stride, FEW_ROWS, k, lines, panel_bytes, FEW_PANELS, to, out_stride); break;
+                default: tile(in, x_stride, 1, k, lines, panel_bytes, FEW_PANELS, to, out_stride); break;
+                }
+            }
+            row += taken;
+        }
+        panel += count;
+    }
+}
+
+/* The table that the including file exports under its own name. */
+#define EG_ATTENTION_OPS                                                                                               \
+    {                                                                                                                  \
+        .element_bytes = sizeof(int16_t),                                                                              \
+        .narrow = narrow,                                                                                              \
+        .store_key = store_key,                                                                                        \
+        .store_value = store_value,                                                                                    \
+        .scale_scores = scale_scores,                                                                                  \
+        .narrow_weights = narrow_weights,                                                                              \
+        .product = product,                                                                                            \
+    }
