@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +17,20 @@ from .merges import Merges, check_against_sentencepiece, check_late_pieces, find
 from .pieces import MOST_RUN, SPACE_SYMBOL, Pieces, read_pieces, unsupported
 
 MAGIC = b"EGTOKENS"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64  # bytes, of the table and of each of its parts
 HEADER_BYTES = 1344
 MOST_PROBES = 48  # slots looked at for a pair
 
 _CHECKED_FROM = 16  # bytes: magic, version and checksum come before what the checksum covers
 _SLOTS_PER_PAIR = 1.6  # of Gemma's 236,245 pairs; an absent one then takes 3.6 probes, most in one cache line
-_EMPTY_SLOT = 0xFFFF_FFFF
-_TAG_BITS = 10  # of a pair's hash, beside the index of the piece: most absent pairs are told by their slot alone
-_NO_PARTS = 0xFFFF_FFFF  # of a piece that merging does not give
+_SLOT_BYTES, _PAIR_BYTES = 3, 5
+_PADDING = 4  # bytes behind the last slot and the last pair
+_INDEX_BITS = 18  # of a slot; the others are of the pair's hash, so that most absent pairs are told by their slot alone
+_TAG_BITS = 8 * _SLOT_BYTES - _INDEX_BITS
+_ID_BITS = 20
+_EMPTY_SLOT = (1 << 8 * _SLOT_BYTES) - 1
+_NO_PARTS = (1 << _ID_BITS) - 1  # of a piece that merging does not give
 
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
 _Words: TypeAlias = npt.NDArray[np.uint32]
@@ -46,7 +50,9 @@ def build_tokenizer_table(model_bytes: bytes) -> _Bytes:
     slot_count, slots = _pair_slots(parts)
     fields = [pieces.count, len(units), text_root, special_root]
     fields += [first_merged, len(parts), slot_count, len(pieces.runs) + 1]
-    return _assemble(fields, pieces, [_joins(pieces, merges), units, slots, parts])
+    pairs = parts[:, 0].astype(np.uint64) | parts[:, 1].astype(np.uint64) << np.uint64(_ID_BITS)
+    packed = [_low_bytes(slots, _SLOT_BYTES), _low_bytes(pairs, _PAIR_BYTES)]
+    return _assemble(fields, pieces, [_joins(pieces, merges), units, *packed])
 
 
 def _tries(pieces: Pieces, merges: Merges) -> tuple[_Words, int, int]:
@@ -71,6 +77,8 @@ def _parts(normal: dict[str, int], merges: Merges) -> tuple[int, _Words]:
     ids = [i for name, i in normal.items() if len(name) > 1]
     if not ids or ids[-1] - ids[0] != len(ids) - 1:
         raise unsupported(f"the ids of its {len(ids)} pieces of several characters are not consecutive")
+    if len(ids) >= 1 << _INDEX_BITS or max(normal.values()) >= _NO_PARTS:
+        raise unsupported(f"it has {len(ids)} pieces of several characters; the table can hold {1 << _INDEX_BITS}")
     parts = np.full((len(ids), 2), _NO_PARTS, np.uint32)
     for name, pair in merges.items():
         parts[normal[name] - ids[0]] = [normal[part] for part in pair]
@@ -97,8 +105,14 @@ def _pair_slots(parts: _Words) -> tuple[int, _Words]:
         slots_per_pair *= 1.25
     slots = np.full(count + MOST_PROBES, _EMPTY_SLOT, np.uint32)
     tags = (hashes & np.uint64(0xFFFF_FFFF)) >> np.uint64(32 - _TAG_BITS)
-    slots[places] = (tags << np.uint64(32 - _TAG_BITS) | indices.astype(np.uint64))[order]
+    slots[places] = (tags << np.uint64(_INDEX_BITS) | indices.astype(np.uint64))[order]
     return count, slots
+
+
+def _low_bytes(words: npt.NDArray[Any], size: int) -> _Bytes:
+    """The lowest bytes of each word, end to end, and padding behind them."""
+    rows = words.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :size]
+    return np.concatenate([rows.ravel(), np.zeros(_PADDING, np.uint8)])
 
 
 def _pair_hashes(left: _Words, right: _Words) -> npt.NDArray[np.uint64]:

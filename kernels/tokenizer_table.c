@@ -16,6 +16,16 @@ enum {
 
 static uint64_t aligned(uint64_t bytes) { return (bytes + EG_ALIGNMENT - 1) / EG_ALIGNMENT * EG_ALIGNMENT; }
 
+static uint64_t slot_bytes(const eg_table_header *h)
+{
+    return aligned(EG_SLOT_BYTES * ((uint64_t)h->slot_count + EG_MOST_PROBES) + EG_TABLE_PADDING);
+}
+
+static uint64_t part_bytes(const eg_table_header *h)
+{
+    return aligned(EG_PAIR_BYTES * (uint64_t)h->merged_count + EG_TABLE_PADDING);
+}
+
 static int ids_are_below(const uint32_t *ids, size_t count, uint32_t vocab)
 {
     for (size_t i = 0; i < count; i++) {
@@ -36,7 +46,8 @@ static const char *defect(const eg_table_header *h)
         h->special_root >= h->unit_count) {
         return "its tries are out of range";
     }
-    if (h->merged_count > h->vocab || h->first_merged > h->vocab - h->merged_count || h->slot_count > 2 * MOST_IDS) {
+    if (h->merged_count > h->vocab || h->first_merged > h->vocab - h->merged_count || h->slot_count > 2 * MOST_IDS ||
+        h->vocab >= 1u << EG_PAIR_ID_BITS || h->merged_count >= 1u << EG_SLOT_INDEX_BITS) {
         return "its merges are out of range";
     }
     if (h->longest_run < 1 || h->longest_run > EG_MOST_RUN || !ids_are_below(h->byte_ids, 256, h->vocab) ||
@@ -67,9 +78,8 @@ static eg_status check(const void *table, size_t bytes)
     if (wrong != NULL) {
         return eg_fail(EG_ERROR_MODEL, "the tokenizer table is corrupt: %s; convert the checkpoint again", wrong);
     }
-    const uint64_t expected = sizeof *h + JOIN_BYTES + aligned(sizeof(uint32_t) * (uint64_t)h->unit_count) +
-                              aligned(sizeof(uint32_t) * ((uint64_t)h->slot_count + EG_MOST_PROBES)) +
-                              aligned(2 * sizeof(uint32_t) * (uint64_t)h->merged_count);
+    const uint64_t expected = sizeof *h + JOIN_BYTES + sizeof(uint32_t) * (uint64_t)h->unit_count + slot_bytes(h) +
+                              part_bytes(h);
     if (h->table_bytes != expected || bytes != expected) {
         return eg_fail(EG_ERROR_MODEL, "the tokenizer table has %zu bytes, its header says %llu; convert again", bytes,
                        (unsigned long long)expected);
@@ -104,9 +114,8 @@ eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, 
     t->header = table;
     t->joins = (const uint8_t (*)[32])(t->header + 1);
     t->units = (const uint32_t *)(t->joins + 256);
-    t->slots = t->units + aligned(sizeof(uint32_t) * (uint64_t)t->header->unit_count) / sizeof(uint32_t);
-    const uint64_t slot_bytes = aligned(sizeof(uint32_t) * ((uint64_t)t->header->slot_count + EG_MOST_PROBES));
-    t->parts = (const uint32_t (*)[2])(t->slots + slot_bytes / sizeof(uint32_t));
+    t->slots = (const uint8_t *)(t->units + t->header->unit_count);
+    t->parts = t->slots + slot_bytes(t->header);
     for (uint32_t byte = 0; byte < 256; byte++) {
         const uint32_t child = t->header->special_root ^ byte;
         t->notable[byte] = child < t->header->unit_count && (t->units[child] & EG_UNIT_LABEL) == byte;

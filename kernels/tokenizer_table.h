@@ -2,24 +2,32 @@
  *
  * It is used where it lies, in a mapped file: opening it reads the header only. No lookup trusts it: whatever the
  * bytes, all reads stay inside, ids stay below the vocabulary, and every loop has a bound. All numbers are
- * little-endian, and every array begins at a multiple of 64 bytes:
+ * little-endian, and every array begins at a multiple of 64 bytes; EG_TABLE_PADDING bytes lie behind the last element
+ * of slots and parts, so that reading a whole word at each stays inside:
  *
  *   header
  *   joins  uint8  (256, 32)                      [a], bit b: a piece may span a byte a and a byte b behind it
  *   units  uint32 (unit_count,)                  two tries in one array: pieces in text, and special pieces
- *   slots  uint32 (slot_count + EG_MOST_PROBES,) a hash table of pairs of pieces that merge
- *   parts  uint32 (merged_count, 2)              by id - first_merged: the pair that a piece is merged from
+ *   slots  uint24 (slot_count + EG_MOST_PROBES,) a hash table of pairs of pieces that merge
+ *   parts  uint40 (merged_count,)                by id - first_merged: the pair that a piece is merged from
  */
 #ifndef EG_TOKENIZER_TABLE_H
 #define EG_TOKENIZER_TABLE_H
 
 #include "memory.h"
 
+#include <string.h>
+
 enum {
-    EG_TABLE_VERSION = 1,
+    EG_TABLE_VERSION = 2,
     EG_MOST_RUN = 63,          /* spaces in one piece */
     EG_MOST_PIECE_BYTES = 255, /* a match in a trie is no longer */
     EG_MOST_PROBES = 48,       /* slots looked at for a pair */
+    EG_SLOT_BYTES = 3,
+    EG_PAIR_BYTES = 5,
+    EG_TABLE_PADDING = 4,
+    EG_SLOT_INDEX_BITS = 18, /* of the 24 of a slot */
+    EG_PAIR_ID_BITS = 20,    /* half of the 40 of a pair */
 };
 
 #define EG_NO_PIECE 0xFFFFFFFFu
@@ -46,8 +54,8 @@ struct eg_tokenizer {
     const eg_table_header *header;
     const uint8_t (*joins)[32];
     const uint32_t *units;
-    const uint32_t *slots;
-    const uint32_t (*parts)[2];
+    const uint8_t *slots;
+    const uint8_t *parts;
     uint32_t bos, eos;
     eg_allocator allocator;
     uint8_t notable[256]; /* 1 for the bytes that a space or a special piece may begin with */
@@ -115,44 +123,66 @@ static inline eg_match eg_piece_at(const eg_tokenizer *t, const unsigned char *t
 
 /* ---- merges --------------------------------------------------------------------------------------------------- */
 
-/* The piece that `left` and `right` merge to, or EG_NO_PIECE. A slot holds the upper 10 bits of the lower half of the
- * pair's hash, then 22 bits of the piece's index in `parts`. */
+typedef struct eg_pair {
+    uint32_t left, right;
+} eg_pair;
+
+/* 1 if the piece may be merged from a pair; single characters are not. */
+static inline int eg_is_merged(const eg_tokenizer *t, uint32_t id)
+{
+    return id - t->header->first_merged < t->header->merged_count; /* far too large if id is smaller */
+}
+
+/* The pair that a piece is merged from: one that eg_is_merged. */
+static inline eg_pair eg_parts(const eg_tokenizer *t, uint32_t id)
+{
+    const uint8_t *at = t->parts + (size_t)(id - t->header->first_merged) * EG_PAIR_BYTES;
+    uint64_t pair;
+    memcpy(&pair, at, sizeof pair);
+    const uint32_t id_mask = (1u << EG_PAIR_ID_BITS) - 1;
+    return (eg_pair){(uint32_t)pair & id_mask, (uint32_t)(pair >> EG_PAIR_ID_BITS) & id_mask};
+}
+
+/* The piece that `left` and `right` merge to, or EG_NO_PIECE. A slot holds the piece's id - first_merged, and above it
+ * the upper bits of the lower half of the pair's hash, which tell most other pairs. */
 static inline uint32_t eg_find_merge(const eg_tokenizer *t, uint32_t left, uint32_t right)
 {
-    const uint32_t index_bits = 22, index_mask = (1u << 22) - 1;
+    const uint32_t empty = (1u << 8 * EG_SLOT_BYTES) - 1, index_mask = (1u << EG_SLOT_INDEX_BITS) - 1;
     uint64_t hash = ((uint64_t)left << 32 | right) * 0x9E3779B97F4A7C15u;
     hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
-    const uint32_t tag = (uint32_t)hash >> index_bits;
-    const uint32_t *slot = t->slots + ((hash >> 32) * t->header->slot_count >> 32);
-    for (int probe = 0; probe < EG_MOST_PROBES && slot[probe] != EG_NO_PIECE; probe++) {
-        const uint32_t index = slot[probe] & index_mask;
-        if (slot[probe] >> index_bits == tag && index < t->header->merged_count && t->parts[index][0] == left &&
-            t->parts[index][1] == right) {
-            return t->header->first_merged + index;
+    const uint32_t tag = (uint32_t)hash >> (32 - 8 * EG_SLOT_BYTES + EG_SLOT_INDEX_BITS);
+    const uint8_t *at = t->slots + ((hash >> 32) * t->header->slot_count >> 32) * EG_SLOT_BYTES;
+    for (int probe = 0; probe < EG_MOST_PROBES; probe++, at += EG_SLOT_BYTES) {
+        uint32_t slot;
+        memcpy(&slot, at, sizeof slot);
+        slot &= empty;
+        if (slot == empty) {
+            break;
+        }
+        const uint32_t id = t->header->first_merged + (slot & index_mask);
+        if (slot >> EG_SLOT_INDEX_BITS == tag && eg_is_merged(t, id)) {
+            const eg_pair pair = eg_parts(t, id);
+            if (pair.left == left && pair.right == right) {
+                return id;
+            }
         }
     }
     return EG_NO_PIECE;
 }
 
-/* The parts of a piece; NULL if it is a single character. */
-static inline const uint32_t *eg_parts(const eg_tokenizer *t, uint32_t id)
-{
-    const uint32_t index = id - t->header->first_merged; /* far too large if id is smaller */
-    return index < t->header->merged_count ? t->parts[index] : NULL;
-}
-
 /* When a piece is merged, against other pieces: 0 for single characters, then by id, but never before its parts. */
 static inline uint32_t eg_merge_order(const eg_tokenizer *t, uint32_t id)
 {
-    const uint32_t *parts = eg_parts(t, id);
-    if (parts == NULL) {
+    if (!eg_is_merged(t, id)) {
         return 0;
     }
+    const eg_pair parts = eg_parts(t, id);
     uint32_t order = 2 * id;
-    for (int i = 0; i < 2; i++) {
-        if (eg_parts(t, parts[i]) != NULL && 2 * parts[i] > order) {
-            order = 2 * parts[i] + 1;
-        }
+    if (parts.left > id && eg_is_merged(t, parts.left)) {
+        order = 2 * parts.left + 1;
+    }
+    if (2 * parts.right > order && eg_is_merged(t, parts.right)) {
+        order = 2 * parts.right + 1;
     }
     return order;
 }

@@ -84,24 +84,32 @@ static void clear_dead(eg_word_search *s)
 
 /* 1 if merging leaves these two tokens side by side: undoes their merges, the latest first, and finds no pair across
  * the border that would have been merged before what was undone. */
-static int are_neighbours(const eg_tokenizer *t, uint32_t left, uint32_t right)
+static int are_neighbours(const eg_tokenizer *t, eg_token before, uint32_t right)
 {
+    uint32_t left = before.id;
+    int longest = before.longest != 0; /* then no pair that begins where `left` begins can be a piece */
+    if (longest && !eg_is_merged(t, left)) {
+        return 1; /* nothing of it can join what follows */
+    }
+    uint32_t left_order = eg_merge_order(t, left), right_order = eg_merge_order(t, right);
     uint32_t limit = UINT32_MAX; /* merges of a lower order would have crossed the border */
     for (int undone = 0; undone < MOST_UNDONE; undone++) {
-        const uint32_t merged = eg_find_merge(t, left, right);
+        const uint32_t merged = longest ? EG_NO_PIECE : eg_find_merge(t, left, right);
         if (merged != EG_NO_PIECE && eg_merge_order(t, merged) < limit) {
             return 0;
         }
-        const uint32_t left_order = eg_merge_order(t, left), right_order = eg_merge_order(t, right);
         if (left_order == 0 && right_order == 0) {
             return 1;
         }
         if (left_order > right_order) {
             limit = left_order;
-            left = eg_parts(t, left)[1];
+            left = eg_parts(t, left).right;
+            left_order = eg_merge_order(t, left);
+            longest = 0;
         } else { /* of equal ones, the left is merged first */
             limit = right_order + 1;
-            right = eg_parts(t, right)[0];
+            right = eg_parts(t, right).left;
+            right_order = eg_merge_order(t, right);
         }
     }
     return 1; /* only a corrupt table comes here */
@@ -118,14 +126,16 @@ eg_status eg_find_tokens(eg_word_search *s, const unsigned char *text, size_t be
         if (match.end == 0 && limit == end) {
             break;
         }
+        uint32_t longest = limit == end;
         while (match.end != 0 && (is_dead(s, match.end - begin) ||
-                                  (count > 0 && !are_neighbours(s->table, s->tokens[count - 1].id, match.id)))) {
+                                  (count > 0 && !are_neighbours(s->table, s->tokens[count - 1], match.id)))) {
             match = eg_piece_at(s->table, text, at, match.end - 1);
+            longest = 0;
         }
         if (match.end != 0) {
             status = count < s->token_room ? EG_OK : grow_tokens(s);
             if (status == EG_OK) {
-                s->tokens[count++] = (eg_token){(uint32_t)match.end, match.id};
+                s->tokens[count++] = (eg_token){(uint32_t)match.end, match.id, longest};
                 at = match.end;
                 limit = end;
             }

@@ -12,6 +12,7 @@ enum {
 typedef struct eg_token {
     uint32_t end; /* where in the text it ends */
     uint32_t id;
+    uint32_t longest; /* 1 if no longer piece begins where it does */
 } eg_token;
 
 /* The tokens of the word at hand, and memory for the search, reused from word to word. */

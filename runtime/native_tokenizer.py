@@ -55,14 +55,15 @@ class NativeTokenizer:
     def encode_batch(self, texts: Sequence[str], max_tokens: int) -> TokenizedTexts:
         """See `Tokenizer.encode_batch`; all of it is one call of the C engine, during which other threads run."""
         encoded = [text.encode() for text in texts]
-        capacity = sum(min(len(text) + 2, max_tokens) for text in encoded)
+        joined = b"".join(encoded)
+        capacity = min(len(joined) + 2 * len(texts), max_tokens * len(texts))  # a token has at least one byte
         ids = np.empty(capacity, np.int32)
         offsets = np.empty(len(encoded) + 1, np.int64)
         truncated = np.empty(len(encoded), np.bool_)
         ffi = self._library.ffi
         status = self._library.c.eg_tokenize_batch(
             self._tokenizer,
-            b"".join(encoded),
+            joined,
             ffi.new("uint64_t[]", [0, *accumulate(map(len, encoded))]),
             len(encoded),
             max_tokens,

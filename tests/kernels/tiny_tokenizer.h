@@ -380,20 +380,25 @@ static inline void *tiny_table(const tiny_vocabulary *v, size_t *bytes)
     for (uint32_t byte = 0; byte < 256; byte++) {
         h.byte_ids[byte] = TINY_FIRST_BYTE + byte;
     }
-    uint32_t slots[SLOTS + EXTRA];
+    unsigned char slots[((SLOTS + EXTRA) * EG_SLOT_BYTES + EG_TABLE_PADDING + 63) / 64 * 64];
+    unsigned char pairs[(TINY_MERGES * EG_PAIR_BYTES + EG_TABLE_PADDING + 63) / 64 * 64] = {0};
     memset(slots, 0xFF, sizeof slots);
     for (uint32_t i = 0; i < TINY_MERGES; i++) {
         if (v->names[TINY_FIRST_MERGE + i][0] != '\0') {
-            uint32_t *slot = slots + (tiny_hash(v->parts[i]) >> 32) * SLOTS / ((uint64_t)1 << 32);
-            for (; *slot != EG_NO_PIECE; slot++) {
+            const uint64_t hash = tiny_hash(v->parts[i]);
+            unsigned char *slot = slots + (hash >> 32) * SLOTS / ((uint64_t)1 << 32) * EG_SLOT_BYTES;
+            for (; memcmp(slot, "\xFF\xFF\xFF", EG_SLOT_BYTES) != 0; slot += EG_SLOT_BYTES) {
             }
-            *slot = (uint32_t)tiny_hash(v->parts[i]) >> 22 << 22 | i;
+            const uint32_t tag = (uint32_t)hash >> (32 - 8 * EG_SLOT_BYTES + EG_SLOT_INDEX_BITS);
+            const uint32_t filled = tag << EG_SLOT_INDEX_BITS | i;
+            memcpy(slot, &filled, EG_SLOT_BYTES);
         }
+        const uint64_t pair = v->parts[i][0] | (uint64_t)v->parts[i][1] << EG_PAIR_ID_BITS;
+        memcpy(pairs + i * EG_PAIR_BYTES, &pair, EG_PAIR_BYTES);
     }
     h.unit_count = trie.blocks * 256;
     const size_t unit_bytes = h.unit_count * sizeof(uint32_t);
-    const size_t parts_bytes = (sizeof v->parts + 63) / 64 * 64;
-    *bytes = sizeof h + sizeof joins + unit_bytes + sizeof slots + parts_bytes;
+    *bytes = sizeof h + sizeof joins + unit_bytes + sizeof slots + sizeof pairs;
     h.table_bytes = (uint32_t)*bytes;
     h.crc32 = eg_crc32(0, &h.table_bytes, sizeof h - offsetof(eg_table_header, table_bytes));
     char *table = aligned_new(*bytes);
@@ -403,7 +408,7 @@ static inline void *tiny_table(const tiny_vocabulary *v, size_t *bytes)
     memcpy(end, joins, sizeof joins);
     memcpy(end += sizeof joins, trie.units, unit_bytes);
     memcpy(end += unit_bytes, slots, sizeof slots);
-    memcpy(end += sizeof slots, v->parts, sizeof v->parts);
+    memcpy(end += sizeof slots, pairs, sizeof pairs);
     free(trie.units);
     return table;
 }
