@@ -71,7 +71,7 @@ def run(source: Source, settings: Settings, progress: Progress) -> Result:
         loads.append(process.loaded.seconds)
         before_timing = _memory_stages(process, model)
         progress("measuring the machine's limits")
-        limits, limits_note = _limits(process, model)
+        limits, limits_note = limits_of(process, model)
         progress("timing single texts")
         rates: dict[str, float] = {}
         shapes = [Shape(1, tokens) for tokens in settings.lengths]
@@ -115,7 +115,7 @@ def _memory_stages(process: Process, model: ModelFile) -> list[Stage]:
     ]
 
 
-def _limits(process: Process, model: ModelFile) -> tuple[Limits | None, str]:
+def limits_of(process: Process, model: ModelFile) -> tuple[Limits | None, str]:
     """The machine's limits for this model, or None and the reason why they do not apply."""
     if model.scheme == "float32":
         return None, "not measured: the multiply rate that the engine measures is that of 8-bit integers"

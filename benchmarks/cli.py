@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..kernels.config import EMBEDDINGGEMMA_300M
 from ..kernels.errors import EmbgemmaError
-from . import compare_report, report
+from . import compare_report, report, roofline_report
 from .bench import Settings, run
 from .cache import default_cache
 from .compare import run_comparison
 from .model import CHECKPOINT_VARIABLE, explain_full_disk, open_source, path_from_environment
 from .peers import PEERS
 from .plot import write_plot
+from .roofline import run_roofline
 from .workload import DEFAULT_LENGTHS, MIN_TOKENS
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ def _run(options: argparse.Namespace) -> str:
     if len(options.scheme) > 1:
         raise EmbgemmaError("--scheme takes several schemes only with --compare")
     with open_source(options.model, options.checkpoint, options.cache, options.scheme[0]) as source:
-        result = run(source, settings, progress=_progress)
+        if options.roofline:
+            found = run_roofline(source, settings, _progress)
+            return roofline_report.to_json(found) if options.json else roofline_report.to_text(found, options.markdown)
+        result = run(source, settings, _progress)
     return report.to_json(result) if options.json else report.to_text(result, options.markdown)
 
 
@@ -129,6 +133,11 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--batch", type=_positive, default=DEFAULT_BATCH, help="texts in a batch (default: %(default)s)")
     how.add_argument("--seconds", type=_seconds, default=DEFAULT_SECONDS, help="time to measure (default: %(default)g)")
     how.add_argument("--repeats", type=_positive, metavar="N", help="N calls of each length instead of --seconds")
+    how.add_argument(
+        "--roofline",
+        action="store_true",
+        help="the operations of a call instead: time, bytes, multiplications, share of the machine's limit",
+    )
     peers = parser.add_argument_group("other runtimes")
     peers.add_argument(
         "--compare",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .machine import Limits
     from .memory import Memory
+    from .operations import Profile
     from .peers import Variant, Vectors
     from .worker import Loaded
     from .workload import Ids
@@ -107,6 +108,14 @@ class Process(Worker):
     def time_calls(self, ids: Ids, calls: int) -> list[float]:
         """Seconds of each of `calls` calls, timed inside the process."""
         return cast("list[float]", self.request("time_calls", ids, calls))
+
+    def profile(self, ids: Ids, calls: int) -> list[Profile]:
+        """Seconds of each of `calls` calls, and of their operations; only our native backend can tell."""
+        return cast("list[Profile]", self.request("profile", ids, calls))
+
+    def idle_seconds(self, ids: Ids, seconds: float) -> float:
+        """Processor time that the process takes in so many seconds after a call."""
+        return cast("float", self.request("idle_seconds", ids, seconds))
 
     def memory(self) -> Memory:
         """What the process holds now."""

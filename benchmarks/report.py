@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .table import GIGA, NOTHING, TERA, megabytes, milliseconds, percent, table, whole
 
 if TYPE_CHECKING:
-    from .machine import Environment
+    from .machine import Environment, Limits
     from .result import Result, Row
 
 WIDTH = 100  # columns of a terminal
@@ -57,10 +57,7 @@ def _heading(result: Result, markdown: bool) -> str:
     facts, loads = result.facts, result.load_seconds
     limits = result.limits_note
     if result.limits is not None:
-        limits = (
-            f"8-bit multiply {result.limits.macs_per_second / TERA:.2f} TMAC/s, "
-            f"memory read {result.limits.bytes_per_second / GIGA:.1f} GB/s (measured now, same threads)"
-        )
+        limits = describe_limits(result.limits)
     lines = {
         "model": f"{result.model}, {result.scheme}, {megabytes(result.file_bytes)} MB",
         "engine": f"{facts['backend']} backend, ISA {facts['isa']}, {facts['threads']} threads",
@@ -71,6 +68,14 @@ def _heading(result: Result, markdown: bool) -> str:
     width = max(map(len, lines))
     starts = {name: f"- {name}: " if markdown else f"{name.ljust(width)}  " for name in lines}
     return "\n".join(entry(starts[name], text, markdown) for name, text in lines.items())
+
+
+def describe_limits(limits: Limits) -> str:
+    """The machine's limits in a line."""
+    return (
+        f"8-bit multiply {limits.macs_per_second / TERA:.2f} TMAC/s, "
+        f"memory read {limits.bytes_per_second / GIGA:.1f} GB/s (measured now, same threads)"
+    )
 
 
 def entry(start: str, text: str, markdown: bool) -> str:

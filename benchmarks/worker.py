@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .machine import Limits
+    from .operations import Profile
     from .workload import Ids
 
 
@@ -67,6 +68,18 @@ class Requests:
             encode(ids)
             seconds.append(time.perf_counter() - start)
         return seconds
+
+    def profile(self, ids: Ids, calls: int) -> list[Profile]:
+        """Seconds of each of `calls` calls, and of their operations."""
+        encoder: Any = self._loaded()
+        return [encoder.profile(ids) for _ in range(calls)]
+
+    def idle_seconds(self, ids: Ids, seconds: float) -> float:
+        """Processor time of this process in so many seconds after a call."""
+        self._loaded().encode(ids)
+        start = time.process_time()
+        time.sleep(seconds)
+        return time.process_time() - start
 
     def memory(self) -> Memory:
         """The memory of the process now."""

@@ -11,7 +11,8 @@ import importlib.resources
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,22 @@ class NativeBackend:
         )
         self._library.check(status)
         return out
+
+    @contextmanager
+    def profiled(self) -> Iterator[dict[str, npt.NDArray[np.float64]]]:
+        """Times the operations of all calls inside: the seconds (threads,) that each thread spends on each.
+
+        The arrays grow with each call. What a thread does before the first and behind the last operation is in none.
+        """
+        library, context = self._library, self._own_context()
+        c, ffi = library.c, library.ffi
+        names = [library.text(c.eg_operation_name(i)) for i in range(c.eg_operation_count())]
+        seconds = np.zeros((self.threads, len(names)))
+        library.check(c.eg_context_profile(context, ffi.from_buffer("double[]", seconds)))
+        try:
+            yield dict(zip(names, seconds.T, strict=True))
+        finally:
+            library.check(c.eg_context_profile(context, ffi.NULL))
 
     def measure_multiply_rate(self, seconds: float) -> float:
         """int8 multiply-accumulates per second with operands in registers, over all threads, timed for `seconds`."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...kernels.backend import Backend, create_backend
+from ...kernels.errors import BackendError
 from ...kernels.native import NativeBackend
 from ...model import EmbeddingModel
 from ...model_file import read_model_file
 from ..cache import cached
 from ..machine import Limits
+from ..operations import Profile
 from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
@@ -62,6 +67,17 @@ class OurEncoder:
     def facts(self) -> dict[str, str | int]:
         """Which backend runs, on which instruction set and how many threads."""
         return {"backend": self._model.backend, "isa": self._model.isa, "threads": self._model.threads}
+
+    def profile(self, ids: Ids) -> Profile:
+        """Seconds of a call and of its operations; raises BackendError where the backend cannot tell."""
+        backend = self._backend
+        if not isinstance(backend, NativeBackend):
+            raise BackendError(f"the {self._model.backend} backend cannot time its operations, the native one can")
+        with backend.profiled() as operations:
+            start = time.perf_counter()
+            self.encode(ids)
+            seconds = time.perf_counter() - start
+        return Profile(seconds, {name: float(np.mean(threads)) for name, threads in operations.items()})
 
     def limits(self, read_bytes: int) -> Limits | None:
         """The machine's limits with this backend's threads; None where the backend cannot measure them."""
