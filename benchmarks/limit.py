@@ -63,7 +63,7 @@ def limits_for(isa: str | None, folder: Path) -> dict[str, str]:
         return {}
     variables = {"ONEDNN_MAX_CPU_ISA": ONEDNN_ISAS[isa]}
     if platform.system() == "Linux" and platform.machine() == "x86_64":
-        library = cached(folder / "refuse-amx", _compile) / LIBRARY
+        library = cached(folder / "refuse-amx", _compile, ["benchmarks/limit.py"]) / LIBRARY
         preloaded = os.environ.get("LD_PRELOAD")
         variables["LD_PRELOAD"] = f"{library}:{preloaded}" if preloaded else str(library)
     return variables

@@ -14,12 +14,19 @@ from ..cache import cached
 from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ..workload import Ids
 
 PACKAGES = {"llama-cpp-python": "llama_cpp", "gguf": "gguf"}
 MODEL_FILE = "model.gguf"
+SOURCES = (  # of the code that makes it
+    "benchmarks/peers/llama_cpp.py",
+    "benchmarks/peers/llama_cpp_gguf.py",
+    "export/folds.py",
+    "export/checkpoint.py",
+)
 FILE_TYPES = {"Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0"}
 LONGEST_BATCH = 8192  # tokens that it takes in one call; the context is made that large
 MOST_TEXTS = 64  # that it takes in one call
@@ -30,11 +37,15 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
     from .llama_cpp_gguf import write_gguf
 
     source = read_checkpoint(checkpoint)
-    exact = cached(folder / "gguf-float32", lambda made: write_gguf(source, made / MODEL_FILE)) / MODEL_FILE
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        return cached(folder / name, lambda made: make(made / MODEL_FILE), SOURCES, list(PACKAGES)) / MODEL_FILE
+
+    exact = made("gguf-float32", lambda path: write_gguf(source, path))
 
     def variant(name: str) -> Variant:
-        path = cached(folder / f"gguf-{name}", lambda made: _quantize(exact, made / MODEL_FILE, FILE_TYPES[name]))
-        return Variant("llama_cpp", name, path / MODEL_FILE)
+        path = made(f"gguf-{name}", lambda path: _quantize(exact, path, FILE_TYPES[name]))
+        return Variant("llama_cpp", name, path)
 
     return [variant(name) for name in FILE_TYPES]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
 MODEL_FILE = "model.onnx"
+SOURCES = ("benchmarks/peers/onnx_graph.py", "export/folds.py", "export/checkpoint.py")  # of the code that makes it
 
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
@@ -26,7 +27,12 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
     source = read_checkpoint(checkpoint)
 
     def variant(precision: Precision) -> Variant:
-        path = cached(folder / f"onnx-{precision}", lambda made: write_onnx(source, precision, made / MODEL_FILE))
+        path = cached(
+            folder / f"onnx-{precision}",
+            lambda made: write_onnx(source, precision, made / MODEL_FILE),
+            SOURCES,
+            ["onnx"],
+        )
         return Variant("onnxruntime", precision, path / MODEL_FILE)
 
     return [variant(precision) for precision in get_args(Precision)]

@@ -13,6 +13,7 @@ from ..sentences import SENTENCES
 from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ...export.checkpoint import Checkpoint
@@ -20,19 +21,30 @@ if TYPE_CHECKING:
 
 PACKAGES = {"openvino": "openvino", "nncf": "nncf"}
 MODEL_FILE = "model.xml"
+SOURCES = (  # of the code that makes it
+    "benchmarks/peers/openvino.py",
+    "benchmarks/peers/openvino_graph.py",
+    "benchmarks/sentences.py",
+    "export/folds.py",
+    "export/checkpoint.py",
+)
 
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
     """The float32 model, and what NNCF makes of it; all run with bfloat16 inside where that is the CPU's fastest."""
     source = read_checkpoint(checkpoint)
-    exact = cached(folder / "openvino-float32", lambda made: _write_float32(source, made / MODEL_FILE)) / MODEL_FILE
-    weights = cached(folder / "openvino-int8-weights", lambda made: _compress(exact, made / MODEL_FILE))
-    full = cached(folder / "openvino-int8", lambda made: _quantize(source, exact, made / MODEL_FILE))
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        return cached(folder / name, lambda made: make(made / MODEL_FILE), SOURCES, list(PACKAGES)) / MODEL_FILE
+
+    exact = made("openvino-float32", lambda path: _write_float32(source, path))
+    weights = made("openvino-int8-weights", lambda path: _compress(exact, path))
+    full = made("openvino-int8", lambda path: _quantize(source, exact, path))
     return [
         Variant("openvino", "float32", exact, {"precision": "f32"}),
         Variant("openvino", "bfloat16", exact, {"precision": "bf16"}),
-        Variant("openvino", "int8 weights", weights / MODEL_FILE, {"precision": "bf16"}),
-        Variant("openvino", "int8 (NNCF)", full / MODEL_FILE, {"precision": "bf16"}),
+        Variant("openvino", "int8 weights", weights, {"precision": "bf16"}),
+        Variant("openvino", "int8 (NNCF)", full, {"precision": "bf16"}),
     ]
 
 

@@ -34,7 +34,8 @@ def converted(checkpoint: Path, folder: Path, scheme: Scheme) -> Path:
     """The checkpoint as a model file, kept in `folder`."""
     from ...export.convert import convert  # not with this module, since it would count as memory of the runtime
 
-    return cached(folder / f"ours-{scheme}", lambda made: convert(checkpoint, made / MODEL_FILE, scheme)) / MODEL_FILE
+    made = cached(folder / f"ours-{scheme}", lambda made: convert(checkpoint, made / MODEL_FILE, scheme), ["export"])
+    return made / MODEL_FILE
 
 
 def open_variant(variant: Variant, threads: int | None) -> Encoder:
