@@ -9,7 +9,7 @@ extern const eg_matmul_ops eg_matmul__i8mm, eg_matmul__neondot, eg_matmul__scala
 extern const eg_vector_ops eg_vector_ops__avx512, eg_vector_ops__avx2, eg_vector_ops__neon, eg_vector_ops__scalar;
 
 extern const eg_attention_ops eg_attention__amx, eg_attention__avx512vnni, eg_attention__avxvnni, eg_attention__avx2;
-extern const eg_attention_ops eg_attention__armbf16;
+extern const eg_attention_ops eg_attention__armbf16, eg_attention__neondot;
 
 const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_AMX)
@@ -28,10 +28,10 @@ const eg_isa eg_isa_list[] = {
     {"armbf16", eg_cpu_has_armbf16, &eg_matmul__i8mm, &eg_vector_ops__neon, &eg_attention__armbf16},
 #endif
 #if defined(EG_HAVE_I8MM)
-    {"i8mm", eg_cpu_has_i8mm, &eg_matmul__i8mm, &eg_vector_ops__neon, NULL},
+    {"i8mm", eg_cpu_has_i8mm, &eg_matmul__i8mm, &eg_vector_ops__neon, &eg_attention__neondot},
 #endif
 #if defined(EG_HAVE_NEONDOT)
-    {"neondot", eg_cpu_has_neondot, &eg_matmul__neondot, &eg_vector_ops__neon, NULL},
+    {"neondot", eg_cpu_has_neondot, &eg_matmul__neondot, &eg_vector_ops__neon, &eg_attention__neondot},
 #endif
     {"scalar", eg_cpu_always, &eg_matmul__scalar, &eg_vector_ops__scalar, NULL},
 };
