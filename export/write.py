@@ -33,8 +33,9 @@ def model_metadata(
     default_prompt_name: str | None,
     similarity_fn_name: str,
     producer: str,
+    others: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The `__metadata__` of a model file, checksum included."""
+    """The `__metadata__` of a model file, checksum included; others are keys of the writer's own."""
     metadata = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
@@ -44,6 +45,7 @@ def model_metadata(
         "default_prompt_name": json.dumps(default_prompt_name, ensure_ascii=False),
         "similarity_fn_name": similarity_fn_name,
         "producer": producer,
+        **(others or {}),
     }
     return {**metadata, CHECKSUM: metadata_checksum(metadata)}
 

@@ -1,4 +1,4 @@
-"""The command `embgemma`: convert a checkpoint, embed texts, tell about a model file."""
+"""The command `embgemma`: convert or export a checkpoint, embed texts, tell about a model file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .cli_embed import add_embed_arguments, run_embed
+from .cli_export import DESCRIPTION as EXPORT_DESCRIPTION
+from .cli_export import add_export_arguments, run_export
 from .cli_info import run_info
 from .kernels.errors import EmbgemmaError, InputError
 from .model_file import SCHEMES
@@ -82,7 +84,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="make a model file of a checkpoint",
         description="Makes a model file of a published checkpoint: one file with weights, tokenizer and prompts.",
     )
-    convert.add_argument("checkpoint", help="folder in the layout of sentence-transformers")
     convert.add_argument("-o", "--output", metavar="FILE", required=True, help="model file to write, *.safetensors")
     convert.add_argument(
         "--scheme",
@@ -90,25 +91,18 @@ def make_parser() -> argparse.ArgumentParser:
         default="int8",
         help="how weights are stored: float32; int8 (default); mixed: int4, but for int8 attention; int4",
     )
-    calibration = convert.add_mutually_exclusive_group()
-    calibration.add_argument(
-        "--calibration",
-        metavar="FILE",
-        help='texts to quantise for, JSON lines such as {"text": "…", "prompt": "query"} (default: some 270 that ship)',
-    )
-    calibration.add_argument(
-        "--no-calibration",
-        action="store_true",
-        help="round each weight by itself: takes seconds instead of minutes, and is less exact",
-    )
-    convert.add_argument(
-        "--sliding-window",
-        type=int,
-        metavar="N",
-        help="replaces sliding_window of config.json, where an old library re-saved it wrongly: 512 for EmbeddingGemma",
-    )
-    convert.add_argument("--force", action="store_true", help="replace an output file that exists")
+    _add_checkpoint_arguments(convert)
     convert.set_defaults(run=_run_convert)
+
+    export = commands.add_parser(
+        "export-onnx",
+        help="make an ONNX model of a checkpoint",
+        description=EXPORT_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_export_arguments(export)
+    _add_checkpoint_arguments(export)
+    export.set_defaults(run=run_export)
 
     embed = commands.add_parser(
         "embed",
@@ -127,6 +121,29 @@ def make_parser() -> argparse.ArgumentParser:
     _add_model_arguments(info)
     info.set_defaults(run=run_info)
     return parser
+
+
+def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the checkpoint, and how it is quantised and written."""
+    parser.add_argument("checkpoint", help="folder in the layout of sentence-transformers")
+    calibration = parser.add_mutually_exclusive_group()
+    calibration.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help='texts to quantise for, JSON lines such as {"text": "…", "prompt": "query"} (default: some 270 that ship)',
+    )
+    calibration.add_argument(
+        "--no-calibration",
+        action="store_true",
+        help="round each weight by itself: takes seconds instead of minutes, and is less exact",
+    )
+    parser.add_argument(
+        "--sliding-window",
+        type=int,
+        metavar="N",
+        help="replaces sliding_window of config.json, where an old library re-saved it wrongly: 512 for EmbeddingGemma",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an output file that exists")
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:

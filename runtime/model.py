@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from . import similarity as _similarity
 from .inputs import check_integer, check_texts, check_token_ids, check_unicode
 from .kernels import create_backend
-from .kernels.errors import EmbgemmaError, InputError, ModelFileError
+from .kernels.errors import BackendError, EmbgemmaError, InputError, ModelFileError
 from .kernels.native import library_problem
 from .model_file import ModelFile, read_model_file
 from .native_tokenizer import NativeTokenizer
@@ -21,7 +22,6 @@ from .tokenizer import Tokenizer
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     import numpy.typing as npt
@@ -36,6 +36,8 @@ logger = logging.getLogger("embgemma")
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first that the model has
+
+ONNX_SUFFIX = ".onnx"
 
 TOKENIZED_AT_ONCE = 64  # texts: enough that a call costs little beside them
 
@@ -58,8 +60,9 @@ def load(
     """Opens a model file, which `embgemma convert` makes of a checkpoint.
 
     Args:
-        path: the model file; it is mapped into memory and read as needed.
-        backend: "auto", or one of `embgemma.available_backends()`.
+        path: the model file, or an ONNX model (*.onnx) that `embgemma export-onnx` made; it is mapped into memory and
+            read as needed.
+        backend: "auto", or one of `embgemma.available_backends()`; an ONNX model has only "onnx", ONNX Runtime.
         threads: how many threads to compute with; None for the number of physical cores.
         isa: instruction set of the native backend, such as "avx2"; None for the best that this CPU has.
 
@@ -70,11 +73,24 @@ def load(
     """
     if threads is not None:
         threads = check_integer("threads", threads, 1, None)
+    if Path(path).suffix == ONNX_SUFFIX:
+        return _load_onnx(Path(path), backend, threads, isa)
     model_file = read_model_file(path)
     engine = create_backend(
         model_file.config, model_file.tensors, backend=backend, threads=threads, isa=isa, path=model_file.path
     )
     return EmbeddingModel(model_file, engine)
+
+
+def _load_onnx(path: Path, backend: str, threads: int | None, isa: str | None) -> EmbeddingModel:
+    """Opens an ONNX model."""
+    if backend not in ("auto", "onnx"):
+        raise BackendError(f"backend={backend!r} cannot run {path}; an ONNX model runs on backend 'onnx'")
+    if isa is not None:
+        raise BackendError(f"isa={isa!r} chooses code of the C engine; ONNX Runtime has no such choice")
+    from .onnx_backend import open_onnx_model  # few need it
+
+    return EmbeddingModel(*open_onnx_model(path, threads))
 
 
 class EmbeddingModel:
@@ -90,6 +106,7 @@ class EmbeddingModel:
         self.prompts = dict(model_file.prompts)
         self.default_prompt_name = model_file.default_prompt_name
         self.similarity_fn_name = model_file.similarity_fn_name
+        self._embedding_dim = model_file.embedding_dim or model_file.config.hidden
         self._open_backend: Backend | None = backend
         self._tokenizer = _load_tokenizer(model_file)
         self._max_seq_length = model_file.config.max_tokens
@@ -258,11 +275,11 @@ class EmbeddingModel:
 
     def get_embedding_dimension(self) -> int:
         """Size of a full embedding."""
-        return self.config.hidden
+        return self._embedding_dim
 
     def get_sentence_embedding_dimension(self) -> int:
         """Size of a full embedding, by the name that sentence-transformers had for it before version 6."""
-        return self.config.hidden
+        return self._embedding_dim
 
     def close(self) -> None:
         """Lets go of the weights, scratch memory and threads. Calls that are running end well; new ones raise."""
@@ -340,7 +357,7 @@ class EmbeddingModel:
         """Embeddings (count, dim) of tokenized texts, batch by batch, so that scratch memory stays bounded."""
         backend = self._backend()
         # Of a full unit vector the head computes all; of a shortened one only what is kept.
-        computed_dim = dim if normalize else self.config.hidden
+        computed_dim = dim if normalize else self._embedding_dim
         embeddings = np.empty((count, dim), np.float32)
         done = 0
         with tqdm(total=count, desc="Embedding", unit="text", disable=not show_progress) as progress:
@@ -385,8 +402,8 @@ class EmbeddingModel:
 
     def _dim(self, truncate_dim: int | None) -> int:
         if truncate_dim is None:
-            return self.config.hidden
-        return check_integer("truncate_dim", truncate_dim, 1, self.config.hidden)
+            return self._embedding_dim
+        return check_integer("truncate_dim", truncate_dim, 1, self._embedding_dim)
 
 
 def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None:

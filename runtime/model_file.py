@@ -77,6 +77,7 @@ class ModelFile:
         tokenizer_table: (bytes,) uint8 view of what the C engine tokenizes with; None if the file has none.
         tokenizer_model: (bytes,) uint8 view of the sentencepiece model; None if the file has none.
         metadata: the raw strings that all of the above was read from.
+        embedding_dim: size of a full embedding, where it is less than config.hidden.
     """
 
     path: Path
@@ -89,6 +90,7 @@ class ModelFile:
     tokenizer_table: npt.NDArray[np.uint8] | None
     tokenizer_model: npt.NDArray[np.uint8] | None
     metadata: dict[str, str]
+    embedding_dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
 def _check(path: Path, file: SafetensorsFile) -> ModelFile:
     """The model file, if its tensors are those that its config asks for."""
     metadata = file.metadata
-    _check_metadata(metadata)
+    check_metadata(metadata)
     config = EncoderConfig.from_json(metadata["config"])
     infos = _expected(config, file.entries)
     _check_entries(file, infos)
@@ -189,7 +191,7 @@ def _check(path: Path, file: SafetensorsFile) -> ModelFile:
     tokenizer_model = tensors.pop(TOKENIZER, None)
     _check_finite(tensors)
     file.mapping.madvise(mmap.MADV_DONTNEED)  # the checks have touched a page here and there, 25 MB in all
-    prompts, default_prompt_name = _read_prompts(metadata)
+    prompts, default_prompt_name = read_prompts(metadata)
     return ModelFile(
         path=path,
         config=config,
@@ -204,7 +206,7 @@ def _check(path: Path, file: SafetensorsFile) -> ModelFile:
     )
 
 
-def _check_metadata(metadata: dict[str, str]) -> None:
+def check_metadata(metadata: dict[str, str]) -> None:
     """Checks that the metadata is complete, of a version and scheme that this release reads, and not corrupt."""
     if metadata.get("format") != FORMAT_NAME:
         raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
@@ -297,7 +299,7 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
             raise ModelFileError(f"tensor {name!r} holds a value that is not finite; convert the checkpoint again")
 
 
-def _read_prompts(metadata: dict[str, str]) -> tuple[dict[str, str], str | None]:
+def read_prompts(metadata: dict[str, str]) -> tuple[dict[str, str], str | None]:
     """The prompts by name, and the name of the default one."""
     prompts = parse_json("prompts", metadata["prompts"])
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):

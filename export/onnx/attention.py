@@ -1,0 +1,170 @@
+"""Where the texts of a batch have tokens, which of them see each other, and attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...kernels.config import EncoderConfig
+from .graph import BOOL, FLOAT, Graph
+from .operators import Operators, Rotation
+
+# Tokens of a sliding layer whose queries are multiplied with the same keys: those of the tokens themselves and of a
+# window to both sides. Fewer waste less on keys that only some of them see, but have more copies of each key made.
+BLOCK_TOKENS = 128
+
+_UNSEEN = float(np.finfo(np.float32).min)  # the score of a token that is not seen
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The padded texts: names of int64 values in the graph.
+
+    Sliding layers work in blocks: text by text there are `blocks` blocks of `block` tokens, each of which sees `keys`
+    consecutive tokens. A short text is one block that sees itself.
+
+    Attributes:
+        ids: (batch, tokens), padded further to whole blocks.
+        real: (batch, tokens) bool, false where there is padding.
+        batch, tokens, rows: scalars; rows = batch * tokens.
+        given_tokens: scalar, the length as given.
+        blocks, block: scalars; tokens = blocks * block.
+        key_index: (blocks, keys), the tokens that each block sees.
+        bias_full: (batch, 1, 1, tokens) float32, what is added to the scores of full layers.
+        bias_sliding: (batch, blocks, block, 1, keys) float32, the same of sliding layers.
+    """
+
+    ids: str
+    batch: str
+    tokens: str
+    rows: str
+    given_tokens: str
+    real: str
+    blocks: str
+    block: str
+    key_index: str
+    bias_full: str
+    bias_sliding: str
+
+
+def longest_padded(config: EncoderConfig) -> int:
+    """The most tokens that a text is padded to."""
+    return config.max_tokens + -(-config.max_tokens // BLOCK_TOKENS)
+
+
+def make_batch(graph: Graph, config: EncoderConfig, ids: str, mask: str) -> Batch:
+    """The batch of the inputs ids and mask, (batch, tokens) int64 each."""
+    shape = graph.op("Shape", ids)
+    batch, given = (graph.op("Gather", shape, graph.integer(axis)) for axis in (0, 1))
+    blocks, block, keys = _blocks(graph, config, given)
+    tokens = graph.op("Mul", blocks, block)
+    no_padding = graph.integers(0, 0, 0)
+    padding = graph.op("Concat", no_padding, graph.vector(graph.op("Sub", tokens, given)), axis=0)
+    ids, mask = (graph.op("Pad", value, padding) for value in (ids, mask))
+    real = graph.cast(mask, BOOL)
+    first = graph.op("Mul", graph.op("Range", graph.integer(0), blocks, graph.integer(1)), block)
+    last_start = graph.op("Sub", tokens, keys)
+    start = graph.op("Sub", first, graph.integer(config.window))
+    start = graph.op("Max", graph.op("Min", start, last_start), graph.integer(0))
+    key_index = graph.op("Add", graph.op("Unsqueeze", start, graph.integers(1)), _range(graph, keys))
+    return Batch(
+        ids=ids,
+        real=real,
+        batch=batch,
+        tokens=tokens,
+        rows=graph.op("Mul", batch, tokens),
+        given_tokens=given,
+        blocks=blocks,
+        block=block,
+        key_index=key_index,
+        bias_full=_bias(graph, graph.op("Unsqueeze", real, graph.integers(1, 2))),
+        bias_sliding=_sliding_bias(graph, config, real, tokens, blocks, block, key_index),
+    )
+
+
+def _blocks(graph: Graph, config: EncoderConfig, tokens: str) -> tuple[str, str, str]:
+    """How many blocks texts are cut into, of how many tokens each, and how many tokens each sees: scalars.
+
+    Blocks are made of nearly equal size, so that hardly any padding fills the last one.
+    """
+    keys = BLOCK_TOKENS + 2 * config.window
+    wanted = graph.op("Div", graph.op("Add", tokens, graph.integer(BLOCK_TOKENS - 1)), graph.integer(BLOCK_TOKENS))
+    is_long = graph.op("Greater", tokens, graph.integer(keys))
+    blocks = graph.op("Where", is_long, wanted, graph.integer(1))
+    block = graph.op("Div", graph.op("Sub", graph.op("Add", tokens, blocks), graph.integer(1)), blocks)
+    seen = graph.op("Add", block, graph.integer(2 * config.window))
+    return blocks, block, graph.op("Where", is_long, seen, tokens)
+
+
+def _sliding_bias(
+    graph: Graph, config: EncoderConfig, real: str, tokens: str, blocks: str, block: str, key_index: str
+) -> str:
+    """See `Batch.bias_sliding`."""
+    position = graph.op("Reshape", _range(graph, tokens), graph.vector(blocks, block, graph.integer(1)))
+    query_position = graph.cast(position, FLOAT)  # exact, and faster than int64
+    key_position = graph.cast(graph.op("Unsqueeze", key_index, graph.integers(1)), FLOAT)
+    distance = graph.op("Abs", graph.op("Sub", query_position, key_position))  # (blocks, block, keys)
+    near = graph.op("LessOrEqual", distance, graph.number(config.window))
+    real_keys = graph.op("Unsqueeze", graph.op("Gather", real, key_index, axis=1), graph.integers(2))
+    seen = graph.op("And", real_keys, near)  # (batch, blocks, block, keys)
+    return _bias(graph, graph.op("Unsqueeze", seen, graph.integers(3)))
+
+
+def _bias(graph: Graph, seen: str) -> str:
+    """0 where seen, else what no score makes up for."""
+    return graph.op("Where", seen, graph.number(0), graph.number(_UNSEEN))
+
+
+def _range(graph: Graph, count: str) -> str:
+    return graph.op("Range", graph.integer(0), count, graph.integer(1))
+
+
+class Attention:
+    """Attention of every layer over one batch.
+
+    All query heads share the one key/value head, so that the queries of a token are rows of one product.
+    """
+
+    def __init__(self, graph: Graph, config: EncoderConfig, operators: Operators, batch: Batch) -> None:
+        self._graph = graph
+        self._config = config
+        self._operators = operators
+        self._batch = batch
+        heads, rest = graph.integer(config.heads), graph.integer(-1)
+        block_rows = graph.op("Mul", batch.block, heads)
+        self._by_token = graph.vector(batch.batch, batch.tokens, rest)
+        self._query_blocks = graph.vector(batch.batch, batch.blocks, block_rows, graph.integer(config.head_dim))
+        self._scores_by_head = graph.vector(batch.batch, batch.blocks, batch.block, heads, rest)
+        self._scores_by_row = graph.vector(batch.batch, batch.blocks, block_rows, rest)
+
+    def heads(self, projected: str, heads: int, multiplier: str, rotation: Rotation) -> str:
+        """Norm over each head and rotary embedding of projected (rows, heads * head_dim): (batch, tokens, ...)."""
+        graph, config = self._graph, self._config
+        by_head = projected if heads == 1 else graph.op("Reshape", projected, graph.integers(-1, config.head_dim))
+        normed = self._operators.norm(by_head, multiplier, config.rms_norm_eps)
+        return self._operators.rotate(graph.op("Reshape", normed, self._by_token), heads, rotation)
+
+    def values(self, projected: str) -> str:
+        """Projected values (rows, head_dim) as (batch, tokens, head_dim)."""
+        return self._graph.op("Reshape", projected, self._by_token)
+
+    def full(self, query: str, key: str, value: str) -> str:
+        """Each token sees all: (rows, q_width) of query (batch, tokens, q_width) and key, value (batch, tokens, …)."""
+        graph, head_dim = self._graph, self._config.head_dim
+        query = graph.op("Reshape", query, graph.integers(0, 1, -1, head_dim))
+        key, value = (graph.op("Unsqueeze", each, graph.integers(1)) for each in (key, value))
+        scores = graph.op("Add", self._operators.scores(query, key), self._batch.bias_full)
+        return self._flat(graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value))
+
+    def sliding(self, query: str, key: str, value: str) -> str:
+        """The same where each token sees those within the window."""
+        graph, batch = self._graph, self._batch
+        query = graph.op("Reshape", query, self._query_blocks)
+        key, value = (graph.op("Gather", each, batch.key_index, axis=1) for each in (key, value))
+        scores = graph.op("Reshape", self._operators.scores(query, key), self._scores_by_head)
+        shares = graph.op("Softmax", graph.op("Add", scores, batch.bias_sliding), axis=-1)
+        return self._flat(graph.op("MatMul", graph.op("Reshape", shares, self._scores_by_row), value))
+
+    def _flat(self, attended: str) -> str:
+        return self._graph.op("Reshape", attended, self._graph.integers(-1, self._config.q_width))

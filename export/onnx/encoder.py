@@ -1,0 +1,153 @@
+"""The forward pass as a graph, in model order. kernels/reference.py is the same in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...kernels.config import EncoderConfig
+from ...kernels.layout import EMBEDDING_BLOCK, INT4_OFFSET
+from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING
+from .attention import Attention, Batch, longest_padded, make_batch
+from .graph import FLOAT, Graph
+from .linear import Float32Linear, Int4Linear, Int8Linear, Linear, Rows
+from .operators import FusedOperators, Operators, Rotation, StandardOperators, Target
+from .weights import EncoderWeights
+
+LAST_HIDDEN_STATE = "last_hidden_state"
+
+_SMALLEST_LENGTH = 1e-12  # of a vector that is to be divided by its length, as PyTorch's normalize has it
+
+
+def encoder_graph(weights: EncoderWeights, target: Target, *, token_embeddings: bool) -> Graph:
+    """The graph from INPUT_IDS and ATTENTION_MASK to SENTENCE_EMBEDDING, and LAST_HIDDEN_STATE if asked for."""
+    graph = Graph()
+    batch = make_batch(graph, weights.config, INPUT_IDS, ATTENTION_MASK)
+    encoder = _Encoder(graph, weights, target, batch)
+    hidden = encoder.embed()
+    for layer in range(weights.config.layers):
+        hidden = encoder.layer(layer, hidden)
+    hidden = encoder.norm(hidden, "final_norm")
+    graph.name_output(encoder.head(hidden), SENTENCE_EMBEDDING)
+    if token_embeddings:
+        graph.name_output(encoder.given_tokens(hidden), LAST_HIDDEN_STATE)
+    return graph
+
+
+class _Encoder:
+    """The steps. Activations are (rows, width) float32, where rows are all tokens of all texts, padding included."""
+
+    def __init__(self, graph: Graph, weights: EncoderWeights, target: Target, batch: Batch) -> None:
+        self._graph = graph
+        self._config = weights.config
+        self._weights = weights
+        self._batch = batch
+        self._operators: Operators = (
+            FusedOperators(graph) if target == "onnxruntime" else StandardOperators(graph, batch.tokens)
+        )
+        self._linear = _linear(graph, weights, target)
+        self._attention = Attention(graph, weights.config, self._operators, batch)
+        self._sliding, self._full = (
+            rotation(weights.config, name, theta)
+            for name, theta in (
+                ("rope_sliding", weights.config.rope_theta_sliding),
+                ("rope_full", weights.config.rope_theta_full),
+            )
+        )
+
+    def embed(self) -> str:
+        """The rows of the table."""
+        graph, table = self._graph, self._weights.table
+        ids = graph.op("Reshape", self._batch.ids, graph.integers(-1))
+        rows = graph.op("Gather", graph.add(table.weight), ids)
+        if table.scale is None:
+            return rows
+        codes = graph.cast(rows, FLOAT) if self._weights.format == "int8" else self._unpacked(rows)
+        scales = graph.cast(graph.op("Gather", graph.add(table.scale), ids), FLOAT)  # (rows, groups)
+        by_group = graph.op("Reshape", codes, graph.integers(0, table.scale.shape[1], -1))
+        values = graph.op("Mul", by_group, graph.op("Unsqueeze", scales, graph.integers(2)))
+        return graph.op("Reshape", values, graph.integers(0, self._config.hidden))
+
+    def _unpacked(self, rows: str) -> str:
+        """Codes -8 … 7 (rows, hidden) of rows of bytes: blocks of 64, first their low nibbles and then their high."""
+        graph = self._graph
+        low = graph.op("BitwiseAnd", rows, graph.small(15, np.uint8))
+        high = graph.op("BitShift", rows, graph.small(4, np.uint8), direction="RIGHT")
+        by_block = graph.integers(0, -1, EMBEDDING_BLOCK // 2)
+        codes = graph.op("Concat", *(graph.op("Reshape", half, by_block) for half in (low, high)), axis=2)
+        return graph.op("Sub", graph.cast(codes, FLOAT), graph.number(INT4_OFFSET))
+
+    def layer(self, index: int, hidden: str) -> str:
+        """One layer."""
+        graph, name = self._graph, f"layers.{index}"
+        out = self._attend(index, self.norm(hidden, f"{name}.input_norm"))
+        hidden = graph.op("Add", hidden, self.norm(out, f"{name}.post_attention_norm"))
+        out = self._feed_forward(name, self.norm(hidden, f"{name}.pre_ffn_norm"))
+        return graph.op("Add", hidden, self.norm(out, f"{name}.post_ffn_norm"))
+
+    def _attend(self, index: int, x: str) -> str:
+        """Attention of a layer."""
+        linear, attention, name = self._linear, self._attention, f"layers.{index}"
+        is_full = self._config.is_full(index)
+        rotation = self._full if is_full else self._sliding
+        rows = linear.rows(x, self._batch.rows)
+        query = linear.codes_product(f"{name}.q", rows)  # the norms of queries and keys take the scale of a row out
+        query = attention.heads(query, self._config.heads, self._norm_weights(f"{name}.q_norm"), rotation)
+        key = linear.codes_product(f"{name}.k", rows)
+        key = attention.heads(key, 1, self._norm_weights(f"{name}.k_norm"), rotation)
+        value = attention.values(self._product(f"{name}.v", rows))
+        attended = attention.full(query, key, value) if is_full else attention.sliding(query, key, value)
+        return self._product(f"{name}.o", linear.rows(attended, self._batch.rows))
+
+    def _feed_forward(self, name: str, x: str) -> str:
+        """The gated feed-forward of a layer."""
+        graph, linear = self._graph, self._linear
+        rows = linear.rows(x, self._batch.rows)
+        gate = self._operators.gelu(self._product(f"{name}.gate", rows))
+        up = linear.codes_product(f"{name}.up", rows)  # its scale is made up for below, where there are fewer numbers
+        gated = linear.rows(graph.op("Mul", gate, up), self._batch.rows)
+        return self._product(f"{name}.down", gated.scaled_by(graph, rows))
+
+    def _product(self, name: str, rows: Rows) -> str:
+        """The rows times a matrix: (rows, out_features)."""
+        return rows.scaled(self._graph, self._linear.codes_product(name, rows))
+
+    def norm(self, x: str, name: str) -> str:
+        """An RMSNorm by its name."""
+        return self._operators.norm(x, self._norm_weights(name), self._config.rms_norm_eps)
+
+    def _norm_weights(self, name: str) -> str:
+        return self._graph.constant(name, self._weights.norms[name])
+
+    def head(self, hidden: str) -> str:
+        """The unit vectors (batch, dim) of normed hidden (rows, width): mean over real tokens, head, length 1."""
+        graph, batch = self._graph, self._batch
+        by_text = graph.op("Reshape", hidden, graph.vector(batch.batch, batch.tokens, graph.integer(-1)))
+        real = graph.cast(graph.op("Unsqueeze", batch.real, graph.integers(1)), FLOAT)  # (batch, 1, tokens)
+        # The sum serves, as the length is taken out in the end.
+        total = graph.op("Reshape", graph.op("MatMul", real, by_text), graph.integers(-1, self._config.hidden))
+        vector = self._linear.codes_product("head", self._linear.rows(total, batch.batch))
+        length = graph.op("ReduceL2", vector, graph.integers(1), keepdims=1)
+        return graph.op("Div", vector, graph.op("Max", length, graph.number(_SMALLEST_LENGTH)))
+
+    def given_tokens(self, hidden: str) -> str:
+        """Hidden (rows, width) as (batch, tokens as given, width)."""
+        graph, batch = self._graph, self._batch
+        by_text = graph.op("Reshape", hidden, graph.vector(batch.batch, batch.tokens, graph.integer(-1)))
+        end = graph.vector(batch.given_tokens)
+        return graph.op("Slice", by_text, graph.integers(0), end, graph.integers(1))
+
+
+def _linear(graph: Graph, weights: EncoderWeights, target: Target) -> Linear:
+    """How the format multiplies."""
+    if weights.format == "float32":
+        return Float32Linear(graph, weights.matrices)
+    if weights.format == "int8":
+        return Int8Linear(graph, weights.matrices, target)
+    return Int4Linear(graph, weights.matrices, target)
+
+
+def rotation(config: EncoderConfig, name: str, theta: float) -> Rotation:
+    """The rotary angles of all positions."""
+    frequencies = theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    angles = np.arange(longest_padded(config))[:, None] * frequencies
+    return Rotation(name, np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))

@@ -1,0 +1,145 @@
+"""Checkpoint → ONNX model: one file, checked before it takes its name."""
+
+from __future__ import annotations
+
+import base64
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, get_args
+
+from onnx import TensorProto, helper
+from tqdm import tqdm
+
+from ... import __version__
+from ...inputs import check_integer
+from ...kernels.errors import CheckpointError, InputError
+from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
+from ...output_file import check_destination, whole_file
+from ..calibration import read_calibration
+from ..checkpoint import Checkpoint, read_checkpoint
+from ..write import model_metadata
+from .encoder import LAST_HIDDEN_STATE, encoder_graph
+from .file import write_file
+from .graph import Graph
+from .operators import Target, opsets
+from .verify import Verification, verify
+from .weights import EncoderWeights, Format, read_weights
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of an export.
+
+    Attributes:
+        model: the file.
+        verification: how it compares with the engine in float32.
+        operators: kinds of operations in the model by domain.
+    """
+
+    model: Path
+    verification: Verification
+    operators: dict[str, list[str]]
+
+
+def export_onnx(
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    weights_format: Format = "int8",
+    *,
+    target: Target = "onnxruntime",
+    truncate_dim: int | None = None,
+    last_hidden_state: bool = False,
+    calibrated: bool = True,
+    calibration: str | os.PathLike[str] | None = None,
+    sliding_window: int | None = None,
+    force: bool = False,
+    progress: bool | None = None,
+) -> Exported:
+    """Writes the ONNX model of a checkpoint, and runs it in ONNX Runtime before it takes its name.
+
+    Args:
+        checkpoint: folder of a checkpoint as sentence-transformers lays it out.
+        output: the file to write; it appears when it is complete and right, or not at all.
+        weights_format: "float32", "int8" or "int4".
+        target: "onnxruntime" uses its own fused operators; "portable" those of the ONNX standard alone.
+        truncate_dim: size of the vectors, a Matryoshka size: the model then computes no more.
+        last_hidden_state: whether the model also gives the vector of each token.
+        calibrated, calibration, sliding_window, progress: see `convert`.
+        force: whether to replace a file that exists.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete, damaged, or of another architecture.
+        InputError: the output exists or cannot lie there, or an argument is unknown or out of range.
+        EmbgemmaError: the exported model does not compute what it should.
+        OSError: the disk is full.
+    """
+    output = Path(output)
+    _check_choice("format", weights_format, Format)
+    _check_choice("target", target, Target)
+    check_destination(output, force=force)
+    source = read_checkpoint(checkpoint, sliding_window=sliding_window)
+    if source.config.kv_heads != 1:
+        raise CheckpointError(f"{source.folder}: it has {source.config.kv_heads} key/value heads; ONNX export takes 1")
+    dim = source.config.hidden
+    if truncate_dim is not None:
+        dim = check_integer("truncate_dim", truncate_dim, 1, dim)
+    calibrated = calibrated and weights_format != "float32"
+    batch = read_calibration(source, calibration) if calibrated else None
+    weights = read_weights(source, weights_format, batch).with_dim(dim)
+    graph = encoder_graph(weights, target, token_embeddings=last_hidden_state)
+    total = sum(constant.size_bytes for constant in graph.constants.values())
+    hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
+    with whole_file(output) as file:
+        with tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar:
+            _write(file, graph, weights, _metadata(source, weights_format), target, bar)
+        file.flush()
+        verification = verify(Path(file.name), source, weights_format, calibrated=calibrated)
+    return Exported(output, verification, graph.operators())
+
+
+def _check_choice(name: str, value: object, choices: object) -> None:
+    """Raises InputError unless the value is one of a Literal's."""
+    if value not in get_args(choices):
+        raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(get_args(choices))}")
+
+
+def _write(
+    file: BinaryIO, graph: Graph, weights: EncoderWeights, metadata: Mapping[str, str], target: Target, bar: tqdm[Any]
+) -> None:
+    """Writes the graph."""
+    config = weights.config
+    texts, tokens = "batch_size", "sequence_length"
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, [texts, tokens]) for name in (INPUT_IDS, ATTENTION_MASK)
+    ]
+    shapes: dict[str, list[str | int]] = {
+        SENTENCE_EMBEDDING: [texts, weights.dim],
+        LAST_HIDDEN_STATE: [texts, tokens, config.hidden],
+    }
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in graph.outputs]
+    write_file(
+        file,
+        graph,
+        inputs=inputs,
+        outputs=outputs,
+        opsets=opsets(target),
+        metadata=metadata,
+        producer_version=__version__,
+        wrote=bar.update,
+    )
+
+
+def _metadata(source: Checkpoint, weights_format: Format) -> dict[str, str]:
+    """What a model file says of itself, and the tokenizer."""
+    return model_metadata(
+        source.config,
+        weights_format,
+        prompts=source.prompts,
+        default_prompt_name=source.default_prompt_name,
+        similarity_fn_name=source.similarity_fn_name,
+        producer=f"embgemma {__version__}",
+        others={TOKENIZER_KEY: base64.b64encode(zlib.compress(source.tokenizer_model, 9)).decode()},
+    )

@@ -1,0 +1,104 @@
+"""Writes an ONNX file constant by constant, so that a gigabyte of weights is never in memory as a whole.
+
+A file is one protocol buffer: fields one after another, each a key and a value (protobuf.dev, "Encoding"). The messages
+without weights are those of the package onnx; only the two around the weights are put together here, since their
+lengths come before their contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from onnx import GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto
+
+from ...kernels.errors import InputError
+from .graph import Constant, Graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IR_VERSION = 10  # of ONNX 1.16, which brought opset 21
+LARGEST_BYTES = (1 << 31) - 1  # of a protocol buffer
+
+# Weights start at multiples of this many bytes in the file, so that they can be used where they lie when it is mapped.
+ALIGNMENT = 64
+
+_LENGTH_DELIMITED = 2  # the wire type of strings, bytes and messages
+_LENGTH_BYTES = 5  # of a length, whatever it is, so that it can be written before it is known; enough for 32 bits
+
+_GRAPH = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+_INITIALIZER = GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
+_DOC_STRING = TensorProto.DESCRIPTOR.fields_by_name["doc_string"].number
+_RAW_DATA = TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
+_FIELD_HEAD_BYTES = 1 + _LENGTH_BYTES  # the numbers of all four fields are below 16, and so their keys one byte
+
+
+def write_file(
+    file: BinaryIO,
+    graph: Graph,
+    *,
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+    opsets: Mapping[str, int],
+    metadata: Mapping[str, str],
+    producer_version: str,
+    wrote: Callable[[int], object],
+) -> None:
+    """Writes the graph to an empty file; raises InputError where it would be larger than a file can be.
+
+    Args:
+        file: where to.
+        graph: operations and constants.
+        inputs, outputs: their types.
+        opsets: versions of the operator sets by domain.
+        metadata: keys and values.
+        producer_version: of embgemma.
+        wrote: called with the number of bytes after each part.
+    """
+    head = ModelProto(
+        ir_version=IR_VERSION,
+        producer_name="embgemma",
+        producer_version=producer_version,
+        opset_import=[OperatorSetIdProto(domain=domain, version=version) for domain, version in opsets.items()],
+        metadata_props=[StringStringEntryProto(key=key, value=value) for key, value in metadata.items()],
+    ).SerializeToString()
+    body = GraphProto(name="embgemma", node=graph.nodes, input=inputs, output=outputs).SerializeToString()
+    start = len(head) + _FIELD_HEAD_BYTES
+    position = start + len(body)
+    heads = []
+    for constant in graph.constants.values():
+        heads.append(_initializer_head(constant, position))
+        position += len(heads[-1]) + constant.size_bytes
+    if position > LARGEST_BYTES:
+        raise InputError(f"the model would take {position / 1e9:.1f} GB; an ONNX file ends at 2 GB: take int8 or int4")
+    file.write(head + _field_head(_GRAPH, position - start) + body)
+    for field_head, constant in zip(heads, graph.constants.values(), strict=True):
+        file.write(field_head)
+        written = 0
+        for part in constant.parts():
+            file.write(np.ascontiguousarray(part).data)
+            written += part.nbytes
+            wrote(part.nbytes)
+        if written != constant.size_bytes:
+            raise ValueError(f"{constant.name} has {written} bytes; {constant.size_bytes} were promised")
+
+
+def _initializer_head(constant: Constant, position: int) -> bytes:
+    """What comes before the data of a constant whose field starts at this position of the file.
+
+    A doc_string of spaces moves the data to a multiple of ALIGNMENT.
+    """
+    message: bytes = TensorProto(
+        dims=constant.shape, data_type=constant.onnx_type, name=constant.name
+    ).SerializeToString()
+    padding = -(position + len(message) + 3 * _FIELD_HEAD_BYTES) % ALIGNMENT
+    message += _field_head(_DOC_STRING, padding) + b" " * padding + _field_head(_RAW_DATA, constant.size_bytes)
+    return _field_head(_INITIALIZER, len(message) + constant.size_bytes) + message
+
+
+def _field_head(number: int, length: int) -> bytes:
+    """The key of a field and the length of its value: seven bits a byte, the eighth tells that another follows."""
+    digits = [length >> 7 * i & 0x7F for i in range(_LENGTH_BYTES)]
+    return bytes([number << 3 | _LENGTH_DELIMITED, *(digit | 0x80 for digit in digits[:-1]), digits[-1]])

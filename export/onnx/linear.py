@@ -1,0 +1,149 @@
+"""Products with weight matrices, in each format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from .graph import CONTRIB, FLOAT, Array, Graph, packed_nibbles
+from .operators import Target
+from .weights import BLOCK, Matrix
+
+_INT8_MAX = 127
+_ZERO_POINT = 128  # of activations, which are stored as uint8: code + 128. Integer products want one signed operand
+
+# Added to the largest magnitude of a row, so that a row of zeros has a scale to divide by.
+_SMALLEST = 1e-30
+
+_ACCURACY_LEVEL = 4  # of MatMulNBits: activations are rounded to int8, in blocks of a row
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of activations (rows, in_features), ready to be multiplied.
+
+    Attributes:
+        values: float32, or codes.
+        scale: what products of codes are to be multiplied with, (rows,) float32; None where values are float32.
+    """
+
+    values: str
+    scale: str | None = None
+
+    def scaled(self, graph: Graph, product: str) -> str:
+        """A product of the values as one of the activations."""
+        if self.scale is None:
+            return product
+        return graph.op("Mul", product, graph.op("Unsqueeze", self.scale, graph.integers(1)))
+
+    def scaled_by(self, graph: Graph, other: Rows) -> Rows:
+        """The rows with the scales of others besides."""
+        if self.scale is None or other.scale is None:
+            return self
+        return Rows(self.values, graph.op("Mul", self.scale, other.scale))
+
+
+class Linear(Protocol):
+    """How one format multiplies."""
+
+    def rows(self, x: str, count: str) -> Rows:
+        """Prepares x (rows, in_features) float32; count is the number of rows, a scalar in the graph."""
+
+    def codes_product(self, name: str, rows: Rows) -> str:
+        """The values of the rows times the matrix `name`: (rows, out_features)."""
+
+
+class Float32Linear:
+    """float32 weights."""
+
+    def __init__(self, graph: Graph, matrices: Mapping[str, Matrix]) -> None:
+        self._graph = graph
+        self._matrices = matrices
+
+    def rows(self, x: str, count: str) -> Rows:  # noqa: ARG002
+        """See `Linear.rows`."""
+        return Rows(x)
+
+    def codes_product(self, name: str, rows: Rows) -> str:
+        """See `Linear.codes_product`."""
+        return self._graph.op("MatMul", rows.values, self._graph.constant(name, self._matrices[name].values.T))
+
+
+class Int8Linear:
+    """int8 weights with a scale per output channel, activations rounded to int8 with a scale per row.
+
+    Why not DynamicQuantizeMatMul or DynamicQuantizeLinear: their scale is that of the whole tensor, so that a text's
+    vector depends on what else is in the batch. Why not MatMulNBits with 8 bits, which rounds row by row: it takes 2 to
+    4 times as long as an integer product from 32 tokens up (per-row scales included).
+    """
+
+    def __init__(self, graph: Graph, matrices: Mapping[str, Matrix], target: Target) -> None:
+        self._graph = graph
+        self._matrices = matrices
+        self._target = target
+        self._zero_point = graph.small(_ZERO_POINT, np.uint8)
+        self._zero_points: dict[str, str] = {}  # by count: one for each row
+
+    def rows(self, x: str, count: str) -> Rows:
+        """See `Linear.rows`."""
+        graph = self._graph
+        largest = graph.op("ReduceMax", graph.op("Abs", x), graph.integers(1), keepdims=0)
+        scale = graph.op("Mul", graph.op("Add", largest, graph.number(_SMALLEST)), graph.number(1 / _INT8_MAX))
+        if count not in self._zero_points:
+            self._zero_points[count] = graph.op("Expand", self._zero_point, graph.vector(count))
+        return Rows(graph.op("QuantizeLinear", x, scale, self._zero_points[count], axis=0), scale)
+
+    def codes_product(self, name: str, rows: Rows) -> str:
+        """See `Linear.codes_product`."""
+        graph, matrix = self._graph, self._matrices[name]
+        codes = graph.constant(name, matrix.values.T)
+        scales = graph.constant(f"{name}.scale", matrix.scales)
+        if self._target == "onnxruntime":
+            inputs = rows.values, codes, graph.number(1), scales, self._zero_point
+            return graph.op("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
+        sums = graph.op("MatMulInteger", rows.values, codes, self._zero_point)
+        return graph.op("Mul", graph.cast(sums, FLOAT), scales)
+
+
+class Int4Linear:
+    """int4 weights with a scale and a zero point for every block of inputs of an output channel."""
+
+    def __init__(self, graph: Graph, matrices: Mapping[str, Matrix], target: Target) -> None:
+        self._graph = graph
+        self._matrices = matrices
+        self._target = target
+
+    def rows(self, x: str, count: str) -> Rows:  # noqa: ARG002
+        """See `Linear.rows`; the activations are rounded inside of the product."""
+        return Rows(x)
+
+    def codes_product(self, name: str, rows: Rows) -> str:
+        """See `Linear.codes_product`."""
+        matrix = self._matrices[name]
+        if self._target == "onnxruntime":
+            return self._fused(name, rows, matrix)
+        graph = self._graph
+        codes = graph.nibbles(name, matrix.values.T)
+        zero_points = graph.nibbles(f"{name}.zero_point", matrix.zero_points.T)
+        scales = graph.constant(f"{name}.scale", matrix.scales.T)
+        weights = graph.op("DequantizeLinear", codes, scales, zero_points, axis=0, block_size=BLOCK)
+        return graph.op("MatMul", rows.values, weights)
+
+    def _fused(self, name: str, rows: Rows, matrix: Matrix) -> str:
+        graph = self._graph
+        out_features, in_features = matrix.values.shape
+        constants = (
+            graph.constant(name, packed_nibbles(matrix.values).reshape(out_features, -1, BLOCK // 2)),
+            graph.constant(f"{name}.scale", matrix.scales),
+            graph.constant(f"{name}.zero_point", packed_nibbles(_even(matrix.zero_points))),
+        )
+        shape = {"K": in_features, "N": out_features, "bits": 4, "block_size": BLOCK}
+        return graph.op("MatMulNBits", rows.values, *constants, domain=CONTRIB, accuracy_level=_ACCURACY_LEVEL, **shape)
+
+
+def _even(codes: Array) -> Array:
+    """Codes (rows, n) with a column of zeros if n is odd, so that every row starts with a byte."""
+    return np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))

@@ -1,0 +1,121 @@
+"""Runs an exported model in ONNX Runtime beside the engine in float32, on texts of several lengths, alone and
+padded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ...kernels import create_backend
+from ...kernels.config import DIMENSION_GRAIN, EncoderConfig
+from ...kernels.errors import EmbgemmaError
+from ...kernels.layout import matrices, pack_panels, vectors
+from ...model_file import ALIGNMENT
+from ...onnx_backend import open_onnx_model
+from ...tokenizer import Tokenizer
+from ..checkpoint import Checkpoint
+from ..folds import folded_embedding, folded_matrix, folded_norm
+from .weights import Format
+
+Ids = npt.NDArray[np.int32]
+
+# The least cosine to float32 that a format may have on any of the texts. The published model keeps well above; what is
+# wrong with a graph (a window, a position, a scale) falls far below. Plain rounding, without calibration, is coarser.
+BOUNDS: dict[Format, float] = {"float32": 0.9999, "int8": 0.98, "int4": 0.9}
+PLAIN_BOUNDS: dict[Format, float] = {"float32": 0.9999, "int8": 0.95, "int4": 0.8}
+PADDED_BOUND = 0.9999  # between a text alone and in a padded batch
+
+# In tokens: a word, a query, a paragraph, past the window, and past the length at which attention goes by blocks.
+LENGTHS = (4, 20, 120, 300, 700)
+
+SENTENCES = (
+    "The lighthouse keeper wrote down the weather every evening, and the names of the ships that passed.",
+    "How do I keep basil alive in winter?",
+    "La bibliothèque ouvre à neuf heures, sauf le lundi.",
+    "def mean(values): return sum(values) / len(values)",
+    "雨の日には、川の水が少し高くなります。",
+    "Der Zug nach Norden hält heute nicht in jedem Dorf; bitte achten Sie auf die Durchsagen.",
+    "Prices rose by 3.5 % in March, after 2.9 % in February.",
+    "जब सूरज निकला, तब तक हम नदी के पार जा चुके थे।",
+)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How an exported model compares.
+
+    Attributes:
+        cosines: to float32, by the length of the text in tokens.
+        padded: the least cosine between a text alone and in a padded batch.
+    """
+
+    cosines: dict[int, float]
+    padded: float
+
+    def __str__(self) -> str:
+        """One sentence."""
+        by_length = ", ".join(f"{cosine:.5f} with {tokens} tokens" for tokens, cosine in self.cosines.items())
+        return f"cosine to float32: {by_length}; of texts padded to those alone: at least {self.padded:.6f}"
+
+
+def verify(model: Path, source: Checkpoint, weights_format: Format, *, calibrated: bool) -> Verification:
+    """Runs the model at this path; raises EmbgemmaError where it is further from float32 than its format may be."""
+    _, backend = open_onnx_model(model, None)
+    texts = _texts(source)
+    expected = _float32_vectors(source, texts, backend.dim)
+    alone = np.concatenate([backend.run([text]) for text in texts])
+    padded = np.concatenate([backend.run(texts[:-1]), backend.run(texts[-1:])])
+    found = Verification(
+        {len(text): float(cosine) for text, cosine in zip(texts, np.sum(alone * expected, axis=1), strict=True)},
+        float(np.sum(alone * padded, axis=1).min()),
+    )
+    bound = (BOUNDS if calibrated else PLAIN_BOUNDS)[weights_format]
+    if not min(found.cosines.values()) >= bound or not found.padded >= PADDED_BOUND:
+        raise EmbgemmaError(
+            f"the exported model does not compute what the checkpoint does ({found}); expected at least {bound} and "
+            f"{PADDED_BOUND}. Try another version of onnxruntime; nothing was written"
+        )
+    return found
+
+
+def _texts(source: Checkpoint) -> list[Ids]:
+    """Token ids of texts of LENGTHS tokens, or of as many as the model takes."""
+    tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
+    lengths = sorted({min(length, source.config.max_tokens) for length in LENGTHS})
+    texts = []
+    for i, length in enumerate(lengths):
+        sentences = itertools.islice(itertools.cycle(SENTENCES), i, i + length)  # each has a token at least
+        texts.append(np.array(tokenizer.encode(" ".join(sentences), length).ids, np.int32))
+    return texts
+
+
+def _float32_vectors(source: Checkpoint, texts: list[Ids], dim: int) -> npt.NDArray[np.float32]:
+    """The vectors (texts, dim) of the engine, with an embedding table of just the rows that occur."""
+    used, positions = np.unique(np.concatenate(texts), return_inverse=True)
+    rows = -(-len(used) // DIMENSION_GRAIN) * DIMENSION_GRAIN
+    config: EncoderConfig = dataclasses.replace(source.config, vocab=rows, bos_id=0, eos_id=1)
+    table = np.zeros((rows, config.hidden), np.float32)
+    for row, token in enumerate(used):
+        table[row] = folded_embedding(source, token, token + 1)
+    tensors = {name: folded_norm(source, name) for name, _ in vectors(config)}
+    for spec in matrices(config):
+        tensors[f"{spec.name}.weight"] = pack_panels(folded_matrix(source, spec.name), "float32")
+    tensors = {name: _aligned(tensor) for name, tensor in {"embedding.weight": table, **tensors}.items()}
+    engine = create_backend(config, tensors)
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    return engine.encode(positions.astype(np.int32), offsets, dim, True)
+
+
+def _aligned(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A copy that starts where the engine wants it."""
+    memory = np.empty(tensor.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + tensor.nbytes].view(np.float32).reshape(tensor.shape)
+    copy[...] = tensor
+    return copy
