@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 8, 64)  # texts in one call that are tried for throughput; the best one counts
 ISA_VARIABLE = "EMBGEMMA_ISA"  # forces the engine's instruction set where no argument does
+PAUSE = 0.04  # seconds: threads of ONNX Runtime spin for 20 to 35 ms after a call, on cores that the next one needs
 LONGEST_CALL_SHARE = 0.15  # of the time for one runtime: a call that would take longer is not made
 
 Samples = dict[Shape, list[float]]  # seconds of each call
@@ -104,7 +105,7 @@ class Contest:
         """Seconds of every call of both."""
         shapes = self.shapes()
         cells = [self.cell(process, shape) for shape in shapes for process in (ours, theirs)]
-        samples = measure_in_turn(cells, self.settings.budget(1, LONGEST_CALL_SHARE), {})
+        samples = measure_in_turn(cells, self.settings.budget(1, LONGEST_CALL_SHARE), {}, PAUSE)
         return dict(zip(shapes, samples[0::2], strict=True)), dict(zip(shapes, samples[1::2], strict=True))
 
     def contender(self, process: Process, look: tuple[Memory, Exactness], samples: Samples, ours: Samples) -> Contender:

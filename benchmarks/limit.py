@@ -18,6 +18,8 @@ from .cache import cached
 if TYPE_CHECKING:
     from pathlib import Path
 
+LIMIT_VARIABLE = "ONEDNN_MAX_CPU_ISA"
+
 # Our name -> oneDNN's, for all that are less than everything an x86 CPU can have.
 ONEDNN_ISAS = {
     "avx512vnni": "AVX512_CORE_VNNI",
@@ -61,7 +63,7 @@ def limits_for(isa: str | None, folder: Path) -> dict[str, str]:
     """
     if isa not in ONEDNN_ISAS:
         return {}
-    variables = {"ONEDNN_MAX_CPU_ISA": ONEDNN_ISAS[isa]}
+    variables = {LIMIT_VARIABLE: ONEDNN_ISAS[isa]}
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         library = cached(folder / "refuse-amx", _compile, ["benchmarks/limit.py"]) / LIBRARY
         preloaded = os.environ.get("LD_PRELOAD")

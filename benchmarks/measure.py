@@ -65,10 +65,12 @@ class Budget:
     repeats: int | None = None
 
 
-def measure_in_turn(cells: Sequence[Cell], budget: Budget, rates: dict[str, float]) -> list[list[float]]:
-    """Seconds of every call of each cell, in turn; none for one that is left out.
+def measure_in_turn(
+    cells: Sequence[Cell], budget: Budget, rates: dict[str, float], pause: float = 0.0
+) -> list[list[float]]:
+    """Seconds of every call of each cell, in turn, with a pause of so many seconds before each turn.
 
-    Cells of a runner should come by rising work.
+    A cell that is left out has none. Cells of a runner should come by rising work.
 
     rates holds the multiply-accumulates per second of the runners known so far, and is brought up to date.
     """
@@ -85,6 +87,7 @@ def measure_in_turn(cells: Sequence[Cell], budget: Budget, rates: dict[str, floa
         if budget.repeats is None and done >= MIN_ROUNDS and time.perf_counter() - start >= budget.seconds:
             break
         for i, seconds in expected.items():
+            time.sleep(pause)
             samples[i] += cells[i].time_calls(_calls_per_visit(seconds, budget))
     return samples
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...export.checkpoint import read_checkpoint
+from ...kernels.errors import EmbgemmaError
 from ...tokenizer import Tokenizer
 from ..cache import cached
+from ..limit import LIMIT_VARIABLE, ONEDNN_ISAS
 from ..sentences import SENTENCES
 from . import Encoder, Variant, Vectors
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"openvino": "openvino", "nncf": "nncf"}
 MODEL_FILE = "model.xml"
+WITHOUT_BFLOAT16 = {ONEDNN_ISAS[isa] for isa in ("avx512vnni", "avxvnni", "avx2")}  # what is not 8 bits is float32 then
 SOURCES = (  # of the code that makes it
     "benchmarks/peers/openvino.py",
     "benchmarks/peers/openvino_graph.py",
@@ -104,9 +108,14 @@ class OpenVinoEncoder:
     def __init__(self, variant: Variant, threads: int | None) -> None:
         import openvino
 
+        precision = variant.options["precision"]
+        if precision == "bf16" and os.environ.get(LIMIT_VARIABLE) in WITHOUT_BFLOAT16:
+            if variant.name == "bfloat16":
+                raise EmbgemmaError("there is no bfloat16 on this instruction set")
+            precision = "f32"
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": variant.options["precision"],
+            "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads or 0,
         }
         self._model: Any = openvino.Core().compile_model(str(variant.path), "CPU", settings)
