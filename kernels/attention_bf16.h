@@ -40,14 +40,13 @@ static float store_key(const float *key, size_t head_dim, void *panel, size_t co
 /* Half a line of each panel: the even or the odd elements of the pairs. */
 static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
+    enum { EVEN = 0x55555555 };
+    const __mmask32 places = slot % PAIR ? (__mmask32)~EVEN : EVEN;
     for (size_t i = 0; i < head_dim; i += LANES) {
-        uint16_t elements[LANES];
         const __m256bh half = _mm512_cvtneps_pbh(_mm512_loadu_ps(value + i));
-        __builtin_memcpy(elements, &half, sizeof half);
-        uint16_t *line = (uint16_t *)panels + i * slots + slot / PAIR * (PAIR * LANES) + slot % PAIR;
-        for (size_t lane = 0; lane < LANES; lane++) {
-            line[lane * PAIR] = elements[lane];
-        }
+        const __m512i elements = _mm512_cvtepu16_epi32((__m256i)half);
+        uint16_t *line = (uint16_t *)panels + i * slots + slot / PAIR * (PAIR * LANES);
+        _mm512_mask_storeu_epi16(line, places, slot % PAIR ? _mm512_slli_epi32(elements, 16) : elements);
     }
     return 1.0f;
 }

@@ -1,6 +1,9 @@
 /* Integer matmul on AMX: tdpbssd multiplies a tile of 16 rows x 64 inputs by one of 64 inputs x 16 channels. The
  * second is 16 lines of a stored panel, exactly as they lie in memory.
  *
+ * A few rows wait for their weights to come from memory, which the kernels of matmul_avx512vnni.c read as one stream,
+ * fetched ahead: they take those.
+ *
  * int4 weights are unpacked to bytes 0 … 15, once for all rows of a call, and multiplied as unsigned (tdpbsud), so
  * their sums start at -8 · Σ codes. The tiles' shapes hold the number of rows: absent rows are neither read nor
  * written. */
@@ -15,13 +18,24 @@ enum {
     BLOCK_K = EG_LINE,                /* inputs in a row of a tile */
     BLOCK_BYTES = BLOCK_K * EG_PANEL, /* int8 weights of 64 inputs and 16 channels */
     BLOCK_LINES_INT4 = BLOCK_BYTES / 2 / EG_LINE,
+    FEW_ROWS = 8,
     UNPACKED_K = 576, /* int4: 2 panels of it are 18 KiB, which leave room in a first-level cache */
     SUMS_STRIDE = EG_TILE_CHANNELS * (int)sizeof(int32_t), /* bytes */
 };
 
+#if !defined(EG_AMX_EMULATION)
+extern const eg_matmul_ops eg_matmul__avx512vnni; /* every CPU with AMX has it */
+#endif
+
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
+#if !defined(EG_AMX_EMULATION)
+    if (rows <= FEW_ROWS) {
+        eg_matmul__avx512vnni.int8_tile(codes, code_sums, rows, k, weights, sums);
+        return;
+    }
+#endif
     (void)code_sums;
     EG_SETTLE(codes);
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
@@ -59,6 +73,12 @@ static void unpack_block(const uint8_t *lines, uint8_t *block)
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
+#if !defined(EG_AMX_EMULATION)
+    if (rows <= FEW_ROWS) {
+        eg_matmul__avx512vnni.int4_tile(codes, code_sums, rows, k, weights, sums);
+        return;
+    }
+#endif
     _Alignas(EG_LINE) uint8_t panels[2][UNPACKED_K * EG_PANEL];
     for (size_t row = 0; row < rows; row++) {
         for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
