@@ -18,7 +18,7 @@ enum {
     BLOCK_K = EG_LINE,                /* inputs in a row of a tile */
     BLOCK_BYTES = BLOCK_K * EG_PANEL, /* int8 weights of 64 inputs and 16 channels */
     BLOCK_LINES_INT4 = BLOCK_BYTES / 2 / EG_LINE,
-    FEW_ROWS = 8,
+    VNNI_ROWS = 8,
     UNPACKED_K = 576, /* int4: 2 panels of it are 18 KiB, which leave room in a first-level cache */
     SUMS_STRIDE = EG_TILE_CHANNELS * (int)sizeof(int32_t), /* bytes */
 };
@@ -31,7 +31,7 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
                       int32_t *sums)
 {
 #if !defined(EG_AMX_EMULATION)
-    if (rows <= FEW_ROWS) {
+    if (rows <= VNNI_ROWS) {
         eg_matmul__avx512vnni.int8_tile(codes, code_sums, rows, k, weights, sums);
         return;
     }
@@ -74,7 +74,7 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
                       int32_t *sums)
 {
 #if !defined(EG_AMX_EMULATION)
-    if (rows <= FEW_ROWS) {
+    if (rows <= VNNI_ROWS) {
         eg_matmul__avx512vnni.int4_tile(codes, code_sums, rows, k, weights, sums);
         return;
     }
