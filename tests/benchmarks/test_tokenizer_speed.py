@@ -28,12 +28,17 @@ def test_it_tells_what_it_measured(
     texts.write_text("the of\né\n", "utf-8")
     assert tokenizer_speed.main([str(path), "--texts", str(texts)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("2 texts, 8 bytes, ")
-    assert [line.split("  ")[0] for line in lines[1:5]] == [
-        *("C engine, batches", "C engine, one by one"),
-        *("sentencepiece, batches", "sentencepiece, one by one"),
+    assert lines[0].startswith("file: 2 texts, 8 bytes, ")
+    assert [line.split("  ")[1] for line in lines[1:5]] == [
+        *("C call alone", "C engine, batches", "C engine, one by one", "sentencepiece"),
     ]
     assert len(lines) == 6 + len(tokenizer_speed.HOSTILE)
+
+
+def test_the_texts_that_come_along_are_of_four_kinds() -> None:
+    kinds = tokenizer_speed.sample_texts()
+    assert len(kinds) == 4
+    assert all(sum(map(len, texts)) >= tokenizer_speed.LEAST_BYTES for texts in kinds.values())
 
 
 def test_a_file_without_both_tokenizers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
