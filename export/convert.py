@@ -81,14 +81,14 @@ def convert(
         ModelFileWriter.create(output, metadata, tensors, force=force) as writer,
         tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar,
     ):
-        weights = stored_tensors(source, list(tensors), formats, groups, batch)
+        weights = _stored_tensors(source, list(tensors), formats, groups, batch)
         for name, part in chain(weights, tokenizer.items()):
             writer.write(name, part)
             bar.update(part.nbytes)
     return output
 
 
-def stored_tensors(
+def _stored_tensors(
     source: Checkpoint,
     names: list[str],
     formats: dict[str, MatrixFormat],

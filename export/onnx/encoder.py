@@ -11,6 +11,8 @@ from .attention import Attention, Batch, longest_padded, make_batch
 from .graph import FLOAT, Graph
 from .linear import Float32Linear, Int4Linear, Int8Linear, Linear, Rows
 from .operators import FusedOperators, Operators, Rotation, StandardOperators, Target
+from .rotation import BLOCK as ROTATED
+from .rotation import hadamard
 from .weights import EncoderWeights
 
 LAST_HIDDEN_STATE = "last_hidden_state"
@@ -46,6 +48,7 @@ class _Encoder:
         )
         self._linear = _linear(graph, weights, target)
         self._attention = Attention(graph, weights.config, self._operators, batch)
+        self._hadamard: str | None = None  # named when it is needed
         self._sliding, self._full = (
             rotation(weights.config, name, theta)
             for name, theta in (
@@ -104,8 +107,18 @@ class _Encoder:
         rows = linear.rows(x, self._batch.rows)
         gate = self._operators.gelu(self._product(f"{name}.gate", rows))
         up = linear.codes_product(f"{name}.up", rows)  # its scale is made up for below, where there are fewer numbers
-        gated = linear.rows(graph.op("Mul", gate, up), self._batch.rows)
+        gated = linear.rows(self._rotated(graph.op("Mul", gate, up), self._config.ffn), self._batch.rows)
         return self._product(f"{name}.down", gated.scaled_by(graph, rows))
+
+    def _rotated(self, x: str, width: int) -> str:
+        """x (rows, width) in the basis in which `down` is quantised: each block multiplied by Hadamard's matrix."""
+        if self._weights.format == "float32":
+            return x
+        graph = self._graph
+        if self._hadamard is None:
+            self._hadamard = graph.constant("hadamard", hadamard(ROTATED))
+        blocks = graph.op("Reshape", x, graph.integers(-1, ROTATED))
+        return graph.op("Reshape", graph.op("MatMul", blocks, self._hadamard), graph.integers(-1, width))
 
     def _product(self, name: str, rows: Rows) -> str:
         """The rows times a matrix: (rows, out_features)."""

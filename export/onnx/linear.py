@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from .graph import CONTRIB, FLOAT, Array, Graph, packed_nibbles
+from .matrix import BLOCK, Matrix
 from .operators import Target
-from .weights import BLOCK, Matrix
 
 _INT8_MAX = 127
 _ZERO_POINT = 128  # of activations, which are stored as uint8: code + 128. Integer products want one signed operand
