@@ -91,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="a model file with tokenizer.table")
     parser.add_argument("program", type=Path, help="build/arm/golden")
     options = parser.parse_args(arguments)
+    if not PLUGIN.is_file():
+        parser.error("this needs the C sources: run it on an editable install, as `pip install -e .` makes")
     macs = macs_of(read_model_file(options.model))
     counts = {isa: count_instructions(options.model, options.program, isa) for isa in LOOPS}
     sys.stdout.write("\n".join([*count_lines(counts), "", *estimate_lines(macs, counts)]) + "\n")
