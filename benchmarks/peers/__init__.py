@@ -27,6 +27,7 @@ PEERS = {
     "openvino": "openvino",
     "sentence-transformers": "sentence_transformers",
     "llama-cpp": "llama_cpp",
+    "embgemma-onnx": "embgemma_onnx",
 }
 
 

@@ -62,6 +62,7 @@ def compare(
         ("onnxruntime", {"float32": 0.99999, "int8": 0.99, "int4": 0.9}),
         ("sentence-transformers", {"float32": 0.99999, "bfloat16": 0.999}),
         ("llama-cpp", {"Q8_0": 0.999, "Q4_0": 0.9}),
+        ("embgemma-onnx", {"float32": 0.99999, "int8": 0.999, "int4": 0.95}),
         ("openvino", {"float32": 0.9999, "bfloat16": 0.999, "int8 weights": 0.99, "int8 (NNCF)": 0.9}),
     ],
 )

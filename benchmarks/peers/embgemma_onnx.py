@@ -1,0 +1,57 @@
+"""Our own ONNX models, as `embgemma export-onnx` makes them, in ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from ...onnx_backend import OnnxBackend, open_onnx_model
+from ..cache import cached
+from . import Encoder, Variant, Vectors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..workload import Ids
+
+PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
+MODEL_FILE = "model.onnx"
+SOURCES = ("export", "export/onnx")  # of the code that makes it
+
+
+def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
+    """A model in each format, for ONNX Runtime."""
+    from ...export.onnx.export import export_onnx
+    from ...export.onnx.weights import Format
+
+    def variant(weights_format: Format) -> Variant:
+        path = cached(
+            folder / f"ours-onnx-{weights_format}",
+            lambda made: export_onnx(checkpoint, made / MODEL_FILE, weights_format),
+            SOURCES,
+            ["onnx"],
+        )
+        return Variant("embgemma_onnx", weights_format, path / MODEL_FILE)
+
+    return [variant(weights_format) for weights_format in get_args(Format)]
+
+
+def open_variant(variant: Variant, threads: int | None) -> Encoder:
+    """Opens the model as `embgemma.load` does."""
+    return OurOnnxEncoder(open_onnx_model(variant.path, threads)[1])
+
+
+class OurOnnxEncoder:
+    """The backend of an ONNX model."""
+
+    def __init__(self, backend: OnnxBackend) -> None:
+        self._backend = backend
+
+    def encode(self, ids: Ids) -> Vectors:
+        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
+        return self._backend.run(list(ids.astype(np.int32)))
+
+    def facts(self) -> dict[str, str | int]:
+        """Its threads."""
+        return {"threads": self._backend.threads}
