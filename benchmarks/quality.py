@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 EVALUATION_VARIABLE = "EMBGEMMA_EVALDATA"
 SCHEMES: tuple[Scheme, ...] = ("float32", "int8", "mixed", "int4")
-SHORTENED = (512, 256, 128)  # the Matryoshka sizes that EmbeddingGemma was trained for
+DIMENSIONS = (768, 512, 256, 128)  # the Matryoshka sizes that EmbeddingGemma was trained for
 
 # Formats of peers that cost nothing, and would only take time.
 EXACT_FORMATS = ("float32", "bfloat16")
@@ -94,6 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"formats of these runtimes as well: {', '.join(COMPARABLE)}; needs the checkpoint",
     )
     parser.add_argument("--task", action="append", default=[], metavar="WORD", help="only sets whose name contains it")
+    parser.add_argument(
+        "--dims",
+        type=lambda text: tuple(sorted(map(int, text.split(",")), reverse=True)),
+        default=DIMENSIONS,
+        metavar="N,N,…",
+        help=f"sizes of vector, the largest of which is summed up (default: {','.join(map(str, DIMENSIONS))})",
+    )
     parser.add_argument("--threads", type=int, help="default: the number of physical cores")
     parser.add_argument(
         "--cache", type=Path, default=default_cache(), metavar="FOLDER", help="for models and vectors (%(default)s)"
@@ -110,7 +117,7 @@ class Material:
     Attributes:
         golden: texts, and their float32 vectors (texts, hidden); None without such a folder.
         tasks: evaluation sets, and the lists of texts of each.
-        dimensions: sizes of vector, the model's own first.
+        dimensions: sizes of vector, largest first.
     """
 
     golden: tuple[list[Ids], Vectors] | None
@@ -127,7 +134,7 @@ def _run(options: argparse.Namespace) -> str:
     notes: list[str] = []
     with explain_full_disk(options.cache):
         variants = _variants(options, notes)
-        material = read_material(variants[0], options.task)
+        material = read_material(variants[0], options.task, options.dims)
         measured = []
         for variant in variants:
             if sys.stderr.isatty():
@@ -158,7 +165,7 @@ def _variants(options: argparse.Namespace, notes: list[str]) -> list[Variant]:
     return [*ours, *(variant for variant in peers if variant.name not in EXACT_FORMATS)]
 
 
-def read_material(reference: Variant, wanted: Sequence[str]) -> Material:
+def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequence[int]) -> Material:
     """Golden texts and evaluation sets, as the environment names them, tokenized by the reference model's tokenizer."""
     golden, evaluation = path_from_environment(GOLDEN_VARIABLE), path_from_environment(EVALUATION_VARIABLE)
     if golden is None and evaluation is None:
@@ -175,11 +182,11 @@ def read_material(reference: Variant, wanted: Sequence[str]) -> Material:
             return [np.array(text, np.int32) for text in ids]
 
         hidden = model.config.hidden
-        return Material(
-            texts,
-            [(task, [tokenized(*part) for part in task.texts]) for task in tasks],
-            (hidden, *(size for size in SHORTENED if size < hidden)),
-        )
+        sizes = tuple(dim for dim in dimensions if 0 < dim <= hidden)
+        if not sizes:
+            raise InputError(f"--dims {','.join(map(str, dimensions))}: vectors of this model have {hidden} values")
+        of_tasks = [(task, [tokenized(*part) for part in task.texts]) for task in tasks]
+        return Material(texts, of_tasks, sizes)
 
 
 def measure(variant: Variant, material: Material, cache: Path, threads: int | None) -> Quality:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .compare_report import TITLES
 from .quality_scores import NEIGHBOURS, loss
-from .quality_tasks import PUBLISHED
+from .quality_tasks import PUBLISHED, PUBLISHED_DIMENSION
 from .table import NOTHING, megabytes, table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Quality:
 
     @property
     def full(self) -> int:
-        """The largest size of vector."""
+        """The largest size of vector that was measured."""
         return max(self.scores)
 
 
@@ -97,8 +97,8 @@ def _summary(measured: Sequence[Quality], tasks: Sequence[Task], markdown: bool)
 
 def _everything(measured: Sequence[Quality], tasks: Sequence[Task], dim: int, markdown: bool) -> str:
     """One row a measure, one column a format."""
-    full = dim == measured[0].full
-    header = ["", *(["published"] if full else []), *(one.title for one in measured)]
+    with_published = dim == PUBLISHED_DIMENSION
+    header = ["", *(["published"] if with_published else []), *(one.title for one in measured)]
     rows = []
     if measured[0].nearness:
         of_dim = [one.nearness[dim] for one in measured]
@@ -109,12 +109,14 @@ def _everything(measured: Sequence[Quality], tasks: Sequence[Task], dim: int, ma
             (f"top-{NEIGHBOURS} overlap", [near.overlap for near in of_dim]),
             ("similarity error", [near.similarity_error for near in of_dim]),
         ):
-            rows.append([name, *([NOTHING] if full else []), *(f"{number:.4f}" for number in numbers)])
+            rows.append([name, *([NOTHING] if with_published else []), *(f"{number:.4f}" for number in numbers)])
     for i, task in enumerate(tasks):
         published = f"{PUBLISHED[task.name]:.2f}" if task.name in PUBLISHED else NOTHING
-        rows.append([task.name, *([published] if full else []), *(f"{one.scores[dim][i, 0]:.2f}" for one in measured)])
+        rows.append(
+            [task.name, *([published] if with_published else []), *(f"{one.scores[dim][i, 0]:.2f}" for one in measured)]
+        )
     if tasks:
-        empty = [NOTHING] if full else []
+        empty = [NOTHING] if with_published else []
         rows.append(["mean", *empty, *(f"{one.scores[dim][:, 0].mean():.2f}" for one in measured)])
         lost = [_mean_loss(measured[0], one, dim) for one in measured[1:]]
         rows.append(["loss", *empty, NOTHING, *(f"{one.points:.2f}" for one in lost)])
