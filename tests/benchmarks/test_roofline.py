@@ -11,6 +11,7 @@ import pytest
 from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.operations import TITLES, work_by_operation
 from embgemma.benchmarks.report import WIDTH
+from embgemma.benchmarks.roofline import IDLE_SECONDS
 from embgemma.benchmarks.workload import Shape, work_of
 from embgemma.kernels.native import NativeBackend, library_problem
 from embgemma.model_file import read_model_file
@@ -66,6 +67,7 @@ def test_parts_and_what_is_outside_are_the_call(model_path: Path, capsys: pytest
         assert 0 < parts <= length["profiled"]
         assert length["timing"]["calls"] == 4
         assert length["one_thread"]["median"] > 0
+        assert length["idle"] < IDLE_SECONDS / 10  # a thread that spins would take all of it
 
 
 def test_other_backends_say_why_not(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
