@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .kernels.errors import BackendError
+from .output_file import check_destination, whole_file
 
 if TYPE_CHECKING:
     import argparse
@@ -39,6 +41,11 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose operators: ONNX Runtime's own (default), which are faster, or those of the ONNX standard",
     )
     parser.add_argument("--truncate-dim", type=int, metavar="N", help="size of the vectors: 512, 256 or 128")
+    parser.add_argument(
+        "--operators-config",
+        metavar="FILE",
+        help="also write the operators that a reduced build of ONNX Runtime must keep: a required_operators.config",
+    )
     parser.add_argument("--last-hidden-state", action="store_true", help="give the vectors of tokens as well")
 
 
@@ -52,6 +59,9 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise BackendError(message) from error
     from .export.onnx.export import export_onnx  # only this command needs the exporter
 
+    operators_config = None if arguments.operators_config is None else Path(arguments.operators_config)
+    if operators_config is not None:
+        check_destination(operators_config, force=arguments.force)
     exported = export_onnx(
         arguments.checkpoint,
         arguments.output,
@@ -64,6 +74,9 @@ def run_export(arguments: argparse.Namespace) -> int:
         sliding_window=arguments.sliding_window,
         force=arguments.force,
     )
+    if operators_config is not None:
+        with whole_file(operators_config) as file:
+            file.write(exported.operators_config.encode())
     size = exported.model.stat().st_size / 1e6
     sys.stderr.write(f"embgemma: {exported.verification}\nembgemma: wrote {exported.model} ({size:.1f} MB)\n")
     return 0

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...kernels.config import EncoderConfig
-from .graph import BOOL, FLOAT, Graph
+from .graph import BOOL, FLOAT, INT64, Graph
 from .operators import Operators, Rotation
 
 # Tokens of a sliding layer whose queries are multiplied with the same keys: those of the tokens themselves and of a
 # window to both sides. Fewer waste less on keys that only some of them see, but have more copies of each key made.
 BLOCK_TOKENS = 128
+
+# ONNX Runtime multiplies with 64 keys or fewer in another order of sums than with more. Last bits would then depend on
+# padding, and of them int8 codes, and of those all that follows: so there are never fewer.
+_LEAST_KEYS = 65
 
 _UNSEEN = float(np.finfo(np.float32).min)  # the score of a token that is not seen
 
@@ -31,7 +35,8 @@ class Batch:
         given_tokens: scalar, the length as given.
         blocks, block: scalars; tokens = blocks * block.
         key_index: (blocks, keys), the tokens that each block sees.
-        bias_full: (batch, 1, 1, tokens) float32, what is added to the scores of full layers.
+        key_padding: (6,), how keys (batch, tokens, head_dim) of full layers are padded to _LEAST_KEYS.
+        bias_full: (batch, 1, 1, keys) float32, what is added to the scores of full layers.
         bias_sliding: (batch, blocks, block, 1, keys) float32, the same of sliding layers.
     """
 
@@ -44,6 +49,7 @@ class Batch:
     blocks: str
     block: str
     key_index: str
+    key_padding: str
     bias_full: str
     bias_sliding: str
 
@@ -59,15 +65,17 @@ def make_batch(graph: Graph, config: EncoderConfig, ids: str, mask: str) -> Batc
     batch, given = (graph.op("Gather", shape, graph.integer(axis)) for axis in (0, 1))
     blocks, block, keys = _blocks(graph, config, given)
     tokens = graph.op("Mul", blocks, block)
-    no_padding = graph.integers(0, 0, 0)
-    padding = graph.op("Concat", no_padding, graph.vector(graph.op("Sub", tokens, given)), axis=0)
+    padding = _end_padding(graph, 2, 1, graph.op("Sub", tokens, given))
     ids, mask = (graph.op("Pad", value, padding) for value in (ids, mask))
     real = graph.cast(mask, BOOL)
     first = graph.op("Mul", graph.op("Range", graph.integer(0), blocks, graph.integer(1)), block)
     last_start = graph.op("Sub", tokens, keys)
     start = graph.op("Sub", first, graph.integer(config.window))
     start = graph.op("Max", graph.op("Min", start, last_start), graph.integer(0))
-    key_index = graph.op("Add", graph.op("Unsqueeze", start, graph.integers(1)), _range(graph, keys))
+    key_position = graph.op("Add", graph.op("Unsqueeze", start, graph.integers(1)), _range(graph, keys))
+    last = graph.op("Sub", tokens, graph.integer(1))
+    missing = graph.op("Max", graph.op("Sub", graph.integer(_LEAST_KEYS), tokens), graph.integer(0))
+    padded_real = graph.op("Pad", graph.cast(real, INT64), _end_padding(graph, 2, 1, missing))
     return Batch(
         ids=ids,
         real=real,
@@ -77,9 +85,10 @@ def make_batch(graph: Graph, config: EncoderConfig, ids: str, mask: str) -> Batc
         given_tokens=given,
         blocks=blocks,
         block=block,
-        key_index=key_index,
-        bias_full=_bias(graph, graph.op("Unsqueeze", real, graph.integers(1, 2))),
-        bias_sliding=_sliding_bias(graph, config, real, tokens, blocks, block, key_index),
+        key_index=graph.op("Min", key_position, last),
+        key_padding=_end_padding(graph, 3, 1, missing),
+        bias_full=_bias(graph, graph.op("Unsqueeze", graph.cast(padded_real, BOOL), graph.integers(1, 2))),
+        bias_sliding=_sliding_bias(graph, config, padded_real, tokens, blocks, block, key_position),
     )
 
 
@@ -94,19 +103,29 @@ def _blocks(graph: Graph, config: EncoderConfig, tokens: str) -> tuple[str, str,
     blocks = graph.op("Where", is_long, wanted, graph.integer(1))
     block = graph.op("Div", graph.op("Sub", graph.op("Add", tokens, blocks), graph.integer(1)), blocks)
     seen = graph.op("Add", block, graph.integer(2 * config.window))
-    return blocks, block, graph.op("Where", is_long, seen, tokens)
+    short = graph.op("Max", tokens, graph.integer(_LEAST_KEYS))
+    return blocks, block, graph.op("Where", is_long, seen, short)
+
+
+def _end_padding(graph: Graph, rank: int, axis: int, count: str) -> str:
+    """How `Pad` appends count elements along one axis: numbers for the beginnings of all axes, then for their ends."""
+    before, after = graph.integers(*[0] * (rank + axis)), [0] * (rank - axis - 1)
+    parts = [before, graph.vector(count), *([graph.integers(*after)] if after else [])]
+    return graph.op("Concat", *parts, axis=0)
 
 
 def _sliding_bias(
-    graph: Graph, config: EncoderConfig, real: str, tokens: str, blocks: str, block: str, key_index: str
+    graph: Graph, config: EncoderConfig, real: str, tokens: str, blocks: str, block: str, key_position: str
 ) -> str:
     """See `Batch.bias_sliding`."""
     position = graph.op("Reshape", _range(graph, tokens), graph.vector(blocks, block, graph.integer(1)))
     query_position = graph.cast(position, FLOAT)  # exact, and faster than int64
-    key_position = graph.cast(graph.op("Unsqueeze", key_index, graph.integers(1)), FLOAT)
-    distance = graph.op("Abs", graph.op("Sub", query_position, key_position))  # (blocks, block, keys)
+    key = graph.cast(graph.op("Unsqueeze", key_position, graph.integers(1)), FLOAT)
+    distance = graph.op("Abs", graph.op("Sub", query_position, key))  # (blocks, block, keys)
     near = graph.op("LessOrEqual", distance, graph.number(config.window))
-    real_keys = graph.op("Unsqueeze", graph.op("Gather", real, key_index, axis=1), graph.integers(2))
+    real_keys = graph.op(
+        "Unsqueeze", graph.op("Gather", graph.cast(real, BOOL), key_position, axis=1), graph.integers(2)
+    )
     seen = graph.op("And", real_keys, near)  # (batch, blocks, block, keys)
     return _bias(graph, graph.op("Unsqueeze", seen, graph.integers(3)))
 
@@ -153,6 +172,7 @@ class Attention:
         """Each token sees all: (rows, q_width) of query (batch, tokens, q_width) and key, value (batch, tokens, …)."""
         graph, head_dim = self._graph, self._config.head_dim
         query = graph.op("Reshape", query, graph.integers(0, 1, -1, head_dim))
+        key, value = (graph.op("Pad", each, self._batch.key_padding) for each in (key, value))
         key, value = (graph.op("Unsqueeze", each, graph.integers(1)) for each in (key, value))
         scores = graph.op("Add", self._operators.scores(query, key), self._batch.bias_full)
         return self._flat(graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value))

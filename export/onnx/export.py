@@ -36,12 +36,12 @@ class Exported:
     Attributes:
         model: the file.
         verification: how it compares with the engine in float32.
-        operators: kinds of operations in the model by domain.
+        operators_config: what a reduced build of ONNX Runtime must keep, as its build script reads it.
     """
 
     model: Path
     verification: Verification
-    operators: dict[str, list[str]]
+    operators_config: str
 
 
 def export_onnx(
@@ -97,7 +97,13 @@ def export_onnx(
             _write(file, graph, weights, _metadata(source, weights_format), target, bar)
         file.flush()
         verification = verify(Path(file.name), source, weights_format, calibrated=calibrated)
-    return Exported(output, verification, graph.operators())
+    return Exported(output, verification, _operators_config(graph, target))
+
+
+def _operators_config(graph: Graph, target: Target) -> str:
+    """Lines of domain;opset;operators, as onnxruntime.ai, "Reduced operator config file", has them."""
+    versions, operators = opsets(target), graph.operators()
+    return "".join(f"{domain or 'ai.onnx'};{versions[domain]};{','.join(operators[domain])}\n" for domain in operators)
 
 
 def _check_choice(name: str, value: object, choices: object) -> None:

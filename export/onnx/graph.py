@@ -14,7 +14,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
-FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 _SMALL_CONSTANT = 64  # elements up to which equal constants are stored once
 

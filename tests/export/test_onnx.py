@@ -165,6 +165,16 @@ def test_bad_calls_leave_nothing(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "model.onnx"]
 
 
+def test_operators_of_a_reduced_build(folder: Path, tmp_path: Path) -> None:
+    model, config = tmp_path / "model.onnx", tmp_path / "required_operators.config"
+    arguments = ["export-onnx", str(folder), "-o", str(model), "--format", "int4", "--no-calibration"]
+    assert main([*arguments, "--operators-config", str(config)]) == 0
+    lines = [line.split(";") for line in config.read_text().splitlines()]
+    listed = {(domain, kind) for domain, _, kinds in lines for kind in kinds.split(",")}
+    assert listed == {(node.domain or "ai.onnx", node.op_type) for node in onnx.load(model).graph.node}
+    assert [(domain, version) for domain, version, _ in lines] == [("ai.onnx", "21"), ("com.microsoft", "1")]
+
+
 def test_a_wrong_graph_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embgemma.export.onnx.verify.BOUNDS", {"float32": 1.1})
     monkeypatch.setattr("embgemma.export.onnx.verify.PLAIN_BOUNDS", {"float32": 1.1})
