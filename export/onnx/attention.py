@@ -14,8 +14,9 @@ from .operators import Operators, Rotation
 # window to both sides. Fewer waste less on keys that only some of them see, but have more copies of each key made.
 BLOCK_TOKENS = 128
 
-# ONNX Runtime multiplies with 64 keys or fewer in another order of sums than with more. Last bits would then depend on
-# padding, and of them int8 codes, and of those all that follows: so there are never fewer.
+# ONNX Runtime adds up in another order where a thread multiplies with 64 keys or fewer. Last bits would then depend on
+# padding, and of them int8 codes, and of those all that follows. So there are never fewer keys, and at least as many
+# rows of queries, since threads share the larger of the two.
 _LEAST_KEYS = 65
 
 _UNSEEN = float(np.finfo(np.float32).min)  # the score of a token that is not seen
@@ -152,6 +153,9 @@ class Attention:
         self._batch = batch
         heads, rest = graph.integer(config.heads), graph.integer(-1)
         block_rows = graph.op("Mul", batch.block, heads)
+        self._rows_per_block = graph.vector(graph.op("Mul", graph.op("Mul", batch.blocks, batch.block), heads))
+        missing = graph.op("Max", graph.op("Sub", graph.integer(_LEAST_KEYS), block_rows), graph.integer(0))
+        self._row_padding = _end_padding(graph, 4, 2, missing)
         self._by_token = graph.vector(batch.batch, batch.tokens, rest)
         self._query_blocks = graph.vector(batch.batch, batch.blocks, block_rows, graph.integer(config.head_dim))
         self._scores_by_head = graph.vector(batch.batch, batch.blocks, batch.block, heads, rest)
@@ -171,20 +175,29 @@ class Attention:
     def full(self, query: str, key: str, value: str) -> str:
         """Each token sees all: (rows, q_width) of query (batch, tokens, q_width) and key, value (batch, tokens, …)."""
         graph, head_dim = self._graph, self._config.head_dim
-        query = graph.op("Reshape", query, graph.integers(0, 1, -1, head_dim))
+        query = self._enough(graph.op("Reshape", query, graph.integers(0, 1, -1, head_dim)))
         key, value = (graph.op("Pad", each, self._batch.key_padding) for each in (key, value))
         key, value = (graph.op("Unsqueeze", each, graph.integers(1)) for each in (key, value))
-        scores = graph.op("Add", self._operators.scores(query, key), self._batch.bias_full)
+        scores = graph.op("Add", self._given(self._operators.scores(query, key)), self._batch.bias_full)
         return self._flat(graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value))
 
     def sliding(self, query: str, key: str, value: str) -> str:
         """The same where each token sees those within the window."""
         graph, batch = self._graph, self._batch
-        query = graph.op("Reshape", query, self._query_blocks)
+        query = self._enough(graph.op("Reshape", query, self._query_blocks))
         key, value = (graph.op("Gather", each, batch.key_index, axis=1) for each in (key, value))
-        scores = graph.op("Reshape", self._operators.scores(query, key), self._scores_by_head)
+        scores = self._given(self._operators.scores(query, key))
+        scores = graph.op("Reshape", scores, self._scores_by_head)
         shares = graph.op("Softmax", graph.op("Add", scores, batch.bias_sliding), axis=-1)
         return self._flat(graph.op("MatMul", graph.op("Reshape", shares, self._scores_by_row), value))
+
+    def _enough(self, query: str) -> str:
+        """Queries (batch, blocks, rows, head_dim) with rows appended where there are fewer than _LEAST_KEYS."""
+        return self._graph.op("Pad", query, self._row_padding)
+
+    def _given(self, scores: str) -> str:
+        """Scores (batch, blocks, rows, keys) without the rows appended."""
+        return self._graph.op("Slice", scores, self._graph.integers(0), self._rows_per_block, self._graph.integers(2))
 
     def _flat(self, attended: str) -> str:
         return self._graph.op("Reshape", attended, self._graph.integers(-1, self._config.q_width))
