@@ -23,7 +23,7 @@ from .workload import DEFAULT_LENGTHS, MIN_TOKENS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SCHEMES = ("float32", "int8", "mixed", "int4")
+SCHEMES = ("float32", "int8", "balanced", "mixed", "int4")
 BACKENDS = ("auto", "native", "numba", "reference")
 DEFAULT_SECONDS = 30.0
 DEFAULT_BATCH = 64

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .workload import Ids
 
 EVALUATION_VARIABLE = "EMBGEMMA_EVALDATA"
-SCHEMES: tuple[Scheme, ...] = ("float32", "int8", "mixed", "int4")
+SCHEMES: tuple[Scheme, ...] = ("float32", "int8", "balanced", "mixed", "int4")
 DIMENSIONS = (768, 512, 256, 128)  # the Matryoshka sizes that EmbeddingGemma was trained for
 
 # Formats of peers that cost nothing, and would only take time.

@@ -35,12 +35,6 @@ class CalibrationBatch:
     ids: npt.NDArray[np.int32]
     offsets: Offsets
 
-    @property
-    def token_weights(self) -> npt.NDArray[np.float32]:
-        """What the error of a token counts, (tokens,): texts count alike, as an embedding is a mean over its tokens."""
-        lengths = np.diff(self.offsets)
-        return np.asarray(np.repeat(1 / lengths, lengths).astype(np.float32) / np.float32(len(lengths)))
-
 
 def read_calibration(source: Checkpoint, path: str | os.PathLike[str] | None = None) -> CalibrationBatch:
     """The texts of a file, or those that ship, tokenized and with their prompts.

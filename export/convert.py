@@ -12,16 +12,17 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..kernels.layout import MatrixFormat, Tensor, pack_panels
+from ..kernels.rotation import rotate_blocks
 from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, expected_tensors
 from ..output_file import check_destination
-from .calibrate import Calibrator
+from .calibrate import Calibrator, QuantizedMatrix
 from .calibration import CalibrationBatch, read_calibration
 from .checkpoint import Checkpoint, read_checkpoint
 from .embedding import EmbeddingTable
 from .folds import folded_matrix, folded_norm
 from .quantize import quantize_rows
-from .scheme import Scheme, embedding_groups, scheme_formats
-from .sensitivity import measure_sensitivity
+from .scheme import Scheme, embedding_groups, keeps_tokenizer_model, scheme_formats
+from .sensitivity import embedding_sensitivity
 from .tokenizer_table import build_tokenizer_table
 from .write import ModelFileWriter, model_metadata
 
@@ -29,7 +30,7 @@ from .write import ModelFileWriter, model_metadata
 def convert(
     checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    scheme: Scheme = "mixed",
+    scheme: Scheme = "int8",
     *,
     calibrated: bool = True,
     calibration: str | os.PathLike[str] | None = None,
@@ -42,7 +43,7 @@ def convert(
     Args:
         checkpoint: folder of a checkpoint as sentence-transformers lays it out.
         output: the file to write; it appears when it is complete, or not at all.
-        scheme: "float32", "int8", "mixed" or "int4".
+        scheme: "float32", "int8", "balanced", "mixed" or "int4"; the README says which is for what.
         calibrated: whether to quantise so that the outputs of each matrix on calibration texts come out right, which
             takes minutes, or to round each weight by itself. float32 needs neither.
         calibration: a file of texts to calibrate on instead of those that ship; see `read_calibration`.
@@ -61,12 +62,11 @@ def convert(
     formats = scheme_formats(source.config, scheme)
     groups = embedding_groups(source.config, scheme)
     batch = read_calibration(source, calibration) if calibrated and scheme != "float32" else None
-    tokenizer = {
-        TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model),
-        TOKENIZER: np.frombuffer(source.tokenizer_model, np.uint8),
-    }
-    sizes = (len(tokenizer[TOKENIZER]), len(tokenizer[TOKENIZER_TABLE]))
-    tensors = expected_tensors(source.config, formats, groups, *sizes)
+    model = source.tokenizer_model if keeps_tokenizer_model(scheme) else b""
+    tokenizer = {TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model)}
+    if model:
+        tokenizer[TOKENIZER] = np.frombuffer(model, np.uint8)
+    tensors = expected_tensors(source.config, formats, groups, len(model), len(tokenizer[TOKENIZER_TABLE]))
     metadata = model_metadata(
         source.config,
         scheme,
@@ -101,10 +101,14 @@ def _stored_tensors(
         yield from table.tensors()
         yield from _rounded_tensors(source, names, formats)
     else:
-        sensitivity = measure_sensitivity(source, batch, table.exact_rows(batch.ids))
-        table.calibrate(batch.ids, sensitivity.embedded)
+        table.calibrate(batch.ids, embedding_sensitivity(source, batch, table.exact_rows(batch.ids)))
         yield from table.tensors()
-        yield from Calibrator(source, formats, batch, sensitivity, table).tensors()
+        for name, part in Calibrator(source, formats, batch, table).parts():
+            if isinstance(part, QuantizedMatrix):
+                yield f"{name}.weight", pack_panels(part.codes, formats[name])
+                yield f"{name}.scale", part.scales
+            else:
+                yield name, part
 
 
 def _rounded_tensors(
@@ -127,6 +131,6 @@ def _stored_matrix(source: Checkpoint, name: str, matrix_format: MatrixFormat) -
     if matrix_format == "float32":
         yield f"{name}.weight", pack_panels(matrix, matrix_format)
         return
-    codes, scales = quantize_rows(matrix, matrix_format)
+    codes, scales = quantize_rows(rotate_blocks(matrix), matrix_format)
     yield f"{name}.weight", pack_panels(codes, matrix_format)
     yield f"{name}.scale", scales

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels.layout import MatrixFormat, Tensor, pack_embedding
+from ..kernels.rotation import rotate_blocks
 from ..model_file import EMBEDDING
 from .checkpoint import Checkpoint
 from .folds import folded_embedding
@@ -51,6 +52,7 @@ class EmbeddingTable:
             gram = (samples.T @ samples).astype(np.float64)
             return np.asarray(gram / max(float(np.trace(gram)), np.finfo(np.float32).tiny))
 
+        sensitivity = rotate_blocks(sensitivity)
         general = normalised(sensitivity)
         self._rounder = OutputRounder(general, self._format, groups=self._groups, damping=_DAMPING)
         tokens, counts = np.unique(ids, return_counts=True)
@@ -68,7 +70,7 @@ class EmbeddingTable:
             if self._format == "float32":
                 yield f"{EMBEDDING}.weight", rows
                 continue
-            codes, scales[start:stop] = self._rounded(rows, range(start, stop))
+            codes, scales[start:stop] = self._rounded(rotate_blocks(rows), range(start, stop))
             yield f"{EMBEDDING}.weight", pack_embedding(codes, self._format)
         if self._format != "float32":
             yield f"{EMBEDDING}.scale", scales
@@ -81,12 +83,12 @@ class EmbeddingTable:
     def stored_rows(self, ids: npt.NDArray[np.int32]) -> Float32:
         """The rows of ids (tokens,) as the engine will read them: (tokens, hidden)."""
         used, positions = np.unique(ids, return_inverse=True)
-        codes, scales = self._rounded(self.exact_rows(used), used.tolist())
+        codes, scales = self._rounded(rotate_blocks(self.exact_rows(used)), used.tolist())
         rows = codes.reshape(len(used), self._groups, -1) * scales.astype(np.float32)[:, :, None]
-        return rows.reshape(len(used), -1)[positions]
+        return rotate_blocks(rows.reshape(len(used), -1))[positions]
 
     def _rounded(self, rows: Float32, tokens: Sequence[int]) -> tuple[Codes, npt.NDArray[np.floating]]:
-        """Codes (rows, hidden) and float16 scales (rows, groups) of the rows of these tokens."""
+        """Codes (rows, hidden) and float16 scales (rows, groups) of the rotated rows of these tokens."""
         if self._rounder is None:
             codes, scales = quantize_rows(rows.reshape(len(rows) * self._groups, -1), self._format, np.float16)
             return codes.reshape(rows.shape), scales.reshape(-1, self._groups)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..kernels.config import EncoderConfig
 from ..kernels.layout import PANEL
 from ..kernels.reference import GELU_CUBIC, GELU_SCALE, INT8_MAX
+from ..kernels.rotation import rotate_blocks
 from .weights import Float32
 
 Layer = dict[str, Float32]  # "input_norm", "qkv", …: matrices are (out_features, in_features)
@@ -61,8 +62,9 @@ def mean_square(x: Float32, eps: float) -> Float32:
     return np.asarray(np.einsum("tc,tc->t", x, x)[:, None] / np.float32(x.shape[1]) + np.float32(eps))
 
 
-def int8_rounded(x: Float32) -> Float32:
-    """The rows of x as the engine sees them: rounded to int8, symmetric, one scale per row."""
+def integer_inputs(x: Float32) -> Float32:
+    """The rows of x as the engine's integer matrices see them: rotated, and rounded to int8, one scale per row."""
+    x = rotate_blocks(x)
     scale = np.maximum(x.max(axis=1), -x.min(axis=1))[:, None] / np.float32(INT8_MAX)
     codes = x / np.where(scale > 0, scale, np.float32(1))
     return np.asarray(np.rint(codes, out=codes) * scale)

@@ -1,4 +1,4 @@
-"""Which errors inside the model matter for the embedding: gradients of the float32 model, layer by layer.
+"""Gradients of the float32 model, layer by layer.
 
 The steps are those of forward.py, backwards.
 """
@@ -6,7 +6,6 @@ The steps are those of forward.py, backwards.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,29 +17,20 @@ from .forward import Layer, Offsets
 from .weights import Float32
 
 
-@dataclass(frozen=True)
-class LayerGradient:
-    """Gradients of one number per text by what is inside a layer: by its input and by the outputs of its matrices."""
-
-    hidden: Float32  # (tokens, hidden)
-    outputs: dict[str, Float32]  # "qkv", "o", "gate_up", "down": (tokens, out_features)
-
-
 def layer_gradient(
     config: EncoderConfig, index: int, layer: Layer, hidden: Float32, offsets: Offsets, gradient: Float32
-) -> LayerGradient:
-    """The gradients inside a layer with input hidden, given that by its output; both (tokens, hidden)."""
+) -> Float32:
+    """The gradient by the input of a layer, hidden, given that by its output; all (tokens, hidden)."""
     eps = config.rms_norm_eps
     values = forward.layer_values(config, index, layer, hidden, offsets)
     out, middle = values.outputs, values.middle
 
-    outputs = {"down": rms_norm_gradient(out["down"], layer["post_ffn_norm"], eps, gradient)}
-    outputs["gate_up"] = _geglu_gradient(out["gate_up"], outputs["down"] @ layer["down"])
-    gradient = gradient + rms_norm_gradient(middle, layer["pre_ffn_norm"], eps, outputs["gate_up"] @ layer["gate_up"])
-    outputs["o"] = rms_norm_gradient(out["o"], layer["post_attention_norm"], eps, gradient)
-    outputs["qkv"] = _attention_gradient(config, index, layer, out["qkv"], offsets, outputs["o"] @ layer["o"])
-    gradient = gradient + rms_norm_gradient(hidden, layer["input_norm"], eps, outputs["qkv"] @ layer["qkv"])
-    return LayerGradient(gradient, outputs)
+    of_down = rms_norm_gradient(out["down"], layer["post_ffn_norm"], eps, gradient)
+    of_gate_up = _geglu_gradient(out["gate_up"], of_down @ layer["down"])
+    gradient = gradient + rms_norm_gradient(middle, layer["pre_ffn_norm"], eps, of_gate_up @ layer["gate_up"])
+    of_o = rms_norm_gradient(out["o"], layer["post_attention_norm"], eps, gradient)
+    of_qkv = _attention_gradient(config, index, layer, out["qkv"], offsets, of_o @ layer["o"])
+    return np.asarray(gradient + rms_norm_gradient(hidden, layer["input_norm"], eps, of_qkv @ layer["qkv"]))
 
 
 def rms_norm_gradient(x: Float32, multiplier: Float32, eps: float, gradient: Float32) -> Float32:

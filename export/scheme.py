@@ -10,16 +10,31 @@ from ..kernels.errors import InputError
 from ..kernels.layout import EMBEDDING_GROUP_GRAIN, MatrixFormat, matrices
 from ..model_file import EMBEDDING
 
-Scheme = Literal["float32", "int8", "mixed", "int4"]
+Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
 
 # `mixed` is Google's e4_a8_f4_p4 (arXiv 2509.20354, section 4.3): attention keeps 8 bits, all else has 4.
 _MIXED_INT8 = (".qkv", ".o")
 
-# Scales per row of a quantised embedding table, where the width of a row allows. Cosine to float32 over the golden
-# texts, mean / min, of a model that is int8 but for an int4 table: 0.991 / 0.913 with 1 scale, 0.993 / 0.942 with 4,
-# 0.995 / 0.979 with 24, one per 32 elements. A scale takes 0.5 MB of the real file; 6 would lift int4 above 160 MB.
-# For an int8 table 1, 2 and 4 differ by less than a last-bit change elsewhere does.
-_EMBEDDING_GROUPS: dict[Scheme, int] = {"int8": 1, "mixed": 24, "int4": 4}
+# `balanced` gives 8 bits to where errors cost most, and 4 to the rest. What the parts of an int4 model cost each, as
+# 1e-4 of cosine to float32, mean over the golden texts of up to 200 tokens / the worst of them: the embedding table
+# 24 / 169, qkv 28 / 198, o 20 / 129, gate_up 47 / 181, down 44 / 208, the head 50 / 72; layers 0-1 18 / 169,
+# 2-3 14 / 137, 4-5 7 / 76, 6-11 16 / 137, 12-17 17 / 40, 18-23 62 / 88. And with ever more in int8, by how much the
+# file grows:
+#   nothing                                 189 / 521     head, first 4 and last 6 layers  + 21.4 MB    60 / 296
+#   head                        + 0.3 MB    139 / 486     the same, 24 scales in the table + 31.9 MB    57 / 287
+#   head and last 4 layers      + 9.0 MB     92 / 431     head, first 6 and last 6 layers  + 36.2 MB    52 / 255
+#   head and last 6 layers      + 13.3 MB    79 / 426     head, first 4 and last 8 layers  + 36.2 MB    47 / 265
+#   head, first 2 and last 6    + 17.5 MB    70 / 335     qkv and o: that is `mixed`       + 29.4 MB   152 / 537
+_FIRST_INT8, _LAST_INT8 = 1 / 6, 1 / 3  # of the layers
+
+# Scales per row of a quantised embedding table, where the width of a row allows. The squared error of an int4 row, as a
+# share of the row's square: 0.0111 with 1 scale, 0.0099 with 4, 0.0080 with 12, 0.0066 with 24, one per 32 elements. A
+# scale takes 0.5 MB of the real file; 5 would lift int4 above 160 MB.
+_EMBEDDING_GROUPS: dict[Scheme, int] = {"int8": 1, "balanced": 24, "mixed": 24, "int4": 4}
+
+# `int4` is for where every megabyte counts: it leaves out the sentencepiece model, 4.7 MB that only Python without the
+# C engine needs.
+_WITHOUT_TOKENIZER_MODEL: tuple[Scheme, ...] = ("int4",)
 
 
 def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFormat]:
@@ -27,6 +42,10 @@ def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFor
     names = [EMBEDDING, *(spec.name for spec in matrices(config))]
     if scheme not in get_args(Scheme):
         raise InputError(f"unknown scheme {scheme!r}; expected one of {', '.join(get_args(Scheme))}")
+    if scheme == "balanced":
+        first, last = round(config.layers * _FIRST_INT8), config.layers - round(config.layers * _LAST_INT8)
+        int8 = ("head", *(f"layers.{i}." for i in range(config.layers) if not first <= i < last))
+        return {name: "int8" if name.startswith(int8) else "int4" for name in names}
     if scheme == "mixed":
         return {name: "int8" if name.endswith(_MIXED_INT8) else "int4" for name in names}
     return dict.fromkeys(names, scheme)
@@ -37,3 +56,8 @@ def embedding_groups(config: EncoderConfig, scheme: Scheme) -> int:
     if scheme == "float32":
         return 0
     return math.gcd(_EMBEDDING_GROUPS[scheme], config.hidden // EMBEDDING_GROUP_GRAIN)
+
+
+def keeps_tokenizer_model(scheme: Scheme) -> bool:
+    """Whether a file has the sentencepiece model beside the table that the C engine tokenizes with."""
+    return scheme not in _WITHOUT_TOKENIZER_MODEL

@@ -95,6 +95,7 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
         worker.inputs.sum = carve(c, chunk, sizeof(int32_t));
         worker.wide = carve(c, chunk * widest_output, sizeof(float));
         worker.narrow = carve(c, chunk * config->hidden, sizeof(float));
+        worker.rotated = carve(c, widest_input, sizeof(float));
         const size_t rows = EG_ATTENTION_TOKENS * group;
         worker.scores = carve(c, rows * ((extent.longest + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN),
                               sizeof(float));

@@ -41,6 +41,7 @@ typedef struct eg_worker_scratch {
     eg_inputs inputs; /* (chunk, widest input of a matrix) */
     float *wide;      /* (chunk, widest of qkv_width, ffn and hidden) float32 */
     float *narrow;    /* (chunk, hidden) float32 */
+    float *rotated;   /* (widest input of a matrix,) float32: one row, before it is rounded */
     float *scores;    /* (EG_ATTENTION_TOKENS · heads per key head, longest in whole key grains) float32 */
     float *scales;    /* (EG_ATTENTION_TOKENS · heads per key head,) float32: of the rows of `attended` */
     float *attended;  /* (EG_ATTENTION_TOKENS · heads per key head, head_dim) float32 */

@@ -95,7 +95,7 @@ static size_t next_chunk(const worker *w, size_t chunk, size_t chunks)
 
 /* ---- rows → the inputs of a matmul --------------------------------------------------------------------- */
 
-/* RMSNorm of some hidden rows of the chunk, quantised if the matrix is. */
+/* RMSNorm of some hidden rows of the chunk, rotated and quantised if the matrix is. */
 static void normed_inputs(const worker *w, const eg_matrix *matrix, const float *multiplier, eg_range chunk,
                           eg_range rows)
 {
@@ -108,13 +108,13 @@ static void normed_inputs(const worker *w, const eg_matrix *matrix, const float 
         if (matrix->dtype == EG_F32) {
             w->ops->norm(x, multiplier, hidden, eps, inputs->values + i * hidden);
         } else {
-            w->ops->norm_quantize(x, multiplier, hidden, eps, inputs->codes + i * hidden, &inputs->scale[i],
-                                  &inputs->sum[i]);
+            w->ops->norm_quantize(x, multiplier, hidden, eps, w->own->rotated, inputs->codes + i * hidden,
+                                  &inputs->scale[i], &inputs->sum[i]);
         }
     }
 }
 
-/* Some rows of the chunk in `wide`, (chunk, width), quantised if the matrix is. */
+/* Some rows of the chunk in `wide`, (chunk, width), rotated and quantised if the matrix is. */
 static void wide_inputs(const worker *w, const eg_matrix *matrix, eg_range chunk, eg_range rows)
 {
     const size_t width = matrix->in_features;
@@ -124,7 +124,7 @@ static void wide_inputs(const worker *w, const eg_matrix *matrix, eg_range chunk
         if (matrix->dtype == EG_F32) {
             memcpy(inputs->values + i * width, x, width * sizeof(float));
         } else {
-            w->ops->quantize(x, width, inputs->codes + i * width, &inputs->scale[i], &inputs->sum[i]);
+            w->ops->quantize(x, width, w->own->rotated, inputs->codes + i * width, &inputs->scale[i], &inputs->sum[i]);
         }
     }
 }
@@ -314,7 +314,7 @@ static void embedding_of(const worker *w, size_t index)
     if (model->head.dtype == EG_F32) {
         memcpy(inputs->values, mean, hidden * sizeof(float));
     } else {
-        w->ops->quantize(mean, hidden, inputs->codes, inputs->scale, inputs->sum);
+        w->ops->quantize(mean, hidden, w->own->rotated, inputs->codes, inputs->scale, inputs->sum);
     }
     float *vector = w->own->narrow;
     const size_t tiles = (dim + EG_TILE_CHANNELS - 1) / EG_TILE_CHANNELS;

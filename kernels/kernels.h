@@ -22,6 +22,7 @@ enum {
     EG_CHUNK_ROWS = 64,     /* usual chunk_rows, see below */
     EG_KEY_GRAIN = 32,      /* keys are attended to in blocks of this many: a row of an AMX tile of bfloat16 */
     EG_INT4_OFFSET = 8,     /* int4 codes -8 … 7 are stored as 0 … 15 */
+    EG_ROTATION = 64,       /* inputs of integer matrices are rotated in blocks of this many: see export/FORMAT.md */
     EG_CODE_MAX = 127, /* int8 codes of weights and activations lie in -127 … 127: products fit AVX2's int16 sums */
 };
 
@@ -71,7 +72,7 @@ typedef struct eg_attention_ops {
 } eg_attention_ops;
 
 typedef struct eg_vector_ops {
-    /* out = row of the embedding table; sqrt(hidden) is folded into table and scales.
+    /* out = row of the embedding table, which is stored rotated; sqrt(hidden) is folded into the scales.
      * int8 and int4 rows have `groups` float16 scales, each for hidden / groups elements. */
     void (*embed_int8)(const int8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out);
     void (*embed_int4)(const uint8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out);
@@ -80,11 +81,13 @@ typedef struct eg_vector_ops {
     void (*norm)(const float *x, const float *multiplier, size_t n, float eps, float *out);
     /* hidden += RMSNorm(branch): the norm after a branch, and the residual sum. */
     void (*add_norm)(float *hidden, const float *branch, const float *multiplier, size_t n, float eps);
-    /* codes = round(127 · x / max|x|), scale = max|x| / 127, sum = Σ codes; all zero for a row of zeros. */
-    void (*quantize)(const float *x, size_t n, int8_t *codes, float *scale, int32_t *sum);
+    /* y = H · x for each block of EG_ROTATION, H the orthogonal Hadamard matrix, which spreads an outlier over its
+     * block; codes = round(127 · y / max|y|), scale = max|y| / 127, sum = Σ codes; all zero for a row of zeros.
+     * rotated: room for n floats. */
+    void (*quantize)(const float *x, size_t n, float *rotated, int8_t *codes, float *scale, int32_t *sum);
     /* quantize(norm(x)) in one pass: the root mean square cancels out of the codes and only enters the scale. */
-    void (*norm_quantize)(const float *x, const float *multiplier, size_t n, float eps, int8_t *codes, float *scale,
-                          int32_t *sum);
+    void (*norm_quantize)(const float *x, const float *multiplier, size_t n, float eps, float *rotated, int8_t *codes,
+                          float *scale, int32_t *sum);
 
     /* One head of queries or keys: RMSNorm over head_dim, then rotate-half RoPE (arXiv 2104.09864).
      * cosine, sine: (head_dim / 2,) of this position. */

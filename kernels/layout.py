@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import EncoderConfig
+from .rotation import rotate_blocks
 
 PANEL = 16  # output channels side by side: 16 int32 sums fill one AVX-512 register or one AMX tile row
 K_GROUP = 4  # consecutive inputs that one 32-bit lane of vpdpbusd / tdpbssd / sdot multiplies and adds
@@ -148,4 +149,4 @@ def embedding_rows(weight: Tensor, scale: Tensor | None, ids: npt.NDArray[np.int
         return np.asarray(rows, np.float32)
     scales = scale[ids].astype(np.float32)[:, :, None]  # (tokens, groups, 1)
     grouped = rows.astype(np.float32).reshape(len(ids), scales.shape[1], -1)
-    return (grouped * scales).reshape(len(ids), -1)
+    return rotate_blocks((grouped * scales).reshape(len(ids), -1))

@@ -76,8 +76,8 @@ static eg_status check_metadata(const eg_safetensors *file)
     const eg_status status = check_checksum(file);
     const eg_string scheme = eg_metadata(file, "scheme");
     if (status == EG_OK && !eg_string_is(scheme, "float32") && !eg_string_is(scheme, "int8") &&
-        !eg_string_is(scheme, "mixed") && !eg_string_is(scheme, "int4")) {
-        return eg_fail(EG_ERROR_MODEL, "the scheme is %.20s; this release reads float32, int8, mixed, int4",
+        !eg_string_is(scheme, "balanced") && !eg_string_is(scheme, "mixed") && !eg_string_is(scheme, "int4")) {
+        return eg_fail(EG_ERROR_MODEL, "the scheme is %.20s; this release reads float32, int8, balanced, mixed, int4",
                        scheme.text);
     }
     return status;

@@ -60,7 +60,8 @@ def give(model: Model, matrix: int, scratch: Scratch, x: F32, multiplier: F32, f
     if i64_at(model.formats, matrix) == FLOAT32:
         scale(x, multiplier, factor, f32(scratch.inputs, token, 0, len(x)))
     else:
-        scale_of_codes, sum_of_codes = quantize(x, multiplier, i8(scratch.codes, token, len(x)))
+        rotated, codes = f32(scratch.inputs, token, 0, len(x)), i8(scratch.codes, token, len(x))
+        scale_of_codes, sum_of_codes = quantize(x, multiplier, rotated, codes)
         set_f32(scratch.scales, token, scale_of_codes * factor)
         set_i32(scratch.sums, token, sum_of_codes)
 

@@ -60,7 +60,7 @@ class Scratch(NamedTuple):
     codes: Rows  # int8 (tokens, widest input): input of an integer matrix
     scales: int  # float32 (tokens,): of the rows of codes
     sums: int  # int32 (tokens,): of the rows of codes
-    inputs: Rows  # float32 (tokens, widest input): input of a float32 matrix
+    inputs: Rows  # float32 (tokens, widest input): input of a float32 matrix, or what is rounded to codes
     product: Rows  # float32 (tokens, widest output): what a matrix gave
     keys: Rows  # float32 (kv_heads * key_panels, head_dim * 16): panels of 16 keys of one text
     key_panels: int

@@ -4,7 +4,7 @@ Read it from `ReferenceBackend.encode` downwards for the forward pass in model o
 (arXiv 2503.19786) made bidirectional, with a pooled head (EmbeddingGemma, arXiv 2509.20354).
 
 Weights are the stored codes times their scales. With `quantize_activations` (the default) the input of a matrix
-of integer codes is rounded to int8 per token first, as the integer backends do: that is what they should compute.
+of integer codes, once rotated, is rounded to int8 per token, as the integer backends do: what they should compute.
 Without it this is the model that the file stores, and the difference between the two is what int8 activations cost.
 The integer backends find codes and scales in float32, so a code that falls within about 1e-6 of a rounding tie may
 come out one apart from the one found here; nothing else differs but float32 rounding.
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from .batch import check_batch
 from .layout import PANEL, embedding_rows, unpack_panels
+from .rotation import rotate_blocks
 from .tensors import check_tensors
 
 if TYPE_CHECKING:
@@ -174,9 +175,11 @@ class ReferenceBackend:
             weights = unpack_panels(self.tensors[f"{name}.weight"]).astype(np.float64)
             scale = self.tensors.get(f"{name}.scale")  # (out_features,), none for float32 weights
             self._matrices[name] = weights if scale is None else weights * scale[:, None].astype(np.float64)
-        if self.quantize_activations and f"{name}.scale" in self.tensors:
-            codes, scale = quantize_rows(x)
-            x = codes * scale
+        if f"{name}.scale" in self.tensors:
+            x = rotate_blocks(x)
+            if self.quantize_activations:
+                codes, scale = quantize_rows(x)
+                x = codes * scale
         return np.asarray(x @ self._matrices[name].T)
 
     def _vector(self, name: str) -> F64:

@@ -7,6 +7,8 @@
  *   vf_round                            to the nearest integer, ties to even
  *   vf_exponent                         2 to the power a, for integral a in -126 … 127
  *   vf_reduce_add, vf_reduce_max        over the lanes; sums by halves: lane i and i + VF_LANES / 2, and so on
+ *   vf_hadamard                         the lanes times Hadamard's matrix of VF_LANES, in Sylvester's order:
+ *                                       butterflies between lanes 1, 2, 4 … apart, in this order
  *   vf_from_int32, vf_from_int8         VF_LANES integers as floats
  *   vi, vi_zero, vi_reduce_add          an int32 vector that sums codes
  *   vf_store_codes                      rounds |a| <= 127 (ties to even), stores VF_LANES int8, adds them to a vi

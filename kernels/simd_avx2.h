@@ -44,6 +44,16 @@ static inline vf vf_exponent(vf a)
     return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
 }
 
+static inline vf vf_hadamard(vf a)
+{
+    /* 1, or -1 in the lanes that subtract: exact */
+    const vf by_one = _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1), by_two = _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1);
+    const vf by_four = _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1);
+    a = _mm256_fmadd_ps(a, by_one, _mm256_permute_ps(a, 0xB1));
+    a = _mm256_fmadd_ps(a, by_two, _mm256_permute_ps(a, 0x4E));
+    return _mm256_fmadd_ps(a, by_four, _mm256_permute2f128_ps(a, a, 1));
+}
+
 static inline vf vf_from_int32(const int32_t *p) { return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
 static inline vf vf_from_int8(const int8_t *p)

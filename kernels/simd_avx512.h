@@ -25,6 +25,15 @@ static inline vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 static inline vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline float vf_reduce_max(vf a) { return _mm512_reduce_max_ps(a); }
 static inline vf vf_exponent(vf a) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), a); }
+static inline vf vf_hadamard(vf a)
+{
+    const vf one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-1.0f); /* of lanes that subtract: exact */
+    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xAAAA, minus), _mm512_permute_ps(a, 0xB1));
+    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xCCCC, minus), _mm512_permute_ps(a, 0x4E));
+    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xF0F0, minus), _mm512_shuffle_f32x4(a, a, 0xB1));
+    return _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xFF00, minus), _mm512_shuffle_f32x4(a, a, 0x4E));
+}
+
 static inline vf vf_from_int32(const int32_t *p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 
 static inline vf vf_from_int8(const int8_t *p)

@@ -32,6 +32,13 @@ static inline vf vf_exponent(vf a)
     return vreinterpretq_f32_s32(vshlq_n_s32(biased, 23));
 }
 
+static inline vf vf_hadamard(vf a)
+{
+    const vf by_one = {1.0f, -1.0f, 1.0f, -1.0f}, by_two = {1.0f, 1.0f, -1.0f, -1.0f}; /* -1 subtracts: exact */
+    a = vfmaq_f32(vrev64q_f32(a), a, by_one);
+    return vfmaq_f32(vextq_f32(a, a, 2), a, by_two);
+}
+
 static inline vf vf_from_int32(const int32_t *p) { return vcvtq_f32_s32(vld1q_s32(p)); }
 
 static inline vf vf_from_int8(const int8_t *p)

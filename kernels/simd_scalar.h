@@ -33,6 +33,7 @@ static inline vf vf_exponent(vf a)
     return power;
 }
 
+static inline vf vf_hadamard(vf a) { return a; }
 static inline vi vi_zero(void) { return 0; }
 static inline int32_t vi_reduce_add(vi a) { return a; }
 static inline vf vf_from_int32(const int32_t *p) { return (float)*p; }

@@ -8,6 +8,53 @@
 #include <math.h>
 #include <string.h>
 
+/* ---- the rotation ------------------------------------------------------------------------------------- */
+
+enum { BLOCK_VECTORS = EG_ROTATION / VF_LANES };
+
+#define ROTATION_LENGTH 8.0f /* sqrt(EG_ROTATION): what the fast transform multiplies the length of a block by */
+
+/* H · x · ROTATION_LENGTH for one block: Hadamard's matrix in Sylvester's order, by its fast transform. The butterflies
+ * of each stage add and subtract elements 1, 2, 4 … apart, in this order whatever the vector's width, so that every
+ * instruction set gets the same bits. Returns the elementwise largest of what `largest` is and of the magnitudes. */
+EG_ALWAYS_INLINE vf rotate_block(vf *block, float *out, vf largest)
+{
+    EG_UNROLL
+    for (size_t i = 0; i < BLOCK_VECTORS; i++) {
+        block[i] = vf_hadamard(block[i]);
+    }
+    EG_UNROLL
+    for (size_t stride = 1; stride < BLOCK_VECTORS; stride *= 2) {
+        EG_UNROLL
+        for (size_t i = 0; i < BLOCK_VECTORS; i++) {
+            if ((i & stride) == 0) {
+                const vf a = block[i], b = block[i + stride];
+                block[i] = vf_add(a, b);
+                block[i + stride] = vf_sub(a, b);
+            }
+        }
+    }
+    EG_UNROLL
+    for (size_t i = 0; i < BLOCK_VECTORS; i++) {
+        vf_store(out + i * VF_LANES, block[i]);
+        largest = vf_max(largest, vf_abs(block[i]));
+    }
+    return largest;
+}
+
+/* H · x · ROTATION_LENGTH of a whole row, in place. */
+static void rotate_row(float *x, size_t n)
+{
+    for (size_t start = 0; start < n; start += EG_ROTATION) {
+        vf block[BLOCK_VECTORS];
+        EG_UNROLL
+        for (size_t i = 0; i < BLOCK_VECTORS; i++) {
+            block[i] = vf_load(x + start + i * VF_LANES);
+        }
+        rotate_block(block, x + start, vf_set(0.0f));
+    }
+}
+
 /* ---- token embeddings -------------------------------------------------------------------------------- */
 
 /* IEEE 754 binary16 to float32. A scale is finite, and negative where -8 serves the largest element of a group. */
@@ -29,11 +76,12 @@ static void embed_int8(const int8_t *row, const uint16_t *scales, size_t groups,
 {
     const size_t group_size = hidden / groups;
     for (size_t group = 0; group < groups; group++) {
-        const vf scale = vf_set(half_to_float(scales[group]));
+        const vf scale = vf_set(half_to_float(scales[group]) / ROTATION_LENGTH);
         for (size_t i = group * group_size; i < (group + 1) * group_size; i += VF_LANES) {
             vf_store(out + i, vf_mul(vf_from_int8(row + i), scale));
         }
     }
+    rotate_row(out, hidden);
 }
 
 /* 32 bytes hold 64 codes: the low nibbles are the first 32, the high nibbles the last 32. */
@@ -42,14 +90,15 @@ static void embed_int4(const uint8_t *row, const uint16_t *scales, size_t groups
     enum { BLOCK = 64, HALF = 32 };
     const size_t group_size = hidden / groups;
     for (size_t block = 0; block < hidden; block += BLOCK) {
-        const float low_scale = half_to_float(scales[block / group_size]);
-        const float high_scale = half_to_float(scales[(block + HALF) / group_size]);
+        const float low_scale = half_to_float(scales[block / group_size]) / ROTATION_LENGTH;
+        const float high_scale = half_to_float(scales[(block + HALF) / group_size]) / ROTATION_LENGTH;
         for (size_t i = 0; i < HALF; i++) {
             const uint8_t pair = row[block / 2 + i];
             out[block + i] = (float)((pair & 0xF) - EG_INT4_OFFSET) * low_scale;
             out[block + HALF + i] = (float)((pair >> 4) - EG_INT4_OFFSET) * high_scale;
         }
     }
+    rotate_row(out, hidden);
 }
 
 /* ---- sums over a row --------------------------------------------------------------------------------- */
@@ -94,48 +143,54 @@ static void add_norm(float *hidden, const float *branch, const float *multiplier
     }
 }
 
-static void quantize(const float *x, size_t n, int8_t *codes, float *row_scale, int32_t *sum)
+/* The codes of a rotated row whose largest magnitude is max; returns their sum. */
+static int32_t round_row(const float *rotated, size_t n, float max, int8_t *codes)
 {
-    vf largest = vf_set(0.0f);
-    for (size_t i = 0; i < n; i += VF_LANES) {
-        largest = vf_max(largest, vf_abs(vf_load(x + i)));
-    }
-    const float max = vf_reduce_max(largest);
     const vf to_code = vf_set(max > 0.0f ? (float)EG_CODE_MAX / max : 0.0f);
     const vf limit = vf_set((float)EG_CODE_MAX);
     vi total = vi_zero();
     for (size_t i = 0; i < n; i += VF_LANES) {
-        const vf code = vf_mul(vf_load(x + i), to_code);
+        const vf code = vf_mul(vf_load(rotated + i), to_code);
         total = vf_store_codes(codes + i, vf_max(vf_min(code, limit), vf_sub(vf_set(0.0f), limit)), total);
     }
-    *row_scale = max / (float)EG_CODE_MAX;
-    *sum = vi_reduce_add(total);
+    return vi_reduce_add(total);
 }
 
-static void norm_quantize(const float *x, const float *multiplier, size_t n, float eps, int8_t *codes, float *row_scale,
-                          int32_t *sum)
+static void quantize(const float *x, size_t n, float *rotated, int8_t *codes, float *row_scale, int32_t *sum)
+{
+    vf largest = vf_set(0.0f);
+    for (size_t start = 0; start < n; start += EG_ROTATION) {
+        vf block[BLOCK_VECTORS];
+        EG_UNROLL
+        for (size_t i = 0; i < BLOCK_VECTORS; i++) {
+            block[i] = vf_load(x + start + i * VF_LANES);
+        }
+        largest = rotate_block(block, rotated + start, largest);
+    }
+    const float max = vf_reduce_max(largest);
+    *row_scale = max / ((float)EG_CODE_MAX * ROTATION_LENGTH);
+    *sum = round_row(rotated, n, max, codes);
+}
+
+static void norm_quantize(const float *x, const float *multiplier, size_t n, float eps, float *rotated, int8_t *codes,
+                          float *row_scale, int32_t *sum)
 {
     vf largest = vf_set(0.0f), squares[SUM_VECTORS];
     start_sum(squares);
-    for (size_t i = 0; i < n; i += SUM_LANES) {
+    for (size_t start = 0; start < n; start += EG_ROTATION) {
+        vf block[BLOCK_VECTORS];
         EG_UNROLL
-        for (size_t v = 0; v < SUM_VECTORS; v++) {
-            const vf value = vf_load(x + i + v * VF_LANES);
-            squares[v] = vf_fma(value, value, squares[v]);
-            largest = vf_max(largest, vf_abs(vf_mul(value, vf_load(multiplier + i + v * VF_LANES))));
+        for (size_t i = 0; i < BLOCK_VECTORS; i++) {
+            const vf value = vf_load(x + start + i * VF_LANES);
+            squares[i % SUM_VECTORS] = vf_fma(value, value, squares[i % SUM_VECTORS]);
+            block[i] = vf_mul(value, vf_load(multiplier + start + i * VF_LANES));
         }
+        largest = rotate_block(block, rotated + start, largest);
     }
     const float inverse = 1.0f / sqrtf(add_up(squares) / (float)n + eps);
     const float max = vf_reduce_max(largest);
-    const vf to_code = vf_set(max > 0.0f ? (float)EG_CODE_MAX / max : 0.0f);
-    const vf limit = vf_set((float)EG_CODE_MAX);
-    vi total = vi_zero();
-    for (size_t i = 0; i < n; i += VF_LANES) {
-        const vf code = vf_mul(vf_mul(vf_load(x + i), vf_load(multiplier + i)), to_code);
-        total = vf_store_codes(codes + i, vf_max(vf_min(code, limit), vf_sub(vf_set(0.0f), limit)), total);
-    }
-    *row_scale = max / (float)EG_CODE_MAX * inverse;
-    *sum = vi_reduce_add(total);
+    *row_scale = max / ((float)EG_CODE_MAX * ROTATION_LENGTH) * inverse;
+    *sum = round_row(rotated, n, max, codes);
 }
 
 /* ---- attention ---------------------------------------------------------------------------------------- */

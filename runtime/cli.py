@@ -89,7 +89,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--scheme",
         choices=SCHEMES,
         default="int8",
-        help="how weights are stored: float32; int8 (default); mixed: int4, but for int8 attention; int4",
+        help="how weights are stored: float32; int8 (default); balanced: int4, but int8 where errors cost most; "
+        "mixed: int4, but for int8 attention; int4: all int4",
     )
     _add_checkpoint_arguments(convert)
     convert.set_defaults(run=_run_convert)

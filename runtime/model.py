@@ -378,8 +378,9 @@ class EmbeddingModel:
         self._backend()  # a closed model has no tokenizer either
         if self._tokenizer is None:
             raise ModelFileError(
-                f"{self.path}: the file has no tokenizer, so it takes token ids only (encode_ids); "
-                "convert a checkpoint that has a tokenizer.model"
+                f"{self.path}: the file has no tokenizer that runs here, so it takes token ids only (encode_ids); "
+                "an int4 file has one for the C engine alone: install a C compiler, then embgemma once more, or "
+                "convert into another scheme"
             )
         return self._tokenizer
 

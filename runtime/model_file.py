@@ -31,7 +31,7 @@ from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_js
 
 FORMAT_NAME = "embgemma"
 FORMAT_VERSION = "1"
-SCHEMES = ("float32", "int8", "mixed", "int4")
+SCHEMES = ("float32", "int8", "balanced", "mixed", "int4")
 
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
 

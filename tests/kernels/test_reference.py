@@ -23,6 +23,7 @@ from embgemma.kernels.reference import (
     rotate,
     softmax,
 )
+from embgemma.kernels.rotation import rotate_blocks
 from embgemma.model_file import ModelFile, read_model_file
 
 EPS = np.finfo(np.float64).eps
@@ -100,14 +101,15 @@ def test_linear_is_codes_times_scales(small_model: Callable[[Scheme], ModelFile]
     codes = unpack_panels(weight).astype(np.float64)
     assert np.array_equal(pack_panels(unpack_panels(weight), "int4" if weight.dtype == np.uint8 else scheme), weight)
     scale = model.tensors.get("layers.1.down.scale", np.ones(model.config.hidden)).astype(np.float64)
-    expected = [[math.fsum(x[i] * codes[j]) * scale[j] for j in range(len(codes))] for i in range(2)]
+    inputs = x if scheme == "float32" else rotate_blocks(x)
+    expected = [[math.fsum(inputs[i] * codes[j]) * scale[j] for j in range(len(codes))] for i in range(2)]
     exact = ReferenceBackend(model.config, model.tensors, quantize_activations=False)
     assert np.allclose(exact.linear("layers.1.down", x), expected, rtol=0, atol=model.config.ffn * 16 * EPS)
     rounded = ReferenceBackend(model.config, model.tensors).linear("layers.1.down", x)
     if scheme == "float32":
         assert np.array_equal(rounded, exact.linear("layers.1.down", x))
     else:
-        activation_codes, activation_scale = quantize_rows(x)
+        activation_codes, activation_scale = quantize_rows(rotate_blocks(x))
         sums = activation_codes @ codes.T  # whole numbers, exact in float64
         assert np.allclose(rounded, sums * activation_scale * scale, rtol=0, atol=model.config.ffn * 16 * EPS)
 

@@ -49,7 +49,35 @@ static double exact_inverse_rms(const float *x, size_t n)
  * the root's and the division's own. */
 static double inverse_rms_error(size_t n) { return ((double)n + 2.0) / 2.0 * U + 2.0 * U; }
 
-/* ---- embeddings: a product of 8 and 11 bits is exact ------------------------------------------------------------- */
+/* ---- the rotation --------------------------------------------------------------------------------------------------
+ */
+
+/* H · x for each block of EG_ROTATION, from the definition: the parity of i & j is the sign of element (i, j) of H.
+ * Returns the largest sum of magnitudes in a block, divided by the length of a row of ±1: that bounds every element,
+ * and each stage of the fast transform rounds by U of it at most. */
+static double rotate(double *x, size_t n)
+{
+    double largest = 0.0;
+    double block[EG_ROTATION];
+    for (size_t start = 0; start < n; start += EG_ROTATION) {
+        double total = 0.0;
+        for (size_t i = 0; i < EG_ROTATION; i++) {
+            total += fabs(x[start + i]) / sqrt((double)EG_ROTATION);
+            block[i] = 0.0;
+            for (size_t j = 0; j < EG_ROTATION; j++) {
+                const double term = x[start + j] / sqrt((double)EG_ROTATION);
+                block[i] += __builtin_parity((unsigned)(i & j)) ? -term : term;
+            }
+        }
+        memcpy(x + start, block, sizeof block);
+        largest = fmax(largest, total);
+    }
+    return largest;
+}
+
+enum { STAGES = 6 }; /* of the fast transform: log2(EG_ROTATION) */
+
+/* ---- embeddings: a product of 8 and 11 bits is exact; the rotation is not ---------------------------------------- */
 
 static double half_value(uint16_t half)
 {
@@ -77,12 +105,18 @@ static void check_embed(const char *isa, const eg_vector_ops *ops)
         float *out8 = guarded_new(HIDDEN * sizeof *out8), *out4 = guarded_new(HIDDEN * sizeof *out4);
         ops->embed_int8((const int8_t *)row, scales, groups, HIDDEN, out8);
         ops->embed_int4(row, scales, groups, HIDDEN, out4);
+        double exact8[HIDDEN], exact4[HIDDEN];
         for (size_t i = 0; i < HIDDEN; i++) {
             const double scale = half_value(scales[i / (HIDDEN / groups)]);
             const uint8_t pair = row[i / BLOCK * HALF + i % HALF];
             const int code = (i % BLOCK < HALF ? pair & 0xF : pair >> 4) - EG_INT4_OFFSET;
-            check_close((double)out8[i], (int8_t)row[i] * scale, 0.0, isa, "embed_int8", groups, i);
-            check_close((double)out4[i], code * scale, 0.0, isa, "embed_int4", groups, i);
+            exact8[i] = (int8_t)row[i] * scale;
+            exact4[i] = code * scale;
+        }
+        const double bound8 = STAGES * U * rotate(exact8, HIDDEN), bound4 = STAGES * U * rotate(exact4, HIDDEN);
+        for (size_t i = 0; i < HIDDEN; i++) {
+            check_close((double)out8[i], exact8[i], bound8, isa, "embed_int8", groups, i);
+            check_close((double)out4[i], exact4[i], bound4, isa, "embed_int4", groups, i);
         }
         CHECK(guarded_free(out8, HIDDEN * sizeof *out8), "%s embed_int8 wrote outside", isa);
         CHECK(guarded_free(out4, HIDDEN * sizeof *out4), "%s embed_int4 wrote outside", isa);
@@ -138,27 +172,31 @@ static void check_elementwise(const char *isa, const eg_vector_ops *ops, size_t 
 
 /* ---- quantisation ---------------------------------------------------------------------------------------------- */
 
-/* Codes of x · multiplier (NULL: of x) with `roundings` of them on the way to a code, and their scale, whose exact
- * value is `scale` times the exact max|x · multiplier| / 127, with a relative error of `scale_error`. */
+/* Codes of H · (x · multiplier) (NULL: of H · x), and their scale, whose exact value is `scale` times the exact largest
+ * magnitude / 127, with a relative error of `scale_error` besides that of the largest magnitude. */
 static void check_codes(const char *isa, const char *what, const float *x, const float *multiplier, size_t n,
-                        const int8_t *codes, double roundings, float got_scale, int32_t got_sum, double scale,
-                        double scale_error)
+                        const int8_t *codes, float got_scale, int32_t got_sum, double scale, double scale_error)
 {
     double *exact = aligned_new(n * sizeof *exact), max = 0.0;
     for (size_t i = 0; i < n; i++) {
         exact[i] = multiplier ? (double)x[i] * (double)multiplier[i] : (double)x[i];
-        max = fabs(exact[i]) > max ? fabs(exact[i]) : max;
     }
+    const double largest_block = rotate(exact, n);
+    for (size_t i = 0; i < n; i++) {
+        max = fmax(max, fabs(exact[i]));
+    }
+    /* The product with the multiplier is rounded too; of an element as of max. */
+    const double rotation_error = (STAGES + 1) * U * largest_block / max;
     int32_t sum = 0;
     for (size_t i = 0; i < n; i++) {
         const double code = EG_CODE_MAX * exact[i] / max;
-        check_close(codes[i], code, 0.5 + EG_CODE_MAX * roundings * U, isa, what, n, i);
+        check_close(codes[i], code, 0.5 + EG_CODE_MAX * (2.0 * rotation_error + 2.0 * U), isa, what, n, i);
         CHECK(codes[i] >= -EG_CODE_MAX, "%s %s code %d", isa, what, codes[i]);
         sum += codes[i];
     }
     CHECK(got_sum == sum, "%s %s n %zu: sum %d, not %d", isa, what, n, (int)got_sum, (int)sum);
     scale *= max / EG_CODE_MAX;
-    check_close((double)got_scale, scale, scale * scale_error, isa, what, n, n);
+    check_close((double)got_scale, scale, scale * (scale_error + rotation_error), isa, what, n, n);
     free(exact);
 }
 
@@ -166,6 +204,7 @@ static void check_quantize(const char *isa, const eg_vector_ops *ops, size_t n, 
 {
     uint64_t state = n + 2;
     float *x = random_row(&state, n, range), *multiplier = random_row(&state, n, 3.0f);
+    float *rotated = guarded_new(n * sizeof *rotated);
     int8_t *codes = guarded_new(n);
     float scale;
     int32_t sum;
@@ -174,19 +213,26 @@ static void check_quantize(const char *isa, const eg_vector_ops *ops, size_t n, 
     for (size_t i = 0; i < n / 4; i++) { /* close to the border between two codes */
         x[i] = max * ((float)(i % 127) + (i % 2 ? 0.5001f : 0.4999f)) / 127.0f;
     }
-    ops->quantize(x, n, codes, &scale, &sum);
-    check_codes(isa, "quantize", x, NULL, n, codes, 2.0, scale, sum, 1.0, U);
-    ops->norm_quantize(x, multiplier, n, EPS, codes, &scale, &sum);
-    check_codes(isa, "norm_quantize", x, multiplier, n, codes, 4.0, scale, sum, exact_inverse_rms(x, n),
-                inverse_rms_error(n) + 3.0 * U);
+    ops->quantize(x, n, rotated, codes, &scale, &sum);
+    check_codes(isa, "quantize", x, NULL, n, codes, scale, sum, 1.0, 2.0 * U);
+    ops->norm_quantize(x, multiplier, n, EPS, rotated, codes, &scale, &sum);
+    check_codes(isa, "norm_quantize", x, multiplier, n, codes, scale, sum, exact_inverse_rms(x, n),
+                inverse_rms_error(n) + 4.0 * U);
 
-    for (size_t i = 0; i < n; i++) { /* ties; the scale is 1, so that they are exact */
-        x[i] = i % 8 ? (float)(i % 127) - 63.5f : 127.0f;
+    double *wanted = aligned_new(n * sizeof *wanted);
+    for (size_t i = 0; i < n; i++) { /* ties; the scale is 1, and the rotation of small multiples of 1 / 16 is exact */
+        wanted[i] = i % 8 ? (double)(i % 127) - 63.5 : 127.0;
     }
-    ops->quantize(x, n, codes, &scale, &sum);
+    rotate(wanted, n); /* its own inverse */
     for (size_t i = 0; i < n; i++) {
-        CHECK(codes[i] == (int)nearbyint((double)x[i]), "%s quantize of %g is %d", isa, (double)x[i], codes[i]);
+        x[i] = (float)wanted[i];
     }
+    rotate(wanted, n);
+    ops->quantize(x, n, rotated, codes, &scale, &sum);
+    for (size_t i = 0; i < n; i++) {
+        CHECK(codes[i] == (int)nearbyint(wanted[i]), "%s quantize of %g is %d", isa, wanted[i], codes[i]);
+    }
+    free(wanted);
 
     for (int tiny = 0; tiny < 2; tiny++) { /* a row of zeros, and one whose reciprocal overflows */
         for (size_t i = 0; i < n; i++) {
@@ -194,9 +240,9 @@ static void check_quantize(const char *isa, const eg_vector_ops *ops, size_t n, 
         }
         for (int normed = 0; normed < 2; normed++) {
             if (normed) {
-                ops->norm_quantize(x, multiplier, n, EPS, codes, &scale, &sum);
+                ops->norm_quantize(x, multiplier, n, EPS, rotated, codes, &scale, &sum);
             } else {
-                ops->quantize(x, n, codes, &scale, &sum);
+                ops->quantize(x, n, rotated, codes, &scale, &sum);
             }
             int32_t expected = 0;
             for (size_t i = 0; i < n; i++) {
@@ -208,6 +254,7 @@ static void check_quantize(const char *isa, const eg_vector_ops *ops, size_t n, 
         }
     }
     CHECK(guarded_free(codes, n), "%s quantize wrote outside", isa);
+    CHECK(guarded_free(rotated, n * sizeof *rotated), "%s quantize wrote outside its room", isa);
     free(multiplier);
     free(x);
 }

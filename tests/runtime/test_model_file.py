@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # As small as the format allows: the tests below read thousands of damaged copies.
 CONFIG = replace(tiny.CONFIG, layers=1, hidden=64, ffn=64, heads=1, vocab=32, max_tokens=16, full_attention_layers=())
 TOKENIZER_MODEL = b"not a real tokenizer"
-SCHEMES = ("float32", "int8", "mixed", "int4")
+SCHEMES = ("float32", "int8", "balanced", "mixed", "int4")
 
 Header = dict[str, Any]
 
