@@ -26,10 +26,11 @@ def write_plot(measured: Sequence[Quality], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=SIZE_INCHES, layout="constrained")
-    for one in measured:
-        x, y = _point(one)
-        axes.scatter(x, y, s=60 if one.runtime == OURS else 25, marker="o" if one.runtime == OURS else "s")
-        axes.annotate(one.title, (x, y), fontsize="x-small", xytext=(4, 4), textcoords="offset points")
+    for number, one in enumerate(sorted(measured, key=lambda one: _point(one)[1])):
+        axes.scatter(*_point(one), s=60 if one.runtime == OURS else 25, marker="o" if one.runtime == OURS else "s")
+        above = number % 2 == 0  # names of formats that are about as near would cover each other
+        place = {"xytext": (4, 4 if above else -4), "va": "bottom" if above else "top"}
+        axes.annotate(one.title, _point(one), fontsize="x-small", textcoords="offset points", **place)
     axes.plot(*zip(*map(_point, frontier(measured)), strict=True), linewidth=0.8, linestyle="--", color="grey")
     axes.set(
         xscale="log",
@@ -38,6 +39,8 @@ def write_plot(measured: Sequence[Quality], path: Path) -> None:
         ylabel="error: 1 - mean cosine to float32",
         title="Left is smaller, down is nearer",
     )
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks("{x:.0f}")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=DOTS_PER_INCH)
     plt.close(figure)
