@@ -51,13 +51,14 @@ static inline void store_int16(int16_t *p, vf a)
     _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(low, high));
 }
 
-/* Codes to the first or the second of each pair. */
+/* Codes to the first or the second of each pair, one by one: another thread may be storing the other. */
 static inline void store_alternate(int16_t *pairs, vf a, size_t second)
 {
-    const __m256i codes = _mm256_cvtps_epi32(a), old = vi_load(pairs);
-    const __m256i both = second ? _mm256_blend_epi16(old, _mm256_slli_epi32(codes, 16), 0xAA)
-                                : _mm256_blend_epi16(old, codes, 0x55);
-    _mm256_storeu_si256((__m256i *)pairs, both);
+    int32_t codes[VF_LANES];
+    _mm256_storeu_si256((__m256i *)codes, _mm256_cvtps_epi32(a));
+    for (size_t i = 0; i < VF_LANES; i++) {
+        pairs[i * PAIR + second] = (int16_t)codes[i];
+    }
 }
 
 #endif
