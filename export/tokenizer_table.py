@@ -23,7 +23,7 @@ HEADER_BYTES = 1344
 MOST_PROBES = 48  # slots looked at for a pair
 
 _CHECKED_FROM = 16  # bytes: magic, version and checksum come before what the checksum covers
-_SLOTS_PER_PAIR = 1.6  # of Gemma's 236,245 pairs; an absent one then takes 3.6 probes, most in one cache line
+_SLOTS_PER_PAIR = 1.55  # of Gemma's 236,245 pairs; an absent one then takes 3.6 probes, most in one cache line
 _SLOT_BYTES, _PAIR_BYTES = 3, 5
 _PADDING = 4  # bytes behind the last slot and the last pair
 _INDEX_BITS = 18  # of a slot; the others are of the pair's hash, so that most absent pairs are told by their slot alone

@@ -90,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=SCHEMES,
         default="int8",
         help="how weights are stored: float32; int8 (default); balanced: int4, but int8 where errors cost most; "
-        "mixed: int4, but for int8 attention; int4: all int4",
+        "mixed: int4, but for int8 attention; int4: the smallest; the head is int8 in all of them",
     )
     _add_checkpoint_arguments(convert)
     convert.set_defaults(run=_run_convert)

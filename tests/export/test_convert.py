@@ -190,7 +190,10 @@ def test_schemes_quantise_what_they_say(tmp_path: Path, folder: Path) -> None:
     model = read_model_file(rounded(folder, tmp_path / "model.safetensors", "mixed"))
     dtypes = {name: tensor.dtype for name, tensor in model.tensors.items() if name.endswith(".weight")}
     int8 = {name for name, dtype in dtypes.items() if dtype == np.int8}
-    assert int8 == {f"layers.{i}.{kind}.weight" for i in range(CONFIG.layers) for kind in ("qkv", "o")}
+    assert int8 == {
+        "head.weight",
+        *(f"layers.{i}.{kind}.weight" for i in range(CONFIG.layers) for kind in ("qkv", "o")),
+    }
     assert {dtypes[name] for name in dtypes.keys() - int8} == {np.dtype(np.uint8)}
 
 
