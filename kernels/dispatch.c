@@ -27,9 +27,9 @@ const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_I8MM)
     {"i8mm", eg_cpu_has_i8mm, &eg_matmul__i8mm, &eg_vector_ops__neon, &eg_attention__neondot},
 #endif
+#if defined(EG_HAVE_ARMBF16)
     /* Not before i8mm, which every CPU that has bfloat16 has too: faster in long texts, but vectors then lack the bits
      * that all others but AMX agree on. For those who ask for it by name. */
-#if defined(EG_HAVE_ARMBF16)
     {"armbf16", eg_cpu_has_armbf16, &eg_matmul__i8mm, &eg_vector_ops__neon, &eg_attention__armbf16},
 #endif
 #if defined(EG_HAVE_NEONDOT)
