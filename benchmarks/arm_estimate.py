@@ -29,6 +29,7 @@ import numpy as np
 from ..kernels.layout import matrices
 from ..model_file import ModelFile, read_model_file
 from ..native_tokenizer import NativeTokenizer
+from .workload import attention_macs
 
 SOURCES = Path(__file__).resolve().parent.parent / "kernels"
 PLUGIN = Path(__file__).resolve().with_name("arm_instructions.c")
@@ -106,12 +107,7 @@ def macs_of(model: ModelFile) -> tuple[int, int, int]:
     for spec in matrices(config):
         if spec.name != "head":
             by_dtype[model.tensors[f"{spec.name}.weight"].dtype] += spec.out_features * spec.in_features * TOKENS
-    pairs = 0
-    for layer in range(config.layers):
-        window = TOKENS if config.is_full(layer) else config.window
-        pairs += sum(min(TOKENS, i + window + 1) - max(0, i - window) for i in range(TOKENS))
-    attention = pairs * config.heads * config.head_dim * 2  # queries by keys, weights by values
-    return by_dtype[np.dtype(np.int8)], by_dtype[np.dtype(np.uint8)], attention
+    return by_dtype[np.dtype(np.int8)], by_dtype[np.dtype(np.uint8)], attention_macs(config, TOKENS)
 
 
 def run(

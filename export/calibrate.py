@@ -30,7 +30,7 @@ from .checkpoint import Checkpoint
 from .embedding import EmbeddingTable
 from .folds import folded_layer, folded_matrix, folded_norm
 from .forward import Layer, Offsets
-from .gptq import gptq
+from .gptq import Float64, gptq
 from .quantize import Codes
 from .weights import Float32
 
@@ -100,16 +100,21 @@ class Calibrator:
 
     def _head(self, final_norm: Float32) -> QuantizedMatrix:
         normed = forward.rms_norm(self._hidden, final_norm, self._config.rms_norm_eps)
-        x = forward.integer_inputs(forward.pooled(normed, _pieces(self._offsets)))
+        x = forward.integer_inputs(forward.pooled(normed, pieces_of(self._offsets)))
         return _quantized(folded_matrix(self._source, "head"), x, self._formats["head"])
 
 
 def _quantized(weights: Float32, x: Float32, matrix_format: MatrixFormat) -> QuantizedMatrix:
     """weights (out_features, in_features) for inputs x (tokens, in_features), which are rotated and rounded."""
-    return QuantizedMatrix(*gptq(rotate_blocks(weights), np.asarray(x.T @ x, np.float64), matrix_format))
+    return QuantizedMatrix(*gptq(rotate_blocks(weights), gram_matrix(x), matrix_format))
 
 
-def _pieces(offsets: Offsets) -> Offsets:
+def gram_matrix(x: Float32) -> Float64:
+    """The sum of x xᵀ over tokens, (columns, columns), for x (tokens, columns)."""
+    return np.asarray(x.T @ x, np.float64)
+
+
+def pieces_of(offsets: Offsets) -> Offsets:
     """Offsets that cut every text into pieces of _PIECE_TOKENS tokens or fewer."""
     cuts = [np.arange(start, stop, _PIECE_TOKENS) for start, stop in itertools.pairwise(offsets)]
     return np.append(np.concatenate(cuts), offsets[-1])

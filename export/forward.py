@@ -64,7 +64,11 @@ def mean_square(x: Float32, eps: float) -> Float32:
 
 def integer_inputs(x: Float32) -> Float32:
     """The rows of x as the engine's integer matrices see them: rotated, and rounded to int8, one scale per row."""
-    x = rotate_blocks(x)
+    return int8_rounded(rotate_blocks(x))
+
+
+def int8_rounded(x: Float32) -> Float32:
+    """x (rows, columns) rounded to int8, symmetric, one scale per row."""
     scale = np.maximum(x.max(axis=1), -x.min(axis=1))[:, None] / np.float32(INT8_MAX)
     codes = x / np.where(scale > 0, scale, np.float32(1))
     return np.asarray(np.rint(codes, out=codes) * scale)

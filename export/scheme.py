@@ -46,15 +46,16 @@ def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFor
     names = [EMBEDDING, *(spec.name for spec in matrices(config))]
     if scheme not in get_args(Scheme):
         raise InputError(f"unknown scheme {scheme!r}; expected one of {', '.join(get_args(Scheme))}")
+    if scheme in ("float32", "int8"):
+        return dict.fromkeys(names, scheme)
+    int8 = {_HEAD}
     if scheme == "balanced":
         first, last = round(config.layers * _FIRST_INT8), config.layers - round(config.layers * _LAST_INT8)
-        int8 = (_HEAD, *(f"layers.{i}." for i in range(config.layers) if not first <= i < last))
-        return {name: "int8" if name.startswith(int8) else "int4" for name in names}
-    if scheme == "mixed":
-        return {name: "int8" if name.endswith((_HEAD, *_MIXED_INT8)) else "int4" for name in names}
-    if scheme == "int4":
-        return {name: "int8" if name == _HEAD else "int4" for name in names}
-    return dict.fromkeys(names, scheme)
+        layers = tuple(f"layers.{i}." for i in range(config.layers) if not first <= i < last)
+        int8.update(name for name in names if name.startswith(layers))
+    elif scheme == "mixed":
+        int8.update(name for name in names if name.endswith(_MIXED_INT8))
+    return {name: "int8" if name in int8 else "int4" for name in names}
 
 
 def embedding_groups(config: EncoderConfig, scheme: Scheme) -> int:

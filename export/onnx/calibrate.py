@@ -10,24 +10,24 @@ ONNX it is a matrix product for each; here only the inputs of `down` get one.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ...kernels.rotation import rotate_blocks
 from .. import forward
+from ..calibrate import gram_matrix, pieces_of
 from ..calibration import CalibrationBatch
 from ..checkpoint import Checkpoint
-from ..folds import folded_embedding, folded_layer, folded_matrix, folded_norm
-from ..forward import Layer, Offsets
+from ..embedding import EmbeddingTable
+from ..folds import folded_layer, folded_matrix, folded_norm
+from ..forward import Layer
 from ..gptq import Float64
 from ..weights import Float32
 from .matrix import Matrix
-from .rotation import BLOCK, hadamard, int8_rounded, rotate_values, rotated, smooth
+from .rotation import rotate_values, smooth
 
 _SEARCH_TOKENS = 1024  # that scales are chosen on
-
-_PIECE_TOKENS = 8  # the head is calibrated on means over pieces of the texts, as there are few texts
 
 # Rounds weights (out_features, in_features) whose inputs have this Gram matrix, (in_features, in_features).
 Rounder = Callable[[Float32, Float64], Matrix]
@@ -67,7 +67,7 @@ def _plain(weights: Float32, rounder: Rounder) -> Matrix:
 def _rotated(source: Checkpoint, index: int) -> Layer:
     """The layer with its values rotated, and `down` for inputs that are."""
     layer = rotate_values(source.config, folded_layer(source, index))
-    return {**layer, "down": rotated(layer["down"], hadamard(BLOCK))}
+    return {**layer, "down": rotate_blocks(layer["down"])}
 
 
 class _Calibrator:
@@ -78,8 +78,7 @@ class _Calibrator:
         self._config = source.config
         self._offsets = batch.offsets
         self._round = rounder
-        used, positions = np.unique(batch.ids, return_inverse=True)
-        self._exact = np.concatenate([folded_embedding(source, i, i + 1) for i in used])[positions]
+        self._exact = EmbeddingTable(source, "float32", 0).exact_rows(batch.ids)
         self._quantised = embedded
         self._chosen = np.random.default_rng(0).permutation(len(embedded))[:_SEARCH_TOKENS]
 
@@ -101,7 +100,7 @@ class _Calibrator:
         parts: dict[str, Float32 | Matrix] = dict(layer)
 
         def product(name: str, x: Float32) -> Float32:
-            x = int8_rounded(x)
+            x = forward.int8_rounded(x)
             matrix = self._round(layer[name], gram_matrix(x))
             parts[name] = matrix
             return np.asarray(x @ matrix.weights().T)
@@ -110,27 +109,16 @@ class _Calibrator:
         out = product("o", forward.attention(config, index, layer, qkv, offsets))
         self._quantised = self._quantised + forward.rms_norm(out, layer["post_attention_norm"], eps)
         gate_up = product("gate_up", forward.rms_norm(self._quantised, layer["pre_ffn_norm"], eps))
-        out = product("down", rotated(forward.geglu(gate_up), hadamard(BLOCK)))
+        out = product("down", rotate_blocks(forward.geglu(gate_up)))
         self._quantised = self._quantised + forward.rms_norm(out, layer["post_ffn_norm"], eps)
         return parts
 
     def _head(self) -> Iterator[tuple[str, Float32 | Matrix]]:
         """The final norm and the head."""
         layer = {"final_norm": folded_norm(self._source, "final_norm"), "head": folded_matrix(self._source, "head")}
-        pieces, eps = _pieces(self._offsets), self._config.rms_norm_eps
+        pieces, eps = pieces_of(self._offsets), self._config.rms_norm_eps
         exact = forward.pooled(forward.rms_norm(self._exact, layer["final_norm"], eps), pieces)
         layer = smooth(layer, "final_norm", "head", exact)
         seen = forward.pooled(forward.rms_norm(self._quantised, layer["final_norm"], eps), pieces)
         yield "final_norm", layer["final_norm"]
-        yield "head", self._round(layer["head"], gram_matrix(int8_rounded(seen)))
-
-
-def gram_matrix(x: Float32) -> Float64:
-    """The sum of x xᵀ over tokens, (columns, columns), for x (tokens, columns)."""
-    return np.asarray(x.T @ x, np.float64)
-
-
-def _pieces(offsets: Offsets) -> Offsets:
-    """Offsets that cut every text into pieces of _PIECE_TOKENS tokens or fewer."""
-    cuts = [np.arange(start, stop, _PIECE_TOKENS) for start, stop in itertools.pairwise(offsets)]
-    return np.append(np.concatenate(cuts), offsets[-1])
+        yield "head", self._round(layer["head"], gram_matrix(forward.int8_rounded(seen)))

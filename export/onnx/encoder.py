@@ -6,13 +6,12 @@ import numpy as np
 
 from ...kernels.config import EncoderConfig
 from ...kernels.layout import EMBEDDING_BLOCK, INT4_OFFSET
+from ...kernels.rotation import ROTATION, rotate_blocks
 from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING
 from .attention import Attention, Batch, longest_padded, make_batch
 from .graph import FLOAT, Graph
 from .linear import Float32Linear, Int4Linear, Int8Linear, Linear, Rows
 from .operators import FusedOperators, Operators, Rotation, StandardOperators, Target
-from .rotation import BLOCK as ROTATED
-from .rotation import hadamard
 from .weights import EncoderWeights
 
 LAST_HIDDEN_STATE = "last_hidden_state"
@@ -116,8 +115,8 @@ class _Encoder:
             return x
         graph = self._graph
         if self._hadamard is None:
-            self._hadamard = graph.constant("hadamard", hadamard(ROTATED))
-        blocks = graph.op("Reshape", x, graph.integers(-1, ROTATED))
+            self._hadamard = graph.constant("hadamard", rotate_blocks(np.eye(ROTATION, dtype=np.float32)))
+        blocks = graph.op("Reshape", x, graph.integers(-1, ROTATION))
         return graph.op("Reshape", graph.op("MatMul", blocks, self._hadamard), graph.integers(-1, width))
 
     def _product(self, name: str, rows: Rows) -> str:
