@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .kernels.errors import BackendError
+from .onnx_choices import FORMATS, TARGETS
 from .output_file import check_destination, whole_file
 
 if TYPE_CHECKING:
     import argparse
-
-FORMATS = ("float32", "int8", "int4")
-TARGETS = ("onnxruntime", "portable")
 
 DESCRIPTION = """\
 Makes an ONNX model of a published checkpoint: one file, input_ids and attention_mask in (int64, batch by tokens), unit
@@ -39,6 +37,12 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         choices=TARGETS,
         default="onnxruntime",
         help="whose operators: ONNX Runtime's own (default), which are faster, or those of the ONNX standard",
+    )
+    parser.add_argument(
+        "--text",
+        action="store_true",
+        help="take texts (strings, batch; prompts before them are yours to add) instead of input_ids and "
+        "attention_mask: needs onnxruntime-extensions, here and in the app",
     )
     parser.add_argument("--truncate-dim", type=int, metavar="N", help="size of the vectors: 512, 256 or 128")
     parser.add_argument(
@@ -69,6 +73,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         truncate_dim=arguments.truncate_dim,
         last_hidden_state=arguments.last_hidden_state,
+        text=arguments.text,
         calibrated=not arguments.no_calibration,
         calibration=arguments.calibration,
         sliding_window=arguments.sliding_window,

@@ -44,7 +44,7 @@ def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBac
         check_metadata(file.metadata)
         config = EncoderConfig.from_json(file.metadata["config"])
         prompts, default_prompt_name = read_prompts(file.metadata)
-        tokenizer = np.frombuffer(zlib.decompress(base64.b64decode(file.metadata[TOKENIZER_KEY])), np.uint8)
+        tokenizer_model = file.tokenizer_model or zlib.decompress(base64.b64decode(file.metadata[TOKENIZER_KEY]))
     except (KeyError, ValueError, zlib.error) as error:
         raise ModelFileError(f"{path}: the metadata lacks the tokenizer ({error}); export the model again") from error
     except ModelFileError as error:
@@ -59,11 +59,22 @@ def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBac
         similarity_fn_name=file.metadata["similarity_fn_name"],
         tensors={},
         tokenizer_table=None,
-        tokenizer_model=tokenizer,
+        tokenizer_model=np.frombuffer(tokenizer_model, np.uint8),
         metadata=file.metadata,
         embedding_dim=backend.dim,
     )
     return model_file, backend
+
+
+def session_options(threads: int | None = None) -> Any:
+    """Options for ONNX Runtime with so many threads, None for the number of physical cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry(_EXACT_PRODUCTS, "1")
+    return options
 
 
 class OnnxBackend:
@@ -90,10 +101,7 @@ class OnnxBackend:
             import onnxruntime
         except ImportError as error:
             raise BackendError(f"{path}: an ONNX model needs the package onnxruntime; {GET_ONNX}") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = _ERRORS_ONLY
-        options.add_session_config_entry(_EXACT_PRODUCTS, "1")
+        options = session_options(threads)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.resolve().parent))
         try:
             self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -4,6 +4,8 @@ ONNX Runtime reads a file of one piece into memory, and then copies every tensor
 its peak. Tensors that lie outside of the model it maps. So it is given a model whose large tensors are references into
 the very file that they came from. That takes no more of protocol buffers than fields of one kind: a key, a length, and
 so many bytes (protobuf.dev, "Encoding").
+
+A model that takes text begins with a tokenizer. It is taken off, so that the model takes token ids like any other.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 # Numbers of fields in onnx.proto, and wire types.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
-GRAPH_INITIALIZER = 5
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_VALUE_INFO = 1, 5, 11, 13
+NODE_NAME, NODE_ATTRIBUTE = 3, 5
+ATTRIBUTE_NAME, ATTRIBUTE_STRING = 1, 4
 TENSOR_RAW_DATA, TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 9, 13, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 EXTERNAL = 1  # a TENSOR_DATA_LOCATION
@@ -28,18 +32,24 @@ VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 
 LARGE_BYTES = 4096  # tensors from here on stay in the file: a page
 
+# Begins the names of the nodes, before all others, that make token ids of text. One has the tokenizer as an attribute.
+TOKENIZER_PREFIX = "tokenizer/"
+TOKENIZER_ATTRIBUTE = b"model"
+
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX model without its large tensors.
+    """An ONNX model without its large tensors, and without its tokenizer if it has one.
 
     Attributes:
         model: the bytes of a model whose large tensors are references into the file by its name.
         metadata: keys and values.
+        tokenizer_model: the sentencepiece model of the tokenizer in the graph; None if there is none.
     """
 
     model: bytes
     metadata: dict[str, str]
+    tokenizer_model: bytes | None
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,11 @@ def _read(data: mmap.mmap, location: str) -> OnnxFile:
     """The model in these bytes."""
     model = bytearray()
     metadata: dict[str, str] = {}
+    tokenizer_model = None
     for field in _fields(data, 0, len(data)):
         if field.number == MODEL_GRAPH:
-            model += _length_delimited(MODEL_GRAPH, _graph(data, field, location))
+            graph, tokenizer_model = _graph(data, field, location)
+            model += _length_delimited(MODEL_GRAPH, graph)
             continue
         if field.number == MODEL_METADATA:
             entry = {
@@ -79,18 +91,42 @@ def _read(data: mmap.mmap, location: str) -> OnnxFile:
             metadata[entry.get(ENTRY_KEY, "")] = entry.get(ENTRY_VALUE, "")
             continue  # ONNX Runtime needs none of it
         model += data[field.start : field.end]
-    return OnnxFile(bytes(model), metadata)
+    return OnnxFile(bytes(model), metadata, tokenizer_model)
 
 
-def _graph(data: mmap.mmap, graph: _Field, location: str) -> bytes:
-    """The graph with references for its large tensors."""
+def _graph(data: mmap.mmap, graph: _Field, location: str) -> tuple[bytes, bytes | None]:
+    """The graph with references for its large tensors, and the tokenizer that was taken off it."""
     out = bytearray()
+    tokenizer_model = None
+    at_tokenizer = True
     for field in _fields(data, graph.value, graph.end):
+        if field.number == GRAPH_NODE and at_tokenizer:
+            found = _tokenizer_node(data, field)
+            at_tokenizer = found is not None
+            tokenizer_model = tokenizer_model or found
+            if at_tokenizer:
+                continue
         if field.number == GRAPH_INITIALIZER and field.end - field.value >= LARGE_BYTES:
             out += _length_delimited(GRAPH_INITIALIZER, _tensor(data, field, location))
-        else:
+        elif field.number == GRAPH_VALUE_INFO and tokenizer_model is not None:  # of the tokenizer's outputs
+            out += _length_delimited(GRAPH_INPUT, data[field.value : field.end])
+        elif field.number != GRAPH_INPUT or tokenizer_model is None:
             out += data[field.start : field.end]
-    return bytes(out)
+    return bytes(out), tokenizer_model
+
+
+def _tokenizer_node(data: mmap.mmap, node: _Field) -> bytes | None:
+    """The tokenizer if this node has it, b"" if it is another one of the tokenizer's nodes, None if it is none."""
+    parts = list(_fields(data, node.value, node.end))
+    names = [data[part.value : part.end] for part in parts if part.number == NODE_NAME]
+    if not names or not names[0].startswith(TOKENIZER_PREFIX.encode()):
+        return None
+    for part in parts:
+        if part.number == NODE_ATTRIBUTE:
+            entry = {item.number: data[item.value : item.end] for item in _fields(data, part.value, part.end)}
+            if entry.get(ATTRIBUTE_NAME) == TOKENIZER_ATTRIBUTE:
+                return entry.get(ATTRIBUTE_STRING, b"")
+    return b""
 
 
 def _tensor(data: mmap.mmap, tensor: _Field, location: str) -> bytes:

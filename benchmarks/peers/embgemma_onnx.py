@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...onnx_backend import OnnxBackend, open_onnx_model
+from ...onnx_choices import FORMATS, Format
 from ..cache import cached
 from . import Encoder, Variant, Vectors
 
@@ -23,7 +24,6 @@ SOURCES = ("export", "export/onnx")  # of the code that makes it
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
     """A model in each format, for ONNX Runtime."""
     from ...export.onnx.export import export_onnx
-    from ...export.onnx.weights import Format
 
     def variant(weights_format: Format) -> Variant:
         path = cached(
@@ -34,7 +34,7 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
         )
         return Variant("embgemma_onnx", weights_format, path / MODEL_FILE)
 
-    return [variant(weights_format) for weights_format in get_args(Format)]
+    return [variant(weights_format) for weights_format in FORMATS]
 
 
 def open_variant(variant: Variant, threads: int | None) -> Encoder:

@@ -8,10 +8,11 @@ from ...kernels.config import EncoderConfig
 from ...kernels.layout import EMBEDDING_BLOCK, INT4_OFFSET
 from ...kernels.rotation import ROTATION, rotate_blocks
 from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING
+from ...onnx_choices import Target
 from .attention import Attention, Batch, longest_padded, make_batch
 from .graph import FLOAT, Graph
 from .linear import Float32Linear, Int4Linear, Int8Linear, Linear, Rows
-from .operators import FusedOperators, Operators, Rotation, StandardOperators, Target
+from .operators import FusedOperators, Operators, Rotation, StandardOperators
 from .weights import EncoderWeights
 
 LAST_HIDDEN_STATE = "last_hidden_state"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO
 
 from onnx import TensorProto, helper
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from ... import __version__
 from ...inputs import check_integer
 from ...kernels.errors import CheckpointError, InputError
 from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
+from ...onnx_choices import FORMATS, TARGETS, Format, Target
 from ...output_file import check_destination, whole_file
 from ..calibration import read_calibration
 from ..checkpoint import Checkpoint, read_checkpoint
@@ -24,9 +25,10 @@ from ..write import model_metadata
 from .encoder import LAST_HIDDEN_STATE, encoder_graph
 from .file import write_file
 from .graph import Graph
-from .operators import Target, opsets
+from .operators import opsets
+from .text import EXTENSIONS, EXTENSIONS_OPSET, TEXT, extensions_library, verify_text, with_tokenizer
 from .verify import Verification, verify
-from .weights import EncoderWeights, Format, read_weights
+from .weights import EncoderWeights, read_weights
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def export_onnx(
     target: Target = "onnxruntime",
     truncate_dim: int | None = None,
     last_hidden_state: bool = False,
+    text: bool = False,
     calibrated: bool = True,
     calibration: str | os.PathLike[str] | None = None,
     sliding_window: int | None = None,
@@ -67,19 +70,25 @@ def export_onnx(
         target: "onnxruntime" uses its own fused operators; "portable" those of the ONNX standard alone.
         truncate_dim: size of the vectors, a Matryoshka size: the model then computes no more.
         last_hidden_state: whether the model also gives the vector of each token.
+        text: whether the model takes texts, by an operator of onnxruntime-extensions, instead of token ids.
         calibrated, calibration, sliding_window, progress: see `convert`.
         force: whether to replace a file that exists.
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged, or of another architecture.
         InputError: the output exists or cannot lie there, or an argument is unknown or out of range.
+        BackendError: text is asked for, and onnxruntime-extensions is not installed.
         EmbgemmaError: the exported model does not compute what it should.
         OSError: the disk is full.
     """
     output = Path(output)
-    _check_choice("format", weights_format, Format)
-    _check_choice("target", target, Target)
+    _check_choice("format", weights_format, FORMATS)
+    _check_choice("target", target, TARGETS)
     check_destination(output, force=force)
+    if text:
+        if target != "onnxruntime":
+            raise InputError(f"target {target!r} has no operator that takes text; take target 'onnxruntime'")
+        extensions_library()  # before minutes of work, not after
     source = read_checkpoint(checkpoint, sliding_window=sliding_window)
     if source.config.kv_heads != 1:
         raise CheckpointError(f"{source.folder}: it has {source.config.kv_heads} key/value heads; ONNX export takes 1")
@@ -90,37 +99,50 @@ def export_onnx(
     batch = read_calibration(source, calibration) if calibrated else None
     weights = read_weights(source, weights_format, batch).with_dim(dim)
     graph = encoder_graph(weights, target, token_embeddings=last_hidden_state)
+    versions = opsets(target)
+    if text:
+        graph = with_tokenizer(graph, source.config, source.tokenizer_model)
+        versions[EXTENSIONS] = EXTENSIONS_OPSET
     total = sum(constant.size_bytes for constant in graph.constants.values())
     hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
     with whole_file(output) as file:
         with tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar:
-            _write(file, graph, weights, _metadata(source, weights_format), target, bar)
+            _write(file, graph, weights, versions, _metadata(source, weights_format, text=text), bar)
         file.flush()
-        verification = verify(Path(file.name), source, weights_format, calibrated=calibrated)
-    return Exported(output, verification, _operators_config(graph, target))
+        written = Path(file.name)
+        verification = verify(written, source, weights_format, calibrated=calibrated)
+        if text:
+            verify_text(written, source)
+    return Exported(output, verification, _operators_config(graph, versions))
 
 
-def _operators_config(graph: Graph, target: Target) -> str:
+def _operators_config(graph: Graph, versions: Mapping[str, int]) -> str:
     """Lines of domain;opset;operators, as onnxruntime.ai, "Reduced operator config file", has them."""
-    versions, operators = opsets(target), graph.operators()
+    operators = graph.operators()
     return "".join(f"{domain or 'ai.onnx'};{versions[domain]};{','.join(operators[domain])}\n" for domain in operators)
 
 
-def _check_choice(name: str, value: object, choices: object) -> None:
-    """Raises InputError unless the value is one of a Literal's."""
-    if value not in get_args(choices):
-        raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(get_args(choices))}")
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises InputError unless the value is one of the choices."""
+    if value not in choices:
+        raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
 
 
 def _write(
-    file: BinaryIO, graph: Graph, weights: EncoderWeights, metadata: Mapping[str, str], target: Target, bar: tqdm[Any]
+    file: BinaryIO,
+    graph: Graph,
+    weights: EncoderWeights,
+    versions: Mapping[str, int],
+    metadata: Mapping[str, str],
+    bar: tqdm[Any],
 ) -> None:
     """Writes the graph."""
     config = weights.config
     texts, tokens = "batch_size", "sequence_length"
-    inputs = [
+    ids = [
         helper.make_tensor_value_info(name, TensorProto.INT64, [texts, tokens]) for name in (INPUT_IDS, ATTENTION_MASK)
     ]
+    text = [helper.make_tensor_value_info(TEXT, TensorProto.STRING, [texts])] if EXTENSIONS in versions else []
     shapes: dict[str, list[str | int]] = {
         SENTENCE_EMBEDDING: [texts, weights.dim],
         LAST_HIDDEN_STATE: [texts, tokens, config.hidden],
@@ -129,17 +151,19 @@ def _write(
     write_file(
         file,
         graph,
-        inputs=inputs,
+        inputs=text or ids,
         outputs=outputs,
-        opsets=opsets(target),
+        inner=ids if text else [],
+        opsets=versions,
         metadata=metadata,
         producer_version=__version__,
         wrote=bar.update,
     )
 
 
-def _metadata(source: Checkpoint, weights_format: Format) -> dict[str, str]:
-    """What a model file says of itself, and the tokenizer."""
+def _metadata(source: Checkpoint, weights_format: Format, *, text: bool) -> dict[str, str]:
+    """What a model file says of itself, and the tokenizer unless the graph has it."""
+    tokenizer = {} if text else {TOKENIZER_KEY: base64.b64encode(zlib.compress(source.tokenizer_model, 9)).decode()}
     return model_metadata(
         source.config,
         weights_format,
@@ -147,5 +171,5 @@ def _metadata(source: Checkpoint, weights_format: Format) -> dict[str, str]:
         default_prompt_name=source.default_prompt_name,
         similarity_fn_name=source.similarity_fn_name,
         producer=f"embgemma {__version__}",
-        others={TOKENIZER_KEY: base64.b64encode(zlib.compress(source.tokenizer_model, 9)).decode()},
+        others=tokenizer,
     )

@@ -41,6 +41,7 @@ def write_file(
     *,
     inputs: Sequence[ValueInfoProto],
     outputs: Sequence[ValueInfoProto],
+    inner: Sequence[ValueInfoProto] = (),
     opsets: Mapping[str, int],
     metadata: Mapping[str, str],
     producer_version: str,
@@ -51,7 +52,7 @@ def write_file(
     Args:
         file: where to.
         graph: operations and constants.
-        inputs, outputs: their types.
+        inputs, outputs, inner: types of values; inner are those of which one may want to know.
         opsets: versions of the operator sets by domain.
         metadata: keys and values.
         producer_version: of embgemma.
@@ -64,7 +65,9 @@ def write_file(
         opset_import=[OperatorSetIdProto(domain=domain, version=version) for domain, version in opsets.items()],
         metadata_props=[StringStringEntryProto(key=key, value=value) for key, value in metadata.items()],
     ).SerializeToString()
-    body = GraphProto(name="embgemma", node=graph.nodes, input=inputs, output=outputs).SerializeToString()
+    body = GraphProto(
+        name="embgemma", node=graph.nodes, input=inputs, output=outputs, value_info=inner
+    ).SerializeToString()
     start = len(head) + _FIELD_HEAD_BYTES
     position = start + len(body)
     heads = []

@@ -40,11 +40,12 @@ class Constant:
 
 @dataclass
 class Graph:
-    """Operations and constants so far. Values are known by their names."""
+    """Operations and constants so far. Values are known by their names, which begin with the prefix."""
 
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, Constant] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
+    prefix: str = ""
     _small: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -53,7 +54,7 @@ class Graph:
 
     def ops(self, kind: str, outputs: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
         """Adds an operation with several outputs, whose names it gives."""
-        name = f"{kind}_{len(self.nodes)}"
+        name = f"{self.prefix}{kind}_{len(self.nodes)}"
         values = [name if outputs == 1 else f"{name}.{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), values, name=name, domain=domain, **attributes))
         return values
@@ -61,7 +62,7 @@ class Graph:
     def name_output(self, value: str, output: str) -> None:
         """Makes a value an output of the model."""
         self.outputs.append(output)
-        self.nodes.append(helper.make_node("Identity", [value], [output], name=output))
+        self.nodes.append(helper.make_node("Identity", [value], [output], name=f"{self.prefix}{output}"))
 
     def operators(self) -> dict[str, list[str]]:
         """The kinds of operations by domain, sorted."""
@@ -95,7 +96,7 @@ class Graph:
             raise ValueError(f"a constant of shape {array.shape} is not small")
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._small:
-            self._small[key] = self.constant(f"constant_{len(self._small)}", array)
+            self._small[key] = self.constant(f"{self.prefix}constant_{len(self._small)}", array)
         return self._small[key]
 
     def integer(self, value: int) -> str:

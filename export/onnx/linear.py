@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from ...onnx_choices import Target
 from .graph import CONTRIB, FLOAT, Array, Graph, packed_nibbles
 from .matrix import BLOCK, Matrix
-from .operators import Target
 
 _INT8_MAX = 127
 _ZERO_POINT = 128  # of activations, which are stored as uint8: code + 128. Integer products want one signed operand

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from ...onnx_choices import Target
 from .graph import CONTRIB, Array, Graph
-
-Target = Literal["onnxruntime", "portable"]
 
 # Of both targets. The first to have what `portable` needs: Gelu (20), four-bit integers and scales by blocks (21).
 OPSET = 21

@@ -18,10 +18,10 @@ from ...kernels.errors import EmbgemmaError
 from ...kernels.layout import matrices, pack_panels, vectors
 from ...model_file import ALIGNMENT
 from ...onnx_backend import open_onnx_model
+from ...onnx_choices import Format
 from ...tokenizer import Tokenizer
 from ..checkpoint import Checkpoint
 from ..folds import folded_embedding, folded_matrix, folded_norm
-from .weights import Format
 
 Ids = npt.NDArray[np.int32]
 

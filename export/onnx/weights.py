@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from onnx import TensorProto, helper
 from ...kernels.config import EncoderConfig
 from ...kernels.layout import EMBEDDING_GROUP_GRAIN, PANEL, MatrixFormat, matrices, pack_embedding, unpack_embedding
 from ...kernels.layout import vectors as norm_vectors
+from ...onnx_choices import Format
 from ..calibration import CalibrationBatch
 from ..checkpoint import Checkpoint
 from ..folds import folded_embedding, folded_matrix, folded_norm
@@ -23,8 +23,6 @@ from ..weights import Float32
 from .calibrate import quantised_parts
 from .graph import Array, Constant
 from .matrix import Matrix, float32_matrix, int4_matrix, int8_matrix
-
-Format = Literal["float32", "int8", "int4"]
 
 EMBEDDING = "embedding"
 

@@ -16,6 +16,7 @@ from embgemma.export.convert import convert
 from embgemma.kernels.errors import CheckpointError, EmbgemmaError, InputError, ModelFileError
 from embgemma.kernels.reference import ReferenceBackend
 from embgemma.model_file import read_model_file
+from embgemma.onnx_choices import FORMATS, TARGETS
 from embgemma.onnx_file import read_onnx_file
 from tests import tiny
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int32]
 Vectors = npt.NDArray[np.float32]
 
-FORMATS, TARGETS = ("float32", "int8", "int4"), ("onnxruntime", "portable")
 # Between a text alone and padded: float32 sums differ in their last bits, which now and then makes another int8 code.
 PADDED = {"float32": 0.999999, "int8": 0.9999, "int4": 0.9999}
 COSINES = {"float32": 0.99999, "int8": 0.999, "int4": 0.93}  # random weights of a tiny model, not calibrated
@@ -47,9 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def models(folder: Path) -> dict[tuple[str, str], Path]:
-    paths = {(kind, target): folder.parent / f"{kind}.{target}.onnx" for kind in FORMATS for target in TARGETS}
-    for (kind, target), path in paths.items():
-        export_onnx(folder, path, kind, target=target, calibrated=False)
+    paths: dict[tuple[str, str], Path] = {}
+    for kind, target in itertools.product(FORMATS, TARGETS):
+        output = folder.parent / f"{kind}.{target}.onnx"
+        paths[kind, target] = export_onnx(folder, output, kind, target=target, calibrated=False).model
     return paths
 
 
