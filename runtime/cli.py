@@ -1,4 +1,4 @@
-"""The command `embgemma`: convert or export a checkpoint, embed texts, tell about a model file."""
+"""The command `embgemma`: convert or export a checkpoint, embed texts, tell about a model."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser(
         "info",
-        help="tell about a model file",
-        description="Tells what a model file holds, and what it runs on here.",
+        help="tell about a model file or an ONNX model",
+        description="Tells what a model file or an ONNX model holds, and what it runs on here.",
     )
     _add_model_arguments(info)
     info.set_defaults(run=run_info)
@@ -149,7 +149,9 @@ def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the model file and what it runs on."""
-    parser.add_argument("model", metavar="MODEL", help="model file, made by `embgemma convert`")
+    parser.add_argument(
+        "model", metavar="MODEL", help="model file, made by `embgemma convert`, or *.onnx by `export-onnx`"
+    )
     engine = parser.add_argument_group("what it runs on")
     engine.add_argument("--backend", default="auto", help="native, numba, reference (slow), or auto (default)")
     engine.add_argument("--isa", help="instruction set of the native backend, such as avx2 (default: the best)")

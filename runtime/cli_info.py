@@ -1,21 +1,24 @@
-"""The command `embgemma info`: what a model file holds, and what it runs on here."""
+"""The command `embgemma info`: what a model file or an ONNX model holds, and what it runs on here."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .kernels import available_backends, create_backend
 from .kernels.layout import DTYPE_FORMATS
 from .kernels.native import instruction_sets
+from .model import ONNX_SUFFIX, load
 from .model_file import ModelFile, read_model_file
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .kernels.backend import Backend
+    from .onnx_facts import OnnxFacts, Value
 
 MEGABYTE = 1e6
 
@@ -27,10 +30,22 @@ PARTS = {
     "head": ("head.",),
 }
 
+# Parts of an ONNX model by the first words of the names of its constants, once `layers.N.` is taken off.
+ONNX_PARTS = {
+    "embedding table": ("embedding",),
+    "attention": ("q", "k", "v", "o"),
+    "feed-forward": ("gate", "up", "down"),
+    "head": ("head",),
+    "tokenizer": ("tokenizer",),
+}
+
 
 def run_info(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
-    model_file = read_model_file(arguments.model)
+    path = Path(arguments.model)
+    if path.suffix == ONNX_SUFFIX:
+        return _run_onnx_info(path, arguments)
+    model_file = read_model_file(path)
     _print_facts(_file_facts(model_file))  # even where nothing can run it
     backend = create_backend(
         model_file.config,
@@ -43,6 +58,20 @@ def run_info(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _run_onnx_info(path: Path, arguments: argparse.Namespace) -> int:
+    """Runs the command for an ONNX model."""
+    from .onnx_backend import describe_onnx_model  # few need these
+    from .onnx_facts import onnx_facts
+    from .onnx_file import read_onnx_file
+
+    file = read_onnx_file(path, with_tokenizer=True)
+    model_file = describe_onnx_model(path, file)
+    _print_facts(_onnx_facts(model_file, onnx_facts(path, file)))
+    model = load(path, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
+    _print_facts(iter([("in use", f"{model.backend}, {model.isa}, threads {model.threads}")]))
+    return 0
+
+
 def _print_facts(facts: Iterator[tuple[str, str]]) -> None:
     label_width = 12
     for label, text in facts:
@@ -50,20 +79,53 @@ def _print_facts(facts: Iterator[tuple[str, str]]) -> None:
 
 
 def _file_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
-    """What the file holds: labels and texts, the label empty in lines that go on."""
-    config = model_file.config
+    """What a model file holds: labels and texts, the label empty in lines that go on."""
     yield "file", f"{model_file.path} ({_megabytes(model_file.path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, scheme {model_file.scheme}"
+    yield from _encoder_facts(model_file)
+    yield "embeddings", f"{model_file.config.hidden} dimensions or fewer, compared by {model_file.similarity_fn_name}"
+    yield from _size_facts(_sizes(model_file))
+    yield from _prompt_facts(model_file)
+
+
+def _onnx_facts(model_file: ModelFile, facts: OnnxFacts) -> Iterator[tuple[str, str]]:
+    """What an ONNX model holds."""
+    path, needs = model_file.path, facts.needs(model_file.scheme)
+    yield "file", f"{path} ({_megabytes(path.stat().st_size)})"
+    yield "made by", f"{model_file.metadata['producer']}, format {model_file.scheme}, target {facts.target}"
+    yield from _encoder_facts(model_file)
+    yield "embeddings", f"compared by {model_file.similarity_fn_name}"
+    yield from _value_facts("inputs", facts.inputs)
+    yield from _value_facts("outputs", facts.outputs)
+    yield "needs", ", ".join(f"{package} {version} or newer" for package, version in needs.items())
+    yield "", "operator sets " + ", ".join(f"{domain} {version}" for domain, version in facts.opsets.items())
+    yield from _size_facts(_onnx_sizes(facts))
+    yield from _prompt_facts(model_file)
+
+
+def _encoder_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
+    config = model_file.config
     yield "model", f"{config.layers} layers, hidden {config.hidden}, feed-forward {config.ffn}, {config.vocab} tokens"
     yield "attention", f"{config.heads} heads of {config.head_dim}, {config.kv_heads} for keys and values"
     full = ", ".join(map(str, config.full_attention_layers)) or "none"
     yield "", f"{config.window} tokens to either side; all tokens in layers {full}"
     yield "texts", f"up to {config.max_tokens} tokens"
-    yield "embeddings", f"{config.hidden} dimensions or fewer, compared by {model_file.similarity_fn_name}"
+
+
+def _value_facts(label: str, values: Mapping[str, Value]) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        yield label, f"{name:<18} {value.dtype:<7} ({', '.join(map(str, value.shape))})"
+        label = ""
+
+
+def _size_facts(sizes: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, str]]:
     label = "sizes"
-    for part, (size, formats) in _sizes(model_file).items():
+    for part, (size, formats) in sizes.items():
         yield label, f"{part:<16} {_megabytes(size):>10}  {formats}".rstrip()
         label = ""
+
+
+def _prompt_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
     label = "prompts"
     for name, prompt in model_file.prompts.items():
         default = "  (default)" if name == model_file.default_prompt_name else ""
@@ -97,6 +159,16 @@ def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
     tokenizers = (model_file.tokenizer_table, model_file.tokenizer_model)
     sizes["tokenizer"] = (sum(tensor.nbytes for tensor in tokenizers if tensor is not None), "")
     return sizes
+
+
+def _onnx_sizes(facts: OnnxFacts) -> dict[str, tuple[int, str]]:
+    """Bytes of each part of an ONNX model, scales included; formats are those of the model."""
+    sizes = dict.fromkeys((*ONNX_PARTS, "others"), 0)
+    for name, size in facts.tensors.items():
+        words = name.split(".")
+        word = words[2] if words[0] == "layers" else words[0]
+        sizes[next((part for part, found in ONNX_PARTS.items() if word in found), "others")] += size
+    return {part: (size, "") for part, size in sizes.items()}
 
 
 def _megabytes(size: int) -> str:

@@ -6,6 +6,7 @@ import base64
 import itertools
 import os
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy as np
 from .kernels.batch import check_batch
 from .kernels.config import EncoderConfig
 from .kernels.errors import BackendError, InputError, ModelFileError
-from .model_file import ModelFile, check_metadata, read_prompts
-from .onnx_file import read_onnx_file
+from .model_file import FORMAT_NAME, ModelFile, check_metadata, read_prompts
+from .onnx_facts import GET_ONNX, TOKENIZER_KEY
+from .onnx_file import OnnxFile, read_onnx_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +26,7 @@ if TYPE_CHECKING:
 
 INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
 SENTENCE_EMBEDDING = "sentence_embedding"
-
-TOKENIZER_KEY = "tokenizer_model"  # in the metadata: the sentencepiece model, compressed by zlib, in base64
-
-GET_ONNX = "run `pip install 'embgemma[onnx]'`"
+PAD_ID = 0  # any token will do where the mask is 0
 
 # ONNX Runtime multiplies uint8 by int8 with sums that overflow on x86 without VNNI, unless it is asked not to.
 _EXACT_PRODUCTS = "session.x64quantprecision"
@@ -37,9 +36,18 @@ _ERRORS_ONLY = 3  # of its log
 
 def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBackend]:
     """Opens a model that `embgemma export-onnx` made: what a model file would tell of it, and what runs it."""
-    if not path.is_file():
-        raise ModelFileError(f"{path}: there is no such file")
     file = read_onnx_file(path)
+    model_file = describe_onnx_model(path, file)
+    backend = OnnxBackend(path, model_file.config, file.model, threads)
+    return replace(model_file, embedding_dim=backend.dim), backend
+
+
+def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
+    """What a model file would tell; raises ModelFileError unless `embgemma export-onnx` made it."""
+    if file.metadata.get("format") != FORMAT_NAME:
+        raise ModelFileError(
+            f"{path}: embgemma did not make this ONNX model; make one of a checkpoint with `embgemma export-onnx`"
+        )
     try:
         check_metadata(file.metadata)
         config = EncoderConfig.from_json(file.metadata["config"])
@@ -48,9 +56,8 @@ def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBac
     except (KeyError, ValueError, zlib.error) as error:
         raise ModelFileError(f"{path}: the metadata lacks the tokenizer ({error}); export the model again") from error
     except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}; an ONNX model must come from `embgemma export-onnx`") from error
-    backend = OnnxBackend(path, config, file.model, threads)
-    model_file = ModelFile(
+        raise ModelFileError(f"{path}: {error}") from error
+    return ModelFile(
         path=path,
         config=config,
         scheme=file.metadata["scheme"],
@@ -61,9 +68,7 @@ def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBac
         tokenizer_table=None,
         tokenizer_model=np.frombuffer(tokenizer_model, np.uint8),
         metadata=file.metadata,
-        embedding_dim=backend.dim,
     )
-    return model_file, backend
 
 
 def session_options(threads: int | None = None) -> Any:
@@ -131,7 +136,7 @@ class OnnxBackend:
     def run(self, texts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
         """Unit vectors (texts, self.dim) of a padded batch of texts."""
         tokens = max(map(len, texts))
-        ids = np.zeros((len(texts), tokens), np.int64)
+        ids = np.full((len(texts), tokens), PAD_ID, np.int64)
         mask = np.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text

@@ -12,3 +12,11 @@ Target = Literal["onnxruntime", "portable"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 TARGETS: tuple[Target, ...] = get_args(Target)
+
+# The first version of onnxruntime-extensions that was tried with a model that takes text.
+LEAST_EXTENSIONS = "0.9"
+
+
+def least_onnxruntime(target: Target, weights_format: Format) -> str:
+    """The first version of ONNX Runtime that ran a tiny model: 1.17 knows no opset 21, 1.18 no four-bit integers."""
+    return "1.19" if (target, weights_format) == ("portable", "int4") else "1.18"

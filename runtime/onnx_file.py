@@ -63,25 +63,30 @@ class _Field:
     end: int
 
 
-def read_onnx_file(path: Path) -> OnnxFile:
-    """Reads the model at `path`; raises ModelFileError if the file is cut or not one."""
+def read_onnx_file(path: Path, *, with_tokenizer: bool = False) -> OnnxFile:
+    """Reads the model at `path`; raises ModelFileError if the file is cut or not one.
+
+    with_tokenizer leaves the tokenizer, if the graph has one, in the model.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path}: this is a folder" if path.is_dir() else f"{path}: there is no such file")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _read(data, path.name)
+            return _read(data, path.name, with_tokenizer=with_tokenizer)
     except (IndexError, UnicodeDecodeError, ValueError) as error:  # ValueError: the file is empty
         raise ModelFileError(
             f"{path}: this is not an ONNX model, or it is cut; export it again with `embgemma export-onnx`"
         ) from error
 
 
-def _read(data: mmap.mmap, location: str) -> OnnxFile:
+def _read(data: mmap.mmap, location: str, *, with_tokenizer: bool) -> OnnxFile:
     """The model in these bytes."""
     model = bytearray()
     metadata: dict[str, str] = {}
     tokenizer_model = None
     for field in _fields(data, 0, len(data)):
         if field.number == MODEL_GRAPH:
-            graph, tokenizer_model = _graph(data, field, location)
+            graph, tokenizer_model = _graph(data, field, location, with_tokenizer=with_tokenizer)
             model += _length_delimited(MODEL_GRAPH, graph)
             continue
         if field.number == MODEL_METADATA:
@@ -94,8 +99,8 @@ def _read(data: mmap.mmap, location: str) -> OnnxFile:
     return OnnxFile(bytes(model), metadata, tokenizer_model)
 
 
-def _graph(data: mmap.mmap, graph: _Field, location: str) -> tuple[bytes, bytes | None]:
-    """The graph with references for its large tensors, and the tokenizer that was taken off it."""
+def _graph(data: mmap.mmap, graph: _Field, location: str, *, with_tokenizer: bool) -> tuple[bytes, bytes | None]:
+    """The graph with references for its large tensors, and the tokenizer if it has one."""
     out = bytearray()
     tokenizer_model = None
     at_tokenizer = True
@@ -104,14 +109,14 @@ def _graph(data: mmap.mmap, graph: _Field, location: str) -> tuple[bytes, bytes 
             found = _tokenizer_node(data, field)
             at_tokenizer = found is not None
             tokenizer_model = tokenizer_model or found
-            if at_tokenizer:
+            if at_tokenizer and not with_tokenizer:
                 continue
         if field.number == GRAPH_INITIALIZER and field.end - field.value >= LARGE_BYTES:
             out += _length_delimited(GRAPH_INITIALIZER, _tensor(data, field, location))
-        elif field.number == GRAPH_VALUE_INFO and tokenizer_model is not None:  # of the tokenizer's outputs
-            out += _length_delimited(GRAPH_INPUT, data[field.value : field.end])
-        elif field.number != GRAPH_INPUT or tokenizer_model is None:
+        elif tokenizer_model is None or with_tokenizer or field.number not in (GRAPH_INPUT, GRAPH_VALUE_INFO):
             out += data[field.start : field.end]
+        elif field.number == GRAPH_VALUE_INFO:  # of the tokenizer's outputs, which become the inputs
+            out += _length_delimited(GRAPH_INPUT, data[field.value : field.end])
     return bytes(out), tokenizer_model
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ...kernels.config import EncoderConfig
 from ...kernels.errors import BackendError, EmbgemmaError
 from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, open_onnx_model, session_options
+from ...onnx_facts import EXTENSIONS
 from ...onnx_file import TOKENIZER_PREFIX
 from ...tokenizer import Tokenizer
 from ..checkpoint import Checkpoint
@@ -25,7 +26,6 @@ Vectors = npt.NDArray[np.float32]
 
 TEXT = "text"  # the input: (batch,) strings, their prompts included
 
-EXTENSIONS = "ai.onnx.contrib"  # the domain of the operators of onnxruntime-extensions
 EXTENSIONS_OPSET = 1
 
 _SMALLEST_COSINE = 0.9999  # between the vectors of a text and of its ids, both in one padded batch

@@ -63,6 +63,14 @@ def test_the_file_has_one_tokenizer_and_is_used_like_any_other(model: Path) -> N
     assert np.sum(vectors * given, axis=1).min() > 0.99999
 
 
+def test_info(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(model)]) == 0
+    words = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["inputs", "text", "string", "(batch_size)"] in words
+    assert ["needs", "onnxruntime", "1.18", "or", "newer,", "onnxruntime-extensions", "0.9", "or", "newer"] in words
+    assert ["operator", "sets", "ai.onnx", "21,", "com.microsoft", "1,", "ai.onnx.contrib", "1"] in words
+
+
 def test_bad_calls_leave_nothing(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
