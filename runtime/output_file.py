@@ -1,17 +1,21 @@
-"""Files that appear whole under their name, or not at all."""
+"""Files and folders that appear whole under their name, or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .kernels.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the most that a file may have
 
 
 def check_destination(path: Path, *, force: bool) -> None:
@@ -29,14 +33,54 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the name `path` when the block ends well.
 
     It grows under a temporary name in the same folder. When the block ends in an exception (a full disk, Ctrl-C), the
-    temporary file is removed and `path` is as it was.
+    temporary file is removed and `path` is as it was. An OSError of that file names `path`.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
-        with temporary.open("xb") as file:
+        with _errors_name(path, temporary), temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `path`, and the place of a folder there, when the block ends well.
+
+    As `whole_file` does it. Between the old folder and the new one there is a moment with neither.
+    """
+    temporary, old = _temporary(path), _temporary(path)
+    try:
+        with _errors_name(path, temporary):
+            temporary.mkdir()
+            yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _errors_name(path: Path, temporary: Path) -> Iterator[None]:
+    """Has an OSError tell of `path` where it tells of the temporary one, or of a full disk and of no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _FULL:
+            place = path
+        elif error.filename is not None and Path(error.filename).is_relative_to(temporary):
+            place = path / Path(error.filename).relative_to(temporary)
+        else:
+            raise
+        raise OSError(error.errno, error.strerror, str(place)) from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -1,0 +1,154 @@
+"""Checkpoint → a folder for an app: the ONNX model, what belongs beside it, and a manifest that tells of all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...kernels.errors import InputError
+from ...model import load
+from ...onnx_backend import PAD_ID, SENTENCE_EMBEDDING, describe_onnx_model
+from ...onnx_facts import onnx_facts
+from ...onnx_file import read_onnx_file
+from ...output_file import whole_folder
+from .export import Exported, export_onnx
+
+MODEL = "model.onnx"
+MANIFEST = "manifest.json"
+OPERATORS = "required_operators.config"
+
+# What libraries that tokenize read of a checkpoint: those of Hugging Face in Rust, Swift, Kotlin and JavaScript the
+# first four, SentencePiece the last.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "config.json",
+    "tokenizer.model",
+)
+
+FORMAT_NAME, FORMAT_VERSION = "embgemma-onnx-bundle", 1
+
+# Texts whose ids and vectors the manifest tells, so that an app can be checked: with spaces and line breaks, with
+# characters of several bytes, and with those that have no token of their own.
+EXAMPLES = (
+    "Which planet is known as the Red Planet?",
+    "  def mean(values):\n\n\treturn sum(values) / len(values)",
+    "Ein Zug nach Zürich – 雨の日 🚲 \U00012000",
+)
+_EXAMPLE_NUMBERS = 8  # of a vector: enough to see that it is right
+_EXAMPLE_DIGITS = 4
+
+_READ_AT_ONCE = 1 << 20
+
+
+def check_bundle_destination(folder: Path, *, force: bool) -> None:
+    """Raises InputError unless a bundle may lie at `folder`; only a bundle is ever replaced."""
+    if not folder.parent.is_dir():
+        raise InputError(f"cannot write {folder}: the folder {folder.parent} does not exist; create it first")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"cannot write {folder}: it is a file; give the name of a folder that does not exist")
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder} exists and is no bundle, so it will not be replaced; choose another name")
+    if not force:
+        raise InputError(f"{folder} exists; choose another name, or replace it with --force")
+
+
+def export_bundle(
+    checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], *, force: bool = False, **options: Any
+) -> Exported:
+    """Writes a bundle; the folder appears when it is complete and right, or not at all.
+
+    Args:
+        checkpoint: folder of a checkpoint as sentence-transformers lays it out.
+        folder: the folder to make.
+        force: whether to replace a bundle that exists.
+        options: of `export_onnx`.
+
+    Raises:
+        InputError: the folder exists or cannot lie there, or an argument is unknown or out of range.
+        CheckpointError, BackendError, EmbgemmaError, OSError: see `export_onnx`.
+    """
+    folder = Path(folder)
+    check_bundle_destination(folder, force=force)
+    with whole_folder(folder) as made:
+        exported = export_onnx(checkpoint, made / MODEL, **options)
+        (made / OPERATORS).write_text(exported.operators_config, "utf-8")
+        if not options.get("text"):
+            for name in TOKENIZER_FILES:
+                if (Path(checkpoint) / name).is_file():
+                    shutil.copyfile(Path(checkpoint) / name, made / name)
+        text = json.dumps(_manifest(made), ensure_ascii=False, indent=1)
+        (made / MANIFEST).write_text(text + "\n", "utf-8")
+    return replace(exported, model=folder / MODEL)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of a folder says, where all else is."""
+    path = folder / MODEL
+    file = read_onnx_file(path, with_tokenizer=True)
+    model, facts = describe_onnx_model(path, file), onnx_facts(path, file)
+    return {
+        "format": FORMAT_NAME,
+        "format_version": FORMAT_VERSION,
+        "producer": f"embgemma {__version__}",
+        "model": {
+            "file": MODEL,
+            "weights": model.scheme,
+            "target": facts.target,
+            "needs": facts.needs(model.scheme),
+            "operator_sets": facts.opsets,
+            "inputs": {name: asdict(value) for name, value in facts.inputs.items()},
+            "outputs": {name: asdict(value) for name, value in facts.outputs.items()},
+        },
+        "embedding": {
+            "output": SENTENCE_EMBEDDING,
+            "dimensions": facts.outputs[SENTENCE_EMBEDDING].shape[1],
+            "normalized": True,
+            "similarity": model.similarity_fn_name,
+        },
+        "tokens": {
+            "max": model.config.max_tokens,
+            "layout": "bos_id, tokens of prompt and text, eos_id; too many are cut from the end of the text",
+            "bos_id": model.config.bos_id,
+            "eos_id": model.config.eos_id,
+            "pad_id": PAD_ID,
+            "tokenizer": [name for name in TOKENIZER_FILES if (folder / name).is_file()] or MODEL,
+        },
+        "prompts": model.prompts,
+        "default_prompt_name": model.default_prompt_name,
+        "examples": _examples(path),
+        "files": {
+            name.name: {"bytes": name.stat().st_size, "sha256": _sha256(name)} for name in sorted(folder.iterdir())
+        },
+    }
+
+
+def _examples(path: Path) -> list[dict[str, Any]]:
+    """EXAMPLES behind the first prompt, their ids, and the first numbers of their vectors."""
+    examples = []
+    with load(path) as model:
+        prompt = next(iter(model.prompts.values()), "")
+        for text in EXAMPLES:
+            ids = model.tokenize(text, prompt=prompt)
+            vector = model.encode_ids([ids])[0, :_EXAMPLE_NUMBERS]
+            numbers = [round(float(number), _EXAMPLE_DIGITS) for number in vector]
+            examples.append({"prompt_and_text": prompt + text, "input_ids": ids, "embedding_begins": numbers})
+    return examples
+
+
+def _sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_READ_AT_ONCE):
+            digest.update(part)
+    return digest.hexdigest()
