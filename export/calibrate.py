@@ -31,7 +31,7 @@ from .embedding import EmbeddingTable
 from .folds import folded_layer, folded_matrix, folded_norm
 from .forward import Layer, Offsets
 from .gptq import Float64, gptq
-from .quantize import Codes
+from .quantize import GRIDS, Codes
 from .weights import Float32
 
 _LAYER_PARTS = (  # in file order
@@ -46,7 +46,7 @@ _PIECE_TOKENS = 8  # the head is calibrated on means over pieces of the texts, a
 class QuantizedMatrix:
     """A matrix in rotated columns: `rotate_blocks(x) @ (codes * scales[:, None]).T` is about x times its transpose."""
 
-    codes: Codes  # (out_features, in_features) int8, within the range of its format
+    codes: Codes  # (out_features, in_features) int8, of the grid of its format
     scales: Float32  # (out_features,)
 
 
@@ -106,7 +106,7 @@ class Calibrator:
 
 def _quantized(weights: Float32, x: Float32, matrix_format: MatrixFormat) -> QuantizedMatrix:
     """weights (out_features, in_features) for inputs x (tokens, in_features), which are rotated and rounded."""
-    return QuantizedMatrix(*gptq(rotate_blocks(weights), gram_matrix(x), matrix_format))
+    return QuantizedMatrix(*gptq(rotate_blocks(weights), gram_matrix(x), GRIDS[matrix_format]))
 
 
 def gram_matrix(x: Float32) -> Float64:

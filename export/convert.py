@@ -20,7 +20,7 @@ from .calibration import CalibrationBatch, read_calibration
 from .checkpoint import Checkpoint, read_checkpoint
 from .embedding import EmbeddingTable
 from .folds import folded_matrix, folded_norm
-from .quantize import quantize_rows
+from .quantize import GRIDS, quantize_rows
 from .scheme import Scheme, embedding_groups, keeps_tokenizer_model, scheme_formats
 from .sensitivity import embedding_sensitivity
 from .tokenizer_table import build_tokenizer_table
@@ -131,6 +131,6 @@ def _stored_matrix(source: Checkpoint, name: str, matrix_format: MatrixFormat) -
     if matrix_format == "float32":
         yield f"{name}.weight", pack_panels(matrix, matrix_format)
         return
-    codes, scales = quantize_rows(rotate_blocks(matrix), matrix_format)
+    codes, scales = quantize_rows(rotate_blocks(matrix), GRIDS[matrix_format])
     yield f"{name}.weight", pack_panels(codes, matrix_format)
     yield f"{name}.scale", scales

@@ -13,7 +13,7 @@ from ..model_file import EMBEDDING
 from .checkpoint import Checkpoint
 from .folds import folded_embedding
 from .gptq import OutputRounder
-from .quantize import Codes, quantize_rows
+from .quantize import GRIDS, Codes, quantize_rows
 from .weights import Float32
 
 _PART_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
@@ -52,13 +52,14 @@ class EmbeddingTable:
             gram = (samples.T @ samples).astype(np.float64)
             return np.asarray(gram / max(float(np.trace(gram)), np.finfo(np.float32).tiny))
 
+        grid = GRIDS[self._format]
         sensitivity = rotate_blocks(sensitivity)
         general = normalised(sensitivity)
-        self._rounder = OutputRounder(general, self._format, groups=self._groups, damping=_DAMPING)
+        self._rounder = OutputRounder(general, grid, groups=self._groups, damping=_DAMPING)
         tokens, counts = np.unique(ids, return_counts=True)
         for token in tokens[counts >= _FREQUENT]:
             own = general + normalised(sensitivity[ids == token])
-            self._frequent[int(token)] = OutputRounder(own, self._format, groups=self._groups, damping=_DAMPING)
+            self._frequent[int(token)] = OutputRounder(own, grid, groups=self._groups, damping=_DAMPING)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The table in parts, and its scales if it is quantised: one per row and group of columns."""
@@ -90,7 +91,7 @@ class EmbeddingTable:
     def _rounded(self, rows: Float32, tokens: Sequence[int]) -> tuple[Codes, npt.NDArray[np.floating]]:
         """Codes (rows, hidden) and float16 scales (rows, groups) of the rotated rows of these tokens."""
         if self._rounder is None:
-            codes, scales = quantize_rows(rows.reshape(len(rows) * self._groups, -1), self._format, np.float16)
+            codes, scales = quantize_rows(rows.reshape(len(rows) * self._groups, -1), GRIDS[self._format], np.float16)
             return codes.reshape(rows.shape), scales.reshape(-1, self._groups)
         codes, scales = self._rounder.round(rows, np.float16)
         for i, token in enumerate(tokens):

@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.layout import MatrixFormat
-from .quantize import CODE_RANGE, Codes, best_scales
+from .quantize import Codes, Grid, best_scales
 from .weights import Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -24,10 +23,8 @@ DAMPING = 0.3
 _BLOCK = 64  # columns after which the error is passed on to all that follow, in one product
 
 # Clip ratios tried, as in quantize.py but further down: here the error knows which weights matter.
-_CLIP_RATIOS: dict[MatrixFormat, npt.NDArray[np.float64]] = {
-    "int8": np.linspace(0.8, 1.0, 5),
-    "int4": np.linspace(0.5, 1.0, 11),
-}
+_CLIP_RATIOS_FINE = np.linspace(0.8, 1.0, 5)  # for a grid of more than 16 levels
+_CLIP_RATIOS_COARSE = np.linspace(0.5, 1.0, 11)
 
 
 class OutputRounder:
@@ -35,17 +32,15 @@ class OutputRounder:
 
     Args:
         gram: (columns, columns), the sum of x xᵀ over the inputs x: the error of a row e is e · gram · e.
-        matrix_format: "int8" or "int4".
+        grid: the integers to round to.
         groups: how many scales a row has, each for as many columns.
         damping: see DAMPING.
     """
 
-    def __init__(
-        self, gram: Float64, matrix_format: MatrixFormat, *, groups: int = 1, damping: float = DAMPING
-    ) -> None:
+    def __init__(self, gram: Float64, grid: Grid, *, groups: int = 1, damping: float = DAMPING) -> None:
         diagonal = np.diag(gram)
         self.gram = gram + np.eye(len(gram)) * max(damping * float(diagonal.mean()), np.finfo(np.float32).tiny)
-        self.matrix_format = matrix_format
+        self.grid = grid
         self.groups = groups
         # The most important first, while many are left to make up for them.
         self._order = np.argsort(-diagonal, kind="stable")
@@ -58,7 +53,7 @@ class OutputRounder:
         by_column = np.repeat(scales, weights.shape[1] // self.groups, axis=1)[:, self._order]
         codes = np.empty(weights.shape, np.int8)
         codes[:, self._order] = _round_in_turn(
-            weights[:, self._order], by_column, self._propagate.astype(np.float32), self.matrix_format
+            weights[:, self._order], by_column, self._propagate.astype(np.float32), self.grid
         ).T
         return codes, scales
 
@@ -67,10 +62,10 @@ class OutputRounder:
         importance = np.empty(weights.shape[1])
         importance[self._order] = 1 / np.diag(self._propagate) ** 2
         importance = (importance / importance.max()).astype(np.float32)
-        ratios = _CLIP_RATIOS[self.matrix_format]
+        ratios = _CLIP_RATIOS_FINE if len(self.grid.levels) > 16 else _CLIP_RATIOS_COARSE
         return np.stack(
             [
-                best_scales(np.ascontiguousarray(part), self.matrix_format, ratios, important)
+                best_scales(np.ascontiguousarray(part), self.grid, ratios, important)
                 for part, important in zip(
                     np.split(weights, self.groups, axis=1), np.split(importance, self.groups), strict=True
                 )
@@ -79,16 +74,15 @@ class OutputRounder:
         )
 
 
-def gptq(weights: Float32, gram: Float64, matrix_format: MatrixFormat) -> tuple[Codes, Float32]:
-    """Codes (rows, columns) and scales (rows,) of a matrix; gram as in `OutputRounder`."""
-    rounder = OutputRounder(gram, matrix_format)
+def gptq(weights: Float32, gram: Float64, grid: Grid) -> tuple[Codes, Float32]:
+    """Codes (rows, columns) and scales (rows,) of a matrix; gram and grid as in `OutputRounder`."""
+    rounder = OutputRounder(gram, grid)
     codes, _ = rounder.round(weights)
     return codes, _refitted_scales(weights, codes, rounder.gram)
 
 
-def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, matrix_format: MatrixFormat) -> Codes:
+def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, grid: Grid) -> Codes:
     """The codes (columns, rows) of weights and scales (rows, columns), whose order is the order of rounding."""
-    low, high = CODE_RANGE[matrix_format]
     remaining = np.ascontiguousarray(weights.T)  # (columns, rows): a column of weights is a contiguous row
     steps = np.ascontiguousarray(scales.T)
     inverse = np.divide(1, steps, out=np.zeros_like(steps), where=steps != 0)
@@ -97,7 +91,7 @@ def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, matrix
         stop = min(start + _BLOCK, len(remaining))
         errors = np.empty((stop - start, len(weights)), np.float32)
         for j in range(start, stop):
-            code = np.clip(np.rint(remaining[j] * inverse[j]), low, high)
+            code = grid.nearest(remaining[j] * inverse[j])
             codes[j] = code
             error = (remaining[j] - code * steps[j]) / propagate[j, j]
             remaining[j + 1 : stop] -= propagate[j, j + 1 : stop, None] * error

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from ..kernels.config import EncoderConfig
-from ..kernels.layout import MatrixFormat, Tensor, matrices
+from ..kernels.layout import INT4_LEVELS, MatrixFormat, Tensor, matrices
 from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, TensorInfo, expected_tensors
 from .scheme import Scheme, embedding_groups, scheme_formats
 from .write import ModelFileWriter, model_metadata
 
 _PART_BYTES = 16 << 20  # random numbers made at a time: more would only take more memory
 
-# Standard deviation of what _random_weights draws: evenly from -127 … 127 or -8 … 7, or the standard normal.
-_DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": 4.61, "float32": 1.0}
+# Standard deviation of what _random_weights draws: any of -127 … 127, any level of int4, or the standard normal.
+_DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": float(INT4_LEVELS.std()), "float32": 1.0}
 
 # Norm multipliers and scales vary by this much, so that a backend that mixes up two channels shows it.
 _VARIATION = 0.25

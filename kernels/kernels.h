@@ -21,10 +21,13 @@ enum {
     EG_TILE_MAX_ROWS = 128, /* most rows of a matmul tile: AMX unpacks int4 weights once for so many */
     EG_CHUNK_ROWS = 64,     /* usual chunk_rows, see below */
     EG_KEY_GRAIN = 32,      /* keys are attended to in blocks of this many: a row of an AMX tile of bfloat16 */
-    EG_INT4_OFFSET = 8,     /* int4 codes -8 … 7 are stored as 0 … 15 */
+    EG_INT4_OFFSET = 19,    /* makes the levels of int4, -19 … 19, unsigned */
     EG_ROTATION = 64,       /* inputs of integer matrices are rotated in blocks of this many: see export/FORMAT.md */
     EG_CODE_MAX = 127, /* int8 codes of weights and activations lie in -127 … 127: products fit AVX2's int16 sums */
 };
+
+/* What the 16 codes of int4 stand for: closer together near 0, where most weights are. See export/FORMAT.md. */
+#define EG_INT4_LEVELS -19, -15, -12, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 12, 15, 19
 
 /* Exact integer sums of one tile: sums[r][c] = Σ_k codes[r][k] · weights[c][k] for 64 channels c.
  *   codes:     (rows, k) int8 activations; rows <= the kernel's own limit, k a multiple of 64

@@ -4,9 +4,8 @@
  * A few rows wait for their weights to come from memory, which the kernels of matmul_avx512vnni.c read as one stream,
  * fetched ahead: they take those.
  *
- * int4 weights are unpacked to bytes 0 … 15, once for all rows of a call, and multiplied as unsigned (tdpbsud), so
- * their sums start at -8 · Σ codes. The tiles' shapes hold the number of rows: absent rows are neither read nor
- * written. */
+ * int4 weights are unpacked to their levels, once for all rows of a call. The tiles' shapes hold the number of rows:
+ * absent rows are neither read nor written. */
 #include "kernels.h"
 
 #if !defined(EG_AMX_EMULATION) && !defined(__AMX_INT8__) && !defined(__AMXINT8__) /* the last is clang 14's name */
@@ -57,17 +56,25 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     _tile_release();
 }
 
-/* 64 inputs x 16 channels of int4 as bytes 0 … 15: a line becomes two, its low nibbles and its high ones. */
-static void unpack_block(const uint8_t *lines, uint8_t *block)
+/* 64 inputs x 16 channels of int4 as their levels: a line becomes two, its low nibbles and its high ones. */
+static void unpack_block(const uint8_t *lines, int8_t *block)
 {
-    typedef uint8_t line __attribute__((vector_size(EG_LINE)));
-    for (size_t i = 0; i < BLOCK_LINES_INT4; i++) {
-        line pair;
-        __builtin_memcpy(&pair, lines + i * EG_LINE, EG_LINE);
-        const line low = pair & 0xF, high = pair >> 4;
-        __builtin_memcpy(block + 2 * i * EG_LINE, &low, EG_LINE);
-        __builtin_memcpy(block + (2 * i + 1) * EG_LINE, &high, EG_LINE);
+#if defined(EG_AMX_EMULATION)
+    static const int8_t levels[] = {EG_INT4_LEVELS};
+    for (size_t i = 0; i < BLOCK_LINES_INT4 * EG_LINE; i++) {
+        int8_t *low = block + i / EG_LINE * 2 * EG_LINE + i % EG_LINE;
+        low[0] = levels[lines[i] & 0xF];
+        low[EG_LINE] = levels[lines[i] >> 4];
     }
+#else
+    const __m512i levels = _mm512_broadcast_i32x4(_mm_setr_epi8(EG_INT4_LEVELS)), nibble = _mm512_set1_epi8(0xF);
+    for (size_t i = 0; i < BLOCK_LINES_INT4; i++) {
+        const __m512i pair = _mm512_loadu_si512(lines + i * EG_LINE);
+        const __m512i low = _mm512_and_si512(pair, nibble), high = _mm512_and_si512(_mm512_srli_epi16(pair, 4), nibble);
+        _mm512_store_si512(block + 2 * i * EG_LINE, _mm512_shuffle_epi8(levels, low));
+        _mm512_store_si512(block + (2 * i + 1) * EG_LINE, _mm512_shuffle_epi8(levels, high));
+    }
+#endif
 }
 
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
@@ -79,12 +86,9 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
         return;
     }
 #endif
-    _Alignas(EG_LINE) uint8_t panels[2][UNPACKED_K * EG_PANEL];
-    for (size_t row = 0; row < rows; row++) {
-        for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
-            sums[row * EG_TILE_CHANNELS + channel] = -EG_INT4_OFFSET * code_sums[row];
-        }
-    }
+    _Alignas(EG_LINE) int8_t panels[2][UNPACKED_K * EG_PANEL];
+    (void)code_sums;
+    __builtin_memset(sums, 0, rows * EG_TILE_CHANNELS * sizeof *sums);
     EG_SETTLE(codes);
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
         const uint8_t *lines = (const uint8_t *)weights + panel * EG_PANEL * k / 2;
@@ -104,7 +108,7 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
                 }
                 eg_load_sums(of_rows, of_rows + EG_PANEL, SUMS_STRIDE, two_blocks);
                 for (size_t i = 0; i < count; i += BLOCK_K) {
-                    EG_MULTIPLY_TILES(_tile_dpbsud, codes + row * k + begin + i, k, panels[0] + EG_PANEL * i,
+                    EG_MULTIPLY_TILES(_tile_dpbssd, codes + row * k + begin + i, k, panels[0] + EG_PANEL * i,
                                       panels[1] + EG_PANEL * i, two_blocks);
                 }
                 eg_store_sums(of_rows, of_rows + EG_PANEL, SUMS_STRIDE, two_blocks);

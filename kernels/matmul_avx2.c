@@ -4,8 +4,8 @@
  * int8: |weight| times the code with the weight's sign. A pair is at most 2 · 127 · 127 = 32258, below saturation
  * because codes keep to -127 … 127; vpmaddwd by ones then widens to int32. That is two multiplier instructions for
  * 32 products, like every other exact way on AVX2 (int16 vpmaddwd, or weights split in nibbles).
- * int4: weights as stored, 0 … 15, are the unsigned operand; a pair is at most 2 · 15 · 127 = 3810, so 8 of them
- * add up in int16 before one widening, and sums start at -8 · Σ codes to undo the offset. */
+ * int4: levels + 19 are the unsigned operand (one vpshufb looks them up); a pair is at most 2 · 38 · 127 = 9652, so the
+ * two of a line add up in int16 before one widening, and sums start at -19 · Σ codes to undo the offset. */
 #include "compiler.h"
 #include "kernels.h"
 
@@ -18,7 +18,6 @@ enum {
     TILE_ROWS = 4, /* 4 rows x 2 registers = 8 sums; with weights, codes, ones and products: 16 */
     HALVES = 2,    /* a panel of 16 sums is two registers */
     LINE = 64,
-    INT4_GROUPS = 8, /* k-groups that add up in int16: 8 · 3810 < 32768 */
 };
 
 static inline __m256i load_group(const int8_t *codes)
@@ -75,6 +74,8 @@ EG_ALWAYS_INLINE void int8_panel(const int8_t *codes, const int32_t *code_sums, 
 EG_ALWAYS_INLINE void int4_panel(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
                                  const uint8_t *panel, int32_t *out)
 {
+    const __m256i levels = _mm256_broadcastsi128_si256(
+        _mm_add_epi8(_mm_setr_epi8(EG_INT4_LEVELS), _mm_set1_epi8(EG_INT4_OFFSET)));
     const __m256i nibble = _mm256_set1_epi8(0xF);
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sums[TILE_ROWS][HALVES];
@@ -82,39 +83,22 @@ EG_ALWAYS_INLINE void int4_panel(const int8_t *codes, const int32_t *code_sums, 
     for (size_t row = 0; row < rows; row++) {
         sums[row][0] = sums[row][1] = _mm256_set1_epi32(-EG_INT4_OFFSET * code_sums[row]);
     }
-    for (size_t block = 0; block < k; block += INT4_GROUPS * EG_K_GROUP) {
-        __m256i pairs[TILE_ROWS][HALVES];
+    for (size_t i = 0; i < k; i += 2 * EG_K_GROUP) {
         EG_UNROLL
-        for (size_t row = 0; row < rows; row++) {
-            pairs[row][0] = pairs[row][1] = _mm256_setzero_si256();
-        }
-        for (size_t i = block; i < block + INT4_GROUPS * EG_K_GROUP; i += 2 * EG_K_GROUP) {
-            __m256i low[HALVES], high[HALVES];
-            EG_UNROLL
-            for (size_t half = 0; half < HALVES; half++) {
-                const __m256i line = load_half_line(panel, half);
-                low[half] = _mm256_and_si256(line, nibble);
-                high[half] = _mm256_and_si256(_mm256_srli_epi16(line, 4), nibble);
-            }
+        for (size_t half = 0; half < HALVES; half++) {
+            const __m256i line = load_half_line(panel, half);
+            const __m256i low = _mm256_shuffle_epi8(levels, _mm256_and_si256(line, nibble));
+            const __m256i high = _mm256_shuffle_epi8(levels, _mm256_and_si256(_mm256_srli_epi16(line, 4), nibble));
             EG_UNROLL
             for (size_t row = 0; row < rows; row++) {
-                const __m256i first = load_group(codes + row * k + i);
-                const __m256i second = load_group(codes + row * k + i + EG_K_GROUP);
-                EG_UNROLL
-                for (size_t half = 0; half < HALVES; half++) {
-                    pairs[row][half] = _mm256_add_epi16(pairs[row][half], _mm256_maddubs_epi16(low[half], first));
-                    pairs[row][half] = _mm256_add_epi16(pairs[row][half], _mm256_maddubs_epi16(high[half], second));
-                }
-            }
-            panel += LINE;
-        }
-        EG_UNROLL
-        for (size_t row = 0; row < rows; row++) {
-            EG_UNROLL
-            for (size_t half = 0; half < HALVES; half++) {
-                sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(pairs[row][half], ones));
+                const int8_t *inputs = codes + row * k + i;
+                const __m256i first = _mm256_maddubs_epi16(low, load_group(inputs));
+                const __m256i second = _mm256_maddubs_epi16(high, load_group(inputs + EG_K_GROUP));
+                const __m256i pairs = _mm256_add_epi16(first, second);
+                sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(pairs, ones));
             }
         }
+        panel += LINE;
     }
     store_sums(sums, rows, out);
 }

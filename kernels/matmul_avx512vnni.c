@@ -1,9 +1,9 @@
 /* Integer matmul on AVX-512 VNNI. vpdpbusd multiplies 64 unsigned by 64 signed bytes and adds groups of 4 to
  * 16 int32 sums: the 64-byte line of a panel against one row's 4 inputs in all lanes.
  *
- * The unsigned operand is the weight: int8 weights + 128 (one XOR a line, shared by all rows) and int4 weights + 8
- * (as they are stored), so sums start at -128 · Σ codes or -8 · Σ codes and end exact. The inputs stay signed, as
- * every other instruction set wants them.
+ * The unsigned operand is the weight: int8 weights + 128 (one XOR a line, shared by all rows) and int4 levels + 19
+ * (one vpshufb looks them up), so sums start at -128 · Σ codes or -19 · Σ codes and end exact. The inputs stay signed,
+ * as every other instruction set wants them.
  *
  * Few rows wait for weights from memory, which come fastest as a single stream: one panel at a time. More rows take two
  * panels at a time, for fewer loads, and fetch the next two ahead in the order of memory. Four panels side by side
@@ -28,6 +28,11 @@ enum {
 
 typedef __m512i sums_of_split[TILE_ROWS][MAX_PANELS];
 
+static inline __m128i unsigned_levels(void)
+{
+    return _mm_add_epi8(_mm_setr_epi8(EG_INT4_LEVELS), _mm_set1_epi8(EG_INT4_OFFSET));
+}
+
 /* A line of weights as unsigned bytes; `second`: the high nibbles of int4. */
 EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bits)
 {
@@ -35,7 +40,9 @@ EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bi
     if (bits == 8) {
         return _mm512_xor_si512(stored, _mm512_set1_epi8((char)INT8_OFFSET)); /* signed to offset binary */
     }
-    return _mm512_and_si512(second ? _mm512_srli_epi16(stored, 4) : stored, _mm512_set1_epi8(0xF));
+    const __m512i levels = _mm512_broadcast_i32x4(unsigned_levels());
+    const __m512i nibbles = _mm512_and_si512(second ? _mm512_srli_epi16(stored, 4) : stored, _mm512_set1_epi8(0xF));
+    return _mm512_shuffle_epi8(levels, nibbles);
 }
 
 /* Adds one k-group: the same 4 inputs of a row in all lanes, times a line of each panel. */

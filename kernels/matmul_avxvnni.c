@@ -1,7 +1,7 @@
 /* Integer matmul on AVX-VNNI: vpdpbusd on 256-bit registers, what CPUs have that lack AVX-512 (laptops since 2021).
  *
  * As in matmul_avx512vnni.c the weights are the unsigned operand: int8 weights + 128 (one XOR, shared by all rows),
- * int4 weights + 8 (as they are stored); sums start at -128 · Σ codes or -8 · Σ codes and end exact. A 64-byte line
+ * int4 levels + 19 (one vpshufb); sums start at -128 · Σ codes or -19 · Σ codes and end exact. A 64-byte line
  * of a panel is two registers, its halves, of 8 channels each.
  *
  * Panels are walked one after the other, so that weights come from memory as a single stream: four streams side by
@@ -24,8 +24,14 @@ enum {
     PREFETCH = 4096, /* bytes ahead: hardware prefetchers stop at the end of a page */
 };
 
-/* Half a line of weights as unsigned bytes; group: of the k-groups that begin at `lines`, two in a line of int4. */
-EG_ALWAYS_INLINE __m256i load_weights(const uint8_t *lines, size_t group, size_t half, int bits)
+static inline __m128i unsigned_levels(void)
+{
+    return _mm_add_epi8(_mm_setr_epi8(EG_INT4_LEVELS), _mm_set1_epi8(EG_INT4_OFFSET));
+}
+
+/* Half a line of weights as unsigned bytes; group: of the k-groups that begin at `lines`, two in a line of int4, whose
+ * codes `levels` has the meaning of. */
+EG_ALWAYS_INLINE __m256i load_weights(const uint8_t *lines, size_t group, size_t half, int bits, __m256i levels)
 {
     const __m256i flip = _mm256_set1_epi8((char)INT8_OFFSET), nibble = _mm256_set1_epi8(0xF);
     const uint8_t *line = lines + (bits == 8 ? group : group / 2) * LINE + half * (LINE / HALVES);
@@ -33,7 +39,7 @@ EG_ALWAYS_INLINE __m256i load_weights(const uint8_t *lines, size_t group, size_t
     if (bits == 8) {
         return _mm256_xor_si256(stored, flip); /* signed to offset binary */
     }
-    return _mm256_and_si256(group % 2 ? _mm256_srli_epi16(stored, 4) : stored, nibble);
+    return _mm256_shuffle_epi8(levels, _mm256_and_si256(group % 2 ? _mm256_srli_epi16(stored, 4) : stored, nibble));
 }
 
 /* Adds one k-group: the same 4 inputs of a row in all lanes, times the weights of both halves. */
@@ -94,13 +100,16 @@ EG_ALWAYS_INLINE void multiply_panel(const int8_t *codes, const int32_t *code_su
     for (size_t split = 1; split < splits; split++) {
         start_sums(sums[split], zeros, rows, 0);
     }
+    __m256i levels = _mm256_broadcastsi128_si256(unsigned_levels());
+    __asm__("" : "+x"(levels)); /* GCC 12 spills a sum in every iteration if it knows what the levels are */
     for (size_t i = 0; i < k; i += step) {
         EG_UNROLL
         for (size_t group = 0; group < groups; group++) {
             if (bits == 8 || group % 2 == 0) {
                 _mm_prefetch((const char *)lines + (bits == 8 ? group : group / 2) * LINE + PREFETCH, _MM_HINT_T0);
             }
-            const __m256i weights[HALVES] = {load_weights(lines, group, 0, bits), load_weights(lines, group, 1, bits)};
+            const __m256i weights[HALVES] = {load_weights(lines, group, 0, bits, levels),
+                                             load_weights(lines, group, 1, bits, levels)};
             add_group(sums[group % splits], codes + i + group * EG_K_GROUP, rows, k, weights);
         }
         lines += step * EG_PANEL * (size_t)bits / 8;

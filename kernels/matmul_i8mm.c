@@ -2,8 +2,8 @@
  * 2 channels: 32 products, twice those of sdot, into 2 x 2 int32 sums.
  *
  * Two lines of a panel hold 8 inputs, 4 in each; interleaving their 32-bit words brings the 8 inputs of a channel
- * together, 2 channels a register. One such zip serves all rows. int4 weights are used as stored, 0 … 15, so their sums
- * start at -8 · Σ codes. Rows go in pairs; an odd last row is multiplied with itself as its neighbour. */
+ * together, 2 channels a register. One such zip serves all rows. One tbl looks up the levels of int4.
+ * Rows go in pairs; an odd last row is multiplied with itself as its neighbour. */
 #include "compiler.h"
 #include "kernels.h"
 
@@ -26,13 +26,16 @@ enum {
 /* The weights of 8 inputs from `lines` on for the channels of one half panel, [channel pair][2 channels][8 inputs]. */
 EG_ALWAYS_INLINE void load_weights(const uint8_t *lines, size_t half, int bits, int8x16_t weights[CHANNEL_PAIRS])
 {
+    const int8x16_t levels = {EG_INT4_LEVELS};
     EG_UNROLL
     for (size_t quarter = 0; quarter < QUARTERS / 2; quarter++) {
         const uint8_t *from = lines + (half * QUARTERS / 2 + quarter) * 16;
         const uint8x16_t line = vld1q_u8(from);
-        const uint8x16_t first = bits == 8 ? line : vandq_u8(line, vdupq_n_u8(0xF));
-        const uint8x16_t second = bits == 8 ? vld1q_u8(from + LINE) : vshrq_n_u8(line, 4);
-        const uint32x4_t a = vreinterpretq_u32_u8(first), b = vreinterpretq_u32_u8(second);
+        const int8x16_t first = bits == 8 ? vreinterpretq_s8_u8(line)
+                                          : vqtbl1q_s8(levels, vandq_u8(line, vdupq_n_u8(0xF)));
+        const int8x16_t second = bits == 8 ? vreinterpretq_s8_u8(vld1q_u8(from + LINE))
+                                           : vqtbl1q_s8(levels, vshrq_n_u8(line, 4));
+        const uint32x4_t a = vreinterpretq_u32_s8(first), b = vreinterpretq_u32_s8(second);
         weights[2 * quarter] = vreinterpretq_s8_u32(vzip1q_u32(a, b));
         weights[2 * quarter + 1] = vreinterpretq_s8_u32(vzip2q_u32(a, b));
     }
@@ -52,19 +55,16 @@ EG_ALWAYS_INLINE void store_sums(int32x4_t sums[ROW_PAIRS][CHANNEL_PAIRS], size_
 }
 
 /* Half a panel. rows and bits are constants at every call, so that loops unroll and sums are registers. */
-EG_ALWAYS_INLINE void multiply_half(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                    const uint8_t *lines, size_t half, int bits, int32_t *out)
+EG_ALWAYS_INLINE void multiply_half(const int8_t *codes, size_t rows, size_t k, const uint8_t *lines, size_t half,
+                                    int bits, int32_t *out)
 {
     const size_t pairs = (rows + 1) / 2;
     int32x4_t sums[ROW_PAIRS][CHANNEL_PAIRS];
     EG_UNROLL
     for (size_t pair = 0; pair < pairs; pair++) {
-        const size_t second = 2 * pair + 1 < rows ? 2 * pair + 1 : 2 * pair;
-        const int32x2_t low = vdup_n_s32(bits == 8 ? 0 : -EG_INT4_OFFSET * code_sums[2 * pair]);
-        const int32x2_t high = vdup_n_s32(bits == 8 ? 0 : -EG_INT4_OFFSET * code_sums[second]);
         EG_UNROLL
         for (size_t c = 0; c < CHANNEL_PAIRS; c++) {
-            sums[pair][c] = vcombine_s32(low, high);
+            sums[pair][c] = vdupq_n_s32(0);
             __asm__("" : "+w"(sums[pair][c])); /* GCC 12 copies and spills sums that begin equal */
         }
     }
@@ -85,21 +85,21 @@ EG_ALWAYS_INLINE void multiply_half(const int8_t *codes, const int32_t *code_sum
     store_sums(sums, rows, out);
 }
 
-EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                    const uint8_t *weights, int bits, int32_t *sums)
+EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, size_t rows, size_t k, const uint8_t *weights, int bits,
+                                    int32_t *sums)
 {
     for (size_t half = 0; half < EG_TILE_CHANNELS / HALF_PANEL; half++) {
         const uint8_t *lines = weights + half / 2 * (EG_PANEL * k * (size_t)bits / 8);
         int32_t *out = sums + half * HALF_PANEL;
         switch (rows) {
-        case 1: multiply_half(codes, code_sums, 1, k, lines, half % 2, bits, out); break;
-        case 2: multiply_half(codes, code_sums, 2, k, lines, half % 2, bits, out); break;
-        case 3: multiply_half(codes, code_sums, 3, k, lines, half % 2, bits, out); break;
-        case 4: multiply_half(codes, code_sums, 4, k, lines, half % 2, bits, out); break;
-        case 5: multiply_half(codes, code_sums, 5, k, lines, half % 2, bits, out); break;
-        case 6: multiply_half(codes, code_sums, 6, k, lines, half % 2, bits, out); break;
-        case 7: multiply_half(codes, code_sums, 7, k, lines, half % 2, bits, out); break;
-        default: multiply_half(codes, code_sums, TILE_ROWS, k, lines, half % 2, bits, out); break;
+        case 1: multiply_half(codes, 1, k, lines, half % 2, bits, out); break;
+        case 2: multiply_half(codes, 2, k, lines, half % 2, bits, out); break;
+        case 3: multiply_half(codes, 3, k, lines, half % 2, bits, out); break;
+        case 4: multiply_half(codes, 4, k, lines, half % 2, bits, out); break;
+        case 5: multiply_half(codes, 5, k, lines, half % 2, bits, out); break;
+        case 6: multiply_half(codes, 6, k, lines, half % 2, bits, out); break;
+        case 7: multiply_half(codes, 7, k, lines, half % 2, bits, out); break;
+        default: multiply_half(codes, TILE_ROWS, k, lines, half % 2, bits, out); break;
         }
     }
 }
@@ -107,13 +107,15 @@ EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sum
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
-    multiply_tile(codes, code_sums, rows, k, weights, 8, sums);
+    (void)code_sums;
+    multiply_tile(codes, rows, k, weights, 8, sums);
 }
 
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
-    multiply_tile(codes, code_sums, rows, k, weights, 4, sums);
+    (void)code_sums;
+    multiply_tile(codes, rows, k, weights, 4, sums);
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)

@@ -1,7 +1,7 @@
 /* Integer matmul on AArch64 with the dot product extension. sdot adds, in each of 4 int32 lanes, the products of 4
  * signed bytes: a quarter line of a panel, 4 channels, against 4 inputs that it picks itself from a register of 16.
  *
- * int4 weights are used as they are stored, 0 … 15, so their sums start at -8 · Σ codes. */
+ * One tbl looks up the levels of int4. */
 #include "compiler.h"
 #include "kernels.h"
 
@@ -28,14 +28,13 @@ enum {
     MAX_SPLITS = 4,
 };
 
-EG_ALWAYS_INLINE void start_sums(int32x4_t sums[TILE_ROWS][QUARTERS], const int32_t *code_sums, size_t rows,
-                                 int32_t offset)
+EG_ALWAYS_INLINE void start_sums(int32x4_t sums[TILE_ROWS][QUARTERS], size_t rows)
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
         EG_UNROLL
         for (size_t quarter = 0; quarter < QUARTERS; quarter++) {
-            sums[row][quarter] = vdupq_n_s32(-offset * code_sums[row]);
+            sums[row][quarter] = vdupq_n_s32(0);
             __asm__("" : "+w"(sums[row][quarter])); /* GCC 12 copies and spills sums that begin equal */
         }
     }
@@ -46,8 +45,14 @@ EG_ALWAYS_INLINE void load_weights(const uint8_t *lines, size_t group, size_t qu
 {
     const uint8_t *from = lines + (bits == 8 ? group : group / 2) * LINE + quarter * CODES;
     const uint8x16_t line = vld1q_u8(from);
-    weights[0] = vreinterpretq_s8_u8(bits == 8 ? line : vandq_u8(line, vdupq_n_u8(0xF)));
-    weights[1] = vreinterpretq_s8_u8(bits == 8 ? vld1q_u8(from + LINE) : vshrq_n_u8(line, 4));
+    if (bits == 8) {
+        weights[0] = vreinterpretq_s8_u8(line);
+        weights[1] = vreinterpretq_s8_u8(vld1q_u8(from + LINE));
+    } else {
+        const int8x16_t levels = {EG_INT4_LEVELS};
+        weights[0] = vqtbl1q_s8(levels, vandq_u8(line, vdupq_n_u8(0xF)));
+        weights[1] = vqtbl1q_s8(levels, vshrq_n_u8(line, 4));
+    }
 }
 
 /* sum + weights · k-group `group` of a row's 16 inputs; the group is part of the instruction, hence a constant. */
@@ -102,15 +107,13 @@ EG_ALWAYS_INLINE void store_sums(int32x4_t sums[MAX_SPLITS][TILE_ROWS][QUARTERS]
 /* One panel. rows, splits and bits are constants at every call, so that loops unroll and sums are registers.
  * splits: k-groups take turns in as many sets of sums, so that few rows too have 12 sums or more under way: sdot takes
  * 3 to 4 cycles, up to four at a time. */
-EG_ALWAYS_INLINE void multiply_panel(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t splits,
-                                     size_t k, const uint8_t *lines, int bits, int32_t *out)
+EG_ALWAYS_INLINE void multiply_panel(const int8_t *codes, size_t rows, size_t splits, size_t k, const uint8_t *lines,
+                                     int bits, int32_t *out)
 {
-    static const int32_t zeros[TILE_ROWS];
     int32x4_t sums[MAX_SPLITS][TILE_ROWS][QUARTERS];
-    start_sums(sums[0], code_sums, rows, bits == 8 ? 0 : EG_INT4_OFFSET);
     EG_UNROLL
-    for (size_t split = 1; split < splits; split++) {
-        start_sums(sums[split], zeros, rows, 0);
+    for (size_t split = 0; split < splits; split++) {
+        start_sums(sums[split], rows);
     }
     for (size_t i = 0; i < k; i += CODES) {
         int8x16_t inputs[TILE_ROWS];
@@ -127,17 +130,17 @@ EG_ALWAYS_INLINE void multiply_panel(const int8_t *codes, const int32_t *code_su
     store_sums(sums, rows, splits, out);
 }
 
-EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                    const uint8_t *weights, int bits, int32_t *sums)
+EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, size_t rows, size_t k, const uint8_t *weights, int bits,
+                                    int32_t *sums)
 {
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {
         const uint8_t *lines = weights + panel * (EG_PANEL * k * (size_t)bits / 8);
         int32_t *out = sums + panel * EG_PANEL;
         switch (rows) {
-        case 1: multiply_panel(codes, code_sums, 1, 4, k, lines, bits, out); break;
-        case 2: multiply_panel(codes, code_sums, 2, 2, k, lines, bits, out); break;
-        case 3: multiply_panel(codes, code_sums, 3, 1, k, lines, bits, out); break;
-        default: multiply_panel(codes, code_sums, TILE_ROWS, 1, k, lines, bits, out); break;
+        case 1: multiply_panel(codes, 1, 4, k, lines, bits, out); break;
+        case 2: multiply_panel(codes, 2, 2, k, lines, bits, out); break;
+        case 3: multiply_panel(codes, 3, 1, k, lines, bits, out); break;
+        default: multiply_panel(codes, TILE_ROWS, 1, k, lines, bits, out); break;
         }
     }
 }
@@ -145,13 +148,15 @@ EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sum
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
-    multiply_tile(codes, code_sums, rows, k, weights, 8, sums);
+    (void)code_sums;
+    multiply_tile(codes, rows, k, weights, 8, sums);
 }
 
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       int32_t *sums)
 {
-    multiply_tile(codes, code_sums, rows, k, weights, 4, sums);
+    (void)code_sums;
+    multiply_tile(codes, rows, k, weights, 4, sums);
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)

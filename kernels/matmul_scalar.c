@@ -9,7 +9,8 @@ static int32_t int8_weight(const int8_t *panel, size_t group, size_t channel, si
 static int32_t int4_weight(const uint8_t *panel, size_t group, size_t channel, size_t i)
 {
     const uint8_t pair = panel[(group / 2 * EG_PANEL + channel) * EG_K_GROUP + i];
-    return (group % 2 ? pair >> 4 : pair & 0xF) - EG_INT4_OFFSET;
+    static const int8_t levels[] = {EG_INT4_LEVELS};
+    return levels[group % 2 ? pair >> 4 : pair & 0xF];
 }
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,

@@ -62,9 +62,9 @@ static eg_status check_metadata(const eg_safetensors *file)
         return eg_fail(EG_ERROR_MODEL,
                        "this is not an embgemma model file; make one of a checkpoint with `embgemma convert`");
     }
-    if (version.text == NULL || !eg_string_is(version, "2")) {
+    if (version.text == NULL || !eg_string_is(version, "3")) {
         return eg_fail(EG_ERROR_MODEL,
-                       "the file has format version %.20s, this release reads 2; update embgemma or convert the "
+                       "the file has format version %.20s, this release reads 3; update embgemma or convert the "
                        "checkpoint again",
                        version.text != NULL ? version.text : "none");
     }

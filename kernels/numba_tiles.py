@@ -24,13 +24,14 @@ from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from .layout import INT4_OFFSET, K_GROUP, PANEL
+from .layout import INT4_LEVELS, K_GROUP, PANEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 LINE = 64  # bytes of weights in one step: 16 channels of 4 inputs, or of 8 for int4
 INT8_OFFSET = 128  # makes an int8 code unsigned, as vpdpbusd wants one of its operands
+INT4_OFFSET = int(INT4_LEVELS[-1])  # the same for a level of int4
 
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 Values = list[ir.Value]
@@ -167,9 +168,28 @@ def _int8_codes(b: ir.IRBuilder, line: ir.Value) -> Values:
     return [b.xor(line, ir.Constant(line.type, [-INT8_OFFSET] * LINE))]
 
 
-def _int4_codes(b: ir.IRBuilder, line: ir.Value) -> Values:
-    """The unsigned codes of a line: two groups of 4 inputs, in the low and in the high nibbles."""
-    return [b.and_(line, ir.Constant(line.type, [0xF] * LINE)), b.lshr(line, ir.Constant(line.type, [4] * LINE))]
+def _int4_levels(b: ir.IRBuilder, line: ir.Value) -> Values:
+    """The unsigned levels of a line: two groups of 4 inputs, in the low and in the high nibbles."""
+    low, high = b.and_(line, _bytes(0xF)), b.lshr(line, _bytes(4))
+    return [_unsigned_level(b, codes) for codes in (low, high)]
+
+
+def _unsigned_level(b: ir.IRBuilder, codes: ir.Value) -> ir.Value:
+    """INT4_LEVELS[code] + INT4_OFFSET of 64 codes, as LLVM has no table look-up that fits all CPUs.
+
+    A level is 2 * code + 4 in the middle, and further out at the ends from where the steps become 3 and 4.
+    """
+
+    def clipped(comparison: str, bound: int) -> ir.Value:
+        return b.select(b.icmp_unsigned(comparison, codes, _bytes(bound)), codes, _bytes(bound))
+
+    bent = b.add(b.add(clipped(">", 12), clipped(">", 14)), b.add(clipped("<", 3), clipped("<", 1)))
+    return b.sub(b.add(b.shl(codes, _bytes(1)), bent), _bytes(12 + 14 + 3 + 1 - 4))
+
+
+def _bytes(value: int) -> ir.Constant:
+    """64 times the same byte."""
+    return ir.Constant(_vector(I8, LINE), [value] * LINE)
 
 
 # ---- tiles ------------------------------------------------------------------------------------------------
@@ -209,7 +229,7 @@ def _emit_integer_tile(function: ir.Function, rows: int, panels: int, int4: bool
             address = _at(b, weights, (panel_stride, panel), (step, LINE))
             _prefetch(b, _at(b, address, (panel_stride, panels)))
             line = _load(b, _vector(I8, LINE), address, align=1)
-            for group, codes in enumerate((_int4_codes if int4 else _int8_codes)(b, line)):
+            for group, codes in enumerate((_int4_levels if int4 else _int8_codes)(b, line)):
                 for row in range(rows):
                     address = _at(b, x, (x_stride, row), (step, K_GROUP * groups), (I64(K_GROUP), group))
                     i = row * panels + panel

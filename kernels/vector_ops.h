@@ -57,7 +57,7 @@ static void rotate_row(float *x, size_t n)
 
 /* ---- token embeddings -------------------------------------------------------------------------------- */
 
-/* IEEE 754 binary16 to float32. A scale is finite, and negative where -8 serves the largest element of a group. */
+/* IEEE 754 binary16 to float32. A scale is finite, and may be negative. */
 static float half_to_float(uint16_t half)
 {
     const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
@@ -88,14 +88,15 @@ static void embed_int8(const int8_t *row, const uint16_t *scales, size_t groups,
 static void embed_int4(const uint8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out)
 {
     enum { BLOCK = 64, HALF = 32 };
+    static const int8_t levels[] = {EG_INT4_LEVELS};
     const size_t group_size = hidden / groups;
     for (size_t block = 0; block < hidden; block += BLOCK) {
         const float low_scale = half_to_float(scales[block / group_size]) / ROTATION_LENGTH;
         const float high_scale = half_to_float(scales[(block + HALF) / group_size]) / ROTATION_LENGTH;
         for (size_t i = 0; i < HALF; i++) {
             const uint8_t pair = row[block / 2 + i];
-            out[block + i] = (float)((pair & 0xF) - EG_INT4_OFFSET) * low_scale;
-            out[block + HALF + i] = (float)((pair >> 4) - EG_INT4_OFFSET) * high_scale;
+            out[block + i] = (float)levels[pair & 0xF] * low_scale;
+            out[block + HALF + i] = (float)levels[pair >> 4] * high_scale;
         }
     }
     rotate_row(out, hidden);

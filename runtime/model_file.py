@@ -30,7 +30,7 @@ from .kernels.layout import (
 from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
 
 FORMAT_NAME = "embgemma"
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 SCHEMES = ("float32", "int8", "balanced", "mixed", "int4")
 
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile

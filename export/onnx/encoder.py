@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from ...kernels.config import EncoderConfig
-from ...kernels.layout import EMBEDDING_BLOCK, INT4_OFFSET
+from ...kernels.layout import EMBEDDING_BLOCK, INT4_LEVELS
 from ...kernels.rotation import ROTATION, rotate_blocks
 from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING
 from ...onnx_choices import Target
@@ -71,13 +72,14 @@ class _Encoder:
         return graph.op("Reshape", values, graph.integers(0, self._config.hidden))
 
     def _unpacked(self, rows: str) -> str:
-        """Codes -8 … 7 (rows, hidden) of rows of bytes: blocks of 64, first their low nibbles and then their high."""
+        """int4 levels (rows, hidden) of rows of bytes: blocks of 64, first their low nibbles and then their high."""
         graph = self._graph
         low = graph.op("BitwiseAnd", rows, graph.small(15, np.uint8))
         high = graph.op("BitShift", rows, graph.small(4, np.uint8), direction="RIGHT")
         by_block = graph.integers(0, -1, EMBEDDING_BLOCK // 2)
         codes = graph.op("Concat", *(graph.op("Reshape", half, by_block) for half in (low, high)), axis=2)
-        return graph.op("Sub", graph.cast(codes, FLOAT), graph.number(INT4_OFFSET))
+        levels = graph.constant("int4_levels", INT4_LEVELS.astype(np.float32))
+        return graph.op("Gather", levels, graph.cast(codes, TensorProto.INT32))
 
     def layer(self, index: int, hidden: str) -> str:
         """One layer."""

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...kernels.layout import INT4_OFFSET
 from ..gptq import Float64, OutputRounder, gptq
+from ..quantize import GRIDS, Grid
 from ..weights import Float32
 from .graph import Array
 
 BLOCK = 32  # inputs of an int4 matrix that share a scale: the finest that MatMulNBits has beside 16
+
+_EVEN_STEPS = Grid(np.arange(-8, 8))  # which is all that MatMulNBits knows
+_ZERO_POINT = 8  # codes are stored as 0 … 15
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def float32_matrix(weights: Float32) -> Matrix:
 
 def int8_matrix(weights: Float32, gram: Float64) -> Matrix:
     """int8 with a scale for each output channel, for inputs with this Gram matrix."""
-    codes, scales = gptq(weights, gram, "int8")
+    codes, scales = gptq(weights, gram, GRIDS["int8"])
     return Matrix(codes, scales, codes[:, :0])
 
 
@@ -60,5 +63,5 @@ def int4_matrix(weights: Float32, gram: Float64) -> Matrix:
     The sign of a scale is free, so that codes reach further to the side of a block's largest weight; their zero point
     is the same everywhere.
     """
-    codes, scales = OutputRounder(gram, "int4", groups=weights.shape[1] // BLOCK).round(weights)
-    return Matrix((codes + INT4_OFFSET).astype(np.uint8), scales, np.full(scales.shape, INT4_OFFSET, np.uint8))
+    codes, scales = OutputRounder(gram, _EVEN_STEPS, groups=weights.shape[1] // BLOCK).round(weights)
+    return Matrix((codes + _ZERO_POINT).astype(np.uint8), scales, np.full(scales.shape, _ZERO_POINT, np.uint8))

@@ -18,7 +18,7 @@ from ...onnx_choices import Format
 from ..calibration import CalibrationBatch
 from ..checkpoint import Checkpoint
 from ..folds import folded_embedding, folded_matrix, folded_norm
-from ..quantize import quantize_rows
+from ..quantize import GRIDS, quantize_rows
 from ..weights import Float32
 from .calibrate import quantised_parts
 from .graph import Array, Constant
@@ -122,7 +122,7 @@ def _quantised_table(source: Checkpoint, weights_format: MatrixFormat) -> tuple[
     weights: list[Array] = []
     scales: list[Array] = []
     for rows in _table_parts(source):
-        codes, scale = quantize_rows(rows.reshape(len(rows) * groups, -1), weights_format, np.float16)
+        codes, scale = quantize_rows(rows.reshape(len(rows) * groups, -1), GRIDS[weights_format], np.float16)
         weights.append(pack_embedding(codes.reshape(rows.shape), weights_format))
         scales.append(scale.reshape(-1, groups))
     return weights, scales

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from embgemma.export.quantize import CODE_RANGE, quantize_rows
+from embgemma.export.quantize import GRIDS, Grid, quantize_rows
 from embgemma.kernels.errors import CheckpointError
 from embgemma.kernels.layout import MatrixFormat
 
@@ -38,56 +38,51 @@ def round_to_largest(weights: Any, high: int) -> npt.NDArray[np.float64]:
 
 
 @given(WEIGHTS, st.sampled_from(FORMATS), st.sampled_from(SCALE_DTYPES))
-def test_codes_are_the_nearest_of_their_range_for_the_stored_scale(
-    weights: Any, matrix_format: Any, dtype: Any
-) -> None:
-    codes, scales = quantize_rows(weights, matrix_format, dtype)
-    low, high = CODE_RANGE[matrix_format]
+def test_codes_are_the_nearest_of_their_grid_for_the_stored_scale(weights: Any, matrix_format: Any, dtype: Any) -> None:
+    grid = GRIDS[matrix_format]
+    codes, scales = quantize_rows(weights, grid, dtype)
     assert (codes.dtype, codes.shape) == (np.dtype(np.int8), weights.shape)
     assert (scales.dtype, scales.shape) == (np.dtype(dtype), weights.shape[:1])
-    assert low <= codes.min() <= codes.max() <= high
-    for other in (codes - 1.0, codes + 1.0):
-        worse = np.abs(weights - other * scales[:, None].astype(np.float64))
-        chosen = np.abs(weights - codes * scales[:, None].astype(np.float64))
-        allowed = (other >= low) & (other <= high)
-        # float32 may put a tie on either side of it
-        assert np.all((chosen <= worse + 1e-5 * np.abs(weights)) | ~allowed)
+    assert np.isin(codes, grid.levels).all()
+    chosen = np.abs(weights - codes * scales[:, None].astype(np.float64))
+    for level in grid.levels:
+        other = np.abs(weights - level * scales[:, None].astype(np.float64))
+        assert np.all(chosen <= other + 1e-5 * np.abs(weights))  # float32 may put a tie on either side of it
 
 
 @pytest.mark.parametrize("matrix_format", FORMATS)
 @pytest.mark.parametrize("scale_dtype", SCALE_DTYPES)
 def test_the_search_beats_plain_rounding(matrix_format: MatrixFormat, scale_dtype: Any) -> None:
     weights = np.random.default_rng(0).standard_t(4, (500, 256)).astype(np.float32)
-    codes, scales = quantize_rows(weights, matrix_format, scale_dtype)
-    plain = round_to_largest(weights, CODE_RANGE[matrix_format][1])
+    codes, scales = quantize_rows(weights, GRIDS[matrix_format], scale_dtype)
+    plain = round_to_largest(weights, 127 if matrix_format == "int8" else 7)
     assert squared_errors(weights, codes, scales).sum() < plain.sum()
 
 
-def test_int4_reaches_as_far_for_a_positive_as_for_a_negative_weight() -> None:
+def test_a_lopsided_grid_reaches_as_far_for_a_positive_as_for_a_negative_weight() -> None:
     rows = np.zeros((2, 32), np.float32)
-    rows[:, :8] = np.arange(1, 9)  # 8 needs the code -8
+    rows[:, :8] = np.arange(1, 9)  # 8 needs the level -8
     rows[1] *= -1
-    codes, scales = quantize_rows(rows, "int4")
+    codes, scales = quantize_rows(rows, Grid(np.arange(-8, 8)))
     np.testing.assert_array_equal(scales, [-1, 1])
     np.testing.assert_array_equal(codes * scales[:, None], rows)
 
 
 @pytest.mark.parametrize("matrix_format", FORMATS)
 def test_a_row_of_zeros_has_scale_zero(matrix_format: MatrixFormat) -> None:
-    codes, scales = quantize_rows(np.zeros((3, 64), np.float32), matrix_format)
-    assert not codes.any()
+    _, scales = quantize_rows(np.zeros((3, 64), np.float32), GRIDS[matrix_format])
     assert not scales.any()
 
 
 @pytest.mark.parametrize("matrix_format", FORMATS)
 def test_rows_do_not_depend_on_each_other(matrix_format: MatrixFormat) -> None:
     weights = np.random.default_rng(1).standard_normal((3000, 96)).astype(np.float32)
-    codes, scales = quantize_rows(weights, matrix_format)
-    alone_codes, alone_scales = quantize_rows(weights[2345:2346], matrix_format)
+    codes, scales = quantize_rows(weights, GRIDS[matrix_format])
+    alone_codes, alone_scales = quantize_rows(weights[2345:2346], GRIDS[matrix_format])
     np.testing.assert_array_equal(codes[2345:2346], alone_codes)
     np.testing.assert_array_equal(scales[2345:2346], alone_scales)
 
 
 def test_weights_too_large_for_their_scale_are_refused() -> None:
     with pytest.raises(CheckpointError, match="float16"):
-        quantize_rows(np.full((1, 32), 1e9, np.float32), "int8", np.float16)
+        quantize_rows(np.full((1, 32), 1e9, np.float32), GRIDS["int8"], np.float16)

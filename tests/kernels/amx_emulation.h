@@ -62,8 +62,8 @@ static inline void _tile_stored(int tile, void *base, size_t stride)
     }
 }
 
-/* sums[m][n] += Σ inputs[m][4k + i] · weights[k][4n + i] over k and i < 4: inputs signed, weights signed or not. */
-static inline void amx_multiply(int sums, int inputs, int weights, int weights_signed)
+/* TDPBSSD: sums[m][n] += Σ inputs[m][4k + i] · weights[k][4n + i] over k and i < 4. */
+static inline void _tile_dpbssd(int sums, int inputs, int weights)
 {
     amx_tile *c = &amx_tiles[sums];
     const amx_tile *a = &amx_tiles[inputs], *b = &amx_tiles[weights];
@@ -76,17 +76,13 @@ static inline void amx_multiply(int sums, int inputs, int weights, int weights_s
             memcpy(&sum, &c->bytes[m][4 * n], sizeof sum);
             for (size_t k = 0; k < b->rows; k++) {
                 for (size_t i = 0; i < 4; i++) {
-                    const uint8_t weight = b->bytes[k][4 * n + i];
-                    sum += (int8_t)a->bytes[m][4 * k + i] * (weights_signed ? (int8_t)weight : weight);
+                    sum += (int8_t)a->bytes[m][4 * k + i] * (int8_t)b->bytes[k][4 * n + i];
                 }
             }
             memcpy(&c->bytes[m][4 * n], &sum, sizeof sum);
         }
     }
 }
-
-#define _tile_dpbssd(sums, inputs, weights) amx_multiply(sums, inputs, weights, 1)
-#define _tile_dpbsud(sums, inputs, weights) amx_multiply(sums, inputs, weights, 0)
 
 static inline float amx_bfloat16(const uint8_t *bytes)
 {

@@ -34,8 +34,7 @@ static inline void store_weight(uint8_t *panels, int bits, size_t k, size_t chan
         return;
     }
     uint8_t *pair = &panels[channel / EG_PANEL * (EG_PANEL * k / 2) + group / 2 * line_bytes + place];
-    const int nibble = code + EG_INT4_OFFSET;
-    *pair = (uint8_t)(group % 2 ? (*pair & 0xF) | nibble << 4 : nibble);
+    *pair = (uint8_t)(group % 2 ? (*pair & 0xF) | code << 4 : code);
 }
 
 static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, size_t rows, size_t k, int matmul_case)
@@ -57,12 +56,14 @@ static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, 
             code_sums[row] += codes[row * k + i];
         }
     }
-    const int low = bits == INT8_BITS ? -EG_CODE_MAX : -EG_INT4_OFFSET;
-    const int high = bits == INT8_BITS ? EG_CODE_MAX : INT4_CODES - 1 - EG_INT4_OFFSET;
+    static const int8_t levels[INT4_CODES] = {EG_INT4_LEVELS};
+    const int low = bits == INT8_BITS ? -EG_CODE_MAX : 0;
+    const int high = bits == INT8_BITS ? EG_CODE_MAX : INT4_CODES - 1;
     for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
         for (size_t i = 0; i < k; i++) {
-            matrix[channel * k + i] = pick_code(matmul_case, 1, channel, i, low, high, &state);
-            store_weight(panels, bits, k, channel, i, matrix[channel * k + i]);
+            const int8_t code = pick_code(matmul_case, 1, channel, i, low, high, &state);
+            store_weight(panels, bits, k, channel, i, code);
+            matrix[channel * k + i] = bits == INT8_BITS ? code : levels[code];
         }
     }
 

@@ -67,7 +67,7 @@ static inline void append_metadata(text *header, edit change)
                    "\"bos_id\": 2, \"eos_id\": 1}"},
         {"default_prompt_name", "\"query\""},
         {"format", "embgemma"},
-        {"format_version", "2"},
+        {"format_version", "3"},
         {"producer", "a test"},
         {"prompts", "{\"query\": \"task: search result | query: \", \"\\u00e9t\\u00e9\": \"\\ud83d\\ude00\\n\\\"\"}"},
         {"scheme", "mixed"},

@@ -226,7 +226,7 @@ static const struct {
     {{IN_METADATA, "\"query\"", "null null"}, "end"},
     /* the header itself */
     {{IN_HEADER, "a test", "a tesT"}, "checksum"},
-    {{IN_HEADER, "format_version\":\"2", "format_version\":\"3"}, "version 3"},
+    {{IN_HEADER, "format_version\":\"3", "format_version\":\"4"}, "version 4"},
     {{IN_HEADER, "\"scheme\"", "\"scheming\""}, "lacks scheme"},
     {{IN_HEADER, "\"producer\"", "\"scheme\""}, "twice"},
     {{IN_HEADER, "\"a test\"", "7"}, "string"},

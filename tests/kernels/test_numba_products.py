@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from embgemma.kernels.config import MAX_DIMENSION
-from embgemma.kernels.layout import MatrixFormat, pack_panels
+from embgemma.kernels.layout import INT4_LEVELS, MatrixFormat, pack_panels
 
 numba = pytest.importorskip("numba")
 
@@ -92,8 +92,7 @@ def exact(x: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[np.floa
 
 
 def codes_of(random: np.random.Generator, matrix_format: MatrixFormat, *shape: int) -> npt.NDArray[np.int8]:
-    low, high = (-8, 7) if matrix_format == "int4" else (-127, 127)
-    return random.integers(low, high + 1, shape).astype(np.int8)
+    return random.choice(INT4_LEVELS if matrix_format == "int4" else np.arange(-127, 128, dtype=np.int8), shape)
 
 
 @pytest.mark.parametrize("matrix_format", ["int8", "int4"])
@@ -115,19 +114,19 @@ def test_integer_products_of_any_shape_are_exact(matrix_format: MatrixFormat) ->
                 assert np.array_equal(product(matrix_format, x, weights), exact(x, weights)), (n, k, rows)
 
 
-@pytest.mark.parametrize(("matrix_format", "low", "high"), [("int8", -127, 127), ("int4", -8, 7)])
+@pytest.mark.parametrize(("matrix_format", "low", "high"), [("int8", -127, 127), ("int4", -19, 19)])
 def test_extreme_codes_of_the_longest_sum_do_not_overflow(matrix_format: MatrixFormat, low: int, high: int) -> None:
     k = MAX_DIMENSION
-    weights = np.repeat(np.array([low, high, 0, 1], np.int8), 8)[:, None] * np.ones((1, k), np.int8)
+    weights = np.repeat(np.array([low, high, -1, 1], np.int8), 8)[:, None] * np.ones((1, k), np.int8)
     x = np.array([127, -127, 0, 1], np.int8)[:, None] * np.ones((1, k), np.int8)
     assert np.array_equal(product(matrix_format, x, weights), exact(x, weights))
 
 
 def test_every_int4_code_meets_every_int8_code() -> None:
     k = 64
-    weights = np.zeros((16 * k, k), np.int8)  # channel c * k + i has code c - 8 at input i alone
-    for code in range(16):
-        weights[code * k : (code + 1) * k] = np.eye(k, dtype=np.int8) * (code - 8)
+    weights = np.zeros((16 * k, k), np.int8)  # channel c * k + i has code c at input i, and 0 elsewhere
+    for code, level in enumerate(INT4_LEVELS):
+        weights[code * k : (code + 1) * k] = np.where(np.eye(k), level, INT4_LEVELS[0])
     x = np.arange(-127, 128, dtype=np.int8)[:, None] * np.ones((1, k), np.int8)
     assert np.array_equal(product("int4", x, weights), exact(x, weights))
 

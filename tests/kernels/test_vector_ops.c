@@ -107,11 +107,12 @@ static void check_embed(const char *isa, const eg_vector_ops *ops)
         ops->embed_int4(row, scales, groups, HIDDEN, out4);
         double exact8[HIDDEN], exact4[HIDDEN];
         for (size_t i = 0; i < HIDDEN; i++) {
+            static const int8_t levels[] = {EG_INT4_LEVELS};
             const double scale = half_value(scales[i / (HIDDEN / groups)]);
             const uint8_t pair = row[i / BLOCK * HALF + i % HALF];
-            const int code = (i % BLOCK < HALF ? pair & 0xF : pair >> 4) - EG_INT4_OFFSET;
+            const int level = levels[i % BLOCK < HALF ? pair & 0xF : pair >> 4];
             exact8[i] = (int8_t)row[i] * scale;
-            exact4[i] = code * scale;
+            exact4[i] = level * scale;
         }
         const double bound8 = STAGES * U * rotate(exact8, HIDDEN), bound4 = STAGES * U * rotate(exact4, HIDDEN);
         for (size_t i = 0; i < HIDDEN; i++) {

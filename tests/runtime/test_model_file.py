@@ -163,7 +163,7 @@ HOSTILE: dict[str, tuple[Callable[[Header], object], str]] = {
     "tensors in another order": (swap("layers.0.post_attention_norm", "layers.0.pre_ffn_norm"), "order"),
     "no metadata": (lambda header: header["__metadata__"].clear(), "not an embgemma model file"),
     "of another program": (set_metadata(format="pt"), "not an embgemma model file"),
-    "newer version": (set_metadata(format_version="3"), "format version '3'"),
+    "newer version": (set_metadata(format_version="4"), "format version '4'"),
     "unknown scheme": (set_metadata(scheme="int3"), "int3"),
     "no prompts": (lambda header: header["__metadata__"].pop("prompts"), "prompts"),
     "prompts not an object": (set_metadata(prompts="[]"), "prompts"),
