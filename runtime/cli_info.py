@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +13,15 @@ from .kernels.layout import DTYPE_FORMATS
 from .kernels.native import instruction_sets
 from .model import ONNX_SUFFIX, load
 from .model_file import ModelFile, read_model_file
+from .onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
+from .onnx_facts import OnnxFacts, Value, onnx_facts
+from .onnx_file import read_onnx_file
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping
 
     from .kernels.backend import Backend
-    from .onnx_facts import OnnxFacts, Value
 
 MEGABYTE = 1e6
 
@@ -60,10 +63,6 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 def _run_onnx_info(path: Path, arguments: argparse.Namespace) -> int:
     """Runs the command for an ONNX model."""
-    from .onnx_backend import describe_onnx_model  # few need these
-    from .onnx_facts import onnx_facts
-    from .onnx_file import read_onnx_file
-
     file = read_onnx_file(path, with_tokenizer=True)
     model_file = describe_onnx_model(path, file)
     _print_facts(_onnx_facts(model_file, onnx_facts(path, file)))
@@ -89,12 +88,13 @@ def _file_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
 
 
 def _onnx_facts(model_file: ModelFile, facts: OnnxFacts) -> Iterator[tuple[str, str]]:
-    """What an ONNX model holds."""
+    """What an ONNX model holds: labels and texts, the label empty in lines that go on."""
     path, needs = model_file.path, facts.needs(model_file.scheme)
     yield "file", f"{path} ({_megabytes(path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, format {model_file.scheme}, target {facts.target}"
     yield from _encoder_facts(model_file)
-    yield "embeddings", f"compared by {model_file.similarity_fn_name}"
+    dim = facts.outputs[SENTENCE_EMBEDDING].shape[1]
+    yield "embeddings", f"{dim} dimensions or fewer, compared by {model_file.similarity_fn_name}"
     yield from _value_facts("inputs", facts.inputs)
     yield from _value_facts("outputs", facts.outputs)
     yield "needs", ", ".join(f"{package} {version} or newer" for package, version in needs.items())
@@ -165,8 +165,7 @@ def _onnx_sizes(facts: OnnxFacts) -> dict[str, tuple[int, str]]:
     """Bytes of each part of an ONNX model, scales included; formats are those of the model."""
     sizes = dict.fromkeys((*ONNX_PARTS, "others"), 0)
     for name, size in facts.tensors.items():
-        words = name.split(".")
-        word = words[2] if words[0] == "layers" else words[0]
+        word = re.sub(r"^layers\.\d+\.", "", name).split(".")[0]
         sizes[next((part for part, found in ONNX_PARTS.items() if word in found), "others")] += size
     return {part: (size, "") for part, size in sizes.items()}
 

@@ -15,7 +15,6 @@ from .kernels.batch import check_batch
 from .kernels.config import EncoderConfig
 from .kernels.errors import BackendError, InputError, ModelFileError
 from .model_file import FORMAT_NAME, ModelFile, check_metadata, read_prompts
-from .onnx_facts import GET_ONNX, TOKENIZER_KEY
 from .onnx_file import OnnxFile, read_onnx_file
 
 if TYPE_CHECKING:
@@ -27,6 +26,10 @@ if TYPE_CHECKING:
 INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
 SENTENCE_EMBEDDING = "sentence_embedding"
 PAD_ID = 0  # any token will do where the mask is 0
+
+TOKENIZER_KEY = "tokenizer_model"  # in the metadata: the sentencepiece model, compressed by zlib, in base64
+
+GET_ONNX = "run `pip install 'embgemma[onnx]'`"
 
 # ONNX Runtime multiplies uint8 by int8 with sums that overflow on x86 without VNNI, unless it is asked not to.
 _EXACT_PRODUCTS = "session.x64quantprecision"
@@ -116,6 +119,7 @@ class OnnxBackend:
                 "update onnxruntime, or export the model again"
             ) from error
         self._config = config
+        self._path = path
         self.dim = int(next(o for o in self._session.get_outputs() if o.name == SENTENCE_EMBEDDING).shape[1])
         self.isa = f"onnxruntime {onnxruntime.__version__}"
         self.threads = threads or os.cpu_count() or 1
@@ -134,14 +138,17 @@ class OnnxBackend:
         return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
 
     def run(self, texts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
-        """Unit vectors (texts, self.dim) of a padded batch of texts."""
+        """Unit vectors (texts, self.dim) of a padded batch of texts; raises BackendError where ONNX Runtime fails."""
         tokens = max(map(len, texts))
         ids = np.full((len(texts), tokens), PAD_ID, np.int64)
         mask = np.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
-        vectors: npt.NDArray[np.float32] = self._session.run(
-            [SENTENCE_EMBEDDING], {INPUT_IDS: ids, ATTENTION_MASK: mask}
-        )[0]
+        try:
+            vectors: npt.NDArray[np.float32] = self._session.run(
+                [SENTENCE_EMBEDDING], {INPUT_IDS: ids, ATTENTION_MASK: mask}
+            )[0]
+        except Exception as error:  # see __init__
+            raise BackendError(f"{self._path}: {self.isa} cannot run the model ({error})") from error
         return vectors

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .kernels.errors import BackendError, ModelFileError
+from .onnx_backend import GET_ONNX, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from .onnx_choices import FORMATS, LEAST_EXTENSIONS, Target, least_onnxruntime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .onnx_file import OnnxFile
-
-GET_ONNX = "run `pip install 'embgemma[onnx]'`"
-
-TOKENIZER_KEY = "tokenizer_model"  # in the metadata: the sentencepiece model, compressed by zlib, in base64
 
 STANDARD = "ai.onnx"  # what the domain "" is called elsewhere
 EXTENSIONS = "ai.onnx.contrib"  # the domain of the operators of onnxruntime-extensions
@@ -79,13 +76,19 @@ def onnx_facts(path: Path, file: OnnxFile) -> OnnxFacts:
     opsets = {entry.domain or STANDARD: entry.version for entry in model.opset_import}
     tensors = {tensor.name: _size(tensor) for tensor in model.graph.initializer}
     tensors["tokenizer"] = len(file.tokenizer_model or file.metadata[TOKENIZER_KEY])
-    return OnnxFacts(
+    facts = OnnxFacts(
         inputs={value.name: _value(value) for value in model.graph.input},
         outputs={value.name: _value(value) for value in model.graph.output},
         opsets=opsets,
         target="portable" if [*opsets] == [STANDARD] else "onnxruntime",
         tensors=tensors,
     )
+    names = (*facts.inputs, *facts.outputs, *opsets, *tensors)
+    if not all(isinstance(name, str) for name in names):  # what is not UTF-8 comes as bytes
+        raise ModelFileError(f"{path}: the file is damaged (a name is not UTF-8); export the model again")
+    if len(facts.outputs.get(SENTENCE_EMBEDDING, Value("", ())).shape) != 2:
+        raise ModelFileError(f"{path}: the file is damaged (it has no {SENTENCE_EMBEDDING}); export the model again")
+    return facts
 
 
 def _value(info: Any) -> Value:

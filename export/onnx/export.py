@@ -16,9 +16,9 @@ from tqdm import tqdm
 from ... import __version__
 from ...inputs import check_integer
 from ...kernels.errors import CheckpointError, InputError
-from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING
+from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from ...onnx_choices import FORMATS, TARGETS, Format, Target
-from ...onnx_facts import EXTENSIONS, TOKENIZER_KEY
+from ...onnx_facts import EXTENSIONS
 from ...output_file import check_destination, whole_file
 from ..calibration import read_calibration
 from ..checkpoint import Checkpoint, read_checkpoint

@@ -142,6 +142,7 @@ def test_info(models: dict[tuple[str, str], Path], capsys: pytest.CaptureFixture
     assert words[1][-4:] == ["format", f"{kind},", "target", target]
     assert ["inputs", "input_ids", "int64", "(batch_size,", "sequence_length)"] in words
     assert ["outputs", "sentence_embedding", "float32", "(batch_size,", str(CONFIG.hidden) + ")"] in words
+    assert ["embeddings", str(CONFIG.hidden), "dimensions", "or", "fewer,", "compared", "by", "cosine"] in words
     needs = words.index(next(line for line in words if line[:1] == ["needs"]))
     assert words[needs][1:3] == ["onnxruntime", "1.18" if target == "onnxruntime" else "1.19"]
     sets = ["operator", "sets", "ai.onnx", "21,", "com.microsoft", "1"]
