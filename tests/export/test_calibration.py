@@ -88,3 +88,10 @@ def test_a_wrong_file_is_refused(tmp_path: Path, source: Checkpoint, content: by
 def test_a_missing_file_is_refused(tmp_path: Path, source: Checkpoint) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl"):
         read_calibration(source, tmp_path / "none.jsonl")
+
+
+def test_only_line_feeds_end_a_line(tmp_path: Path, source: Checkpoint) -> None:
+    path = tmp_path / "texts.jsonl"
+    line = json.dumps({"text": "the\u2028of\x85and"}, ensure_ascii=False)
+    path.write_text(f"{line}\n" * 8, encoding="utf-8")
+    assert len(read_calibration(source, path).offsets) == 9
