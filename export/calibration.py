@@ -6,6 +6,7 @@ questions, product titles, logs and code in some forty languages, none from an e
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -39,12 +40,12 @@ class CalibrationBatch:
 def read_calibration(source: Checkpoint, path: str | os.PathLike[str] | None = None) -> CalibrationBatch:
     """The texts of a file, or those that ship, tokenized and with their prompts.
 
-    Each line, which a line feed ends, is a JSON object with a "text" and, if it has one, the name of a "prompt"; a prompt that the checkpoint
+    Each line is a JSON object with a "text" and, if it has one, the name of a "prompt"; a prompt that the checkpoint
     does not have is left out. Raises InputError for a file that is not like that, or that has too few texts.
     """
     file = resources.files(__package__) / "calibration.jsonl" if path is None else Path(path)
     try:
-        lines = file.read_text("utf-8").removesuffix("\n").split("\n")  # a text may have other ends of lines in it
+        lines = list(io.StringIO(file.read_text("utf-8")))  # by line feeds: other separators may be part of a text
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the calibration texts in {file}: {error}; expected UTF-8, JSON lines") from error
     tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
