@@ -14,7 +14,7 @@ import numpy as np
 from .kernels.batch import check_batch
 from .kernels.config import EncoderConfig
 from .kernels.errors import BackendError, InputError, ModelFileError
-from .model_file import FORMAT_NAME, ModelFile, check_metadata, read_prompts
+from .model_file import FORMAT_NAME, FORMAT_VERSION, ModelFile, check_metadata, read_prompts
 from .onnx_file import OnnxFile, read_onnx_file
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
     if file.metadata.get("format") != FORMAT_NAME:
         raise ModelFileError(
             f"{path}: embgemma did not make this ONNX model; make one of a checkpoint with `embgemma export-onnx`"
+        )
+    version = file.metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: the model has format version {version!r}, this release reads {FORMAT_VERSION!r}; export it again"
         )
     try:
         check_metadata(file.metadata)

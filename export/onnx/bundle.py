@@ -127,7 +127,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         "default_prompt_name": model.default_prompt_name,
         "examples": _examples(path),
         "files": {
-            name.name: {"bytes": name.stat().st_size, "sha256": _sha256(name)} for name in sorted(folder.iterdir())
+            each.name: {"bytes": each.stat().st_size, "sha256": _sha256(each)} for each in sorted(folder.iterdir())
         },
     }
 

@@ -160,6 +160,14 @@ def test_a_flipped_byte_is_refused_or_harmless(model: Path, tmp_path: Path) -> N
     assert refused > 20
 
 
+def test_other_versions_are_refused(model: Path, tmp_path: Path) -> None:
+    stored = onnx.load(model)
+    next(entry for entry in stored.metadata_props if entry.key == "format_version").value = "1"
+    onnx.save(stored, tmp_path / "old.onnx")
+    with pytest.raises(ModelFileError, match=r"format version '1'.*export it again"):
+        embgemma.load(tmp_path / "old.onnx")
+
+
 def test_damaged_models_are_refused(model: Path, tmp_path: Path) -> None:
     data = model.read_bytes()
     for size in itertools.chain(range(0, 200, 7), (len(data) // 2, len(data) - 1)):
