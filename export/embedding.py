@@ -19,9 +19,9 @@ from .weights import Float32
 _PART_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
 
 # Damping of the Gram matrix of sensitivities; see gptq.py. More than there, as it is sampled from few texts. Cosine to
-# float32 over the golden texts, mean / min, of a float32 model with an int4 table of 24 scales a row: 0.9974 / 0.987
-# for plain rounding, 0.9978 / 0.980 for damping 0.5, 0.9974 / 0.983 for 2, 0.9973 / 0.964 for 0.05; of 4 scales:
-# 0.9954 / 0.952 for plain rounding, 0.9953 / 0.966 for 0.5.
+# float32 over the golden texts, mean / min, of a float32 model with an int4 table (of even steps) of 24 scales a row:
+# 0.9974 / 0.987 for plain rounding, 0.9978 / 0.980 for damping 0.5, 0.9974 / 0.983 for 2, 0.9973 / 0.964 for 0.05; of 4
+# scales: 0.9954 / 0.952 for plain rounding, 0.9953 / 0.966 for 0.5.
 _DAMPING = 0.5
 
 # A token that occurs this often in the calibration texts (<bos>, <eos>, the words of prompts) is rounded by how

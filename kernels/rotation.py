@@ -17,6 +17,7 @@ import numpy.typing as npt
 # with channels smoothed instead (SmoothQuant, arXiv 2211.10438): down in int8 0.0097 / 0.0085 / 0.0078 / 0.0074 and
 # 0.0209, gate_up in int8 0.0083 / 0.0079 / 0.0077 / 0.0076 and 0.0095; in int4 down 0.0654 / 0.0645 / 0.0644 / 0.0638
 # and 0.0823, qkv 0.0470 / 0.0467 / 0.0466 / 0.0466 and 0.0551. Smoothing and rotation together: as rotation alone.
+# int4 had even steps then.
 ROTATION = 64
 
 _Float = TypeVar("_Float", np.float32, np.float64)
