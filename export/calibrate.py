@@ -1,7 +1,8 @@
 """Quantises the layers one after another, each for the inputs that those before it leave.
 
-The calibration texts go through the model once, as the engine will compute them: with int8 activations and with all
-that is quantised so far. What comes in at a matrix tells which of its errors matter; see gptq.py.
+The calibration texts go through the model once, as it will be computed: with int8 activations and with all that is
+quantised so far. What comes in at a matrix tells which of its errors matter; see gptq.py. Model files and ONNX models
+differ in how a matrix is stored, in the blocks that are rotated, and in who rotates the inputs of `o`.
 
 Tried and left out, as the cosines to float32 over the golden texts, mean / min, did not get better by it:
 
@@ -23,21 +24,21 @@ All but those of YAQA and of more texts were tried while int4 had even steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ..kernels.layout import MatrixFormat
-from ..kernels.rotation import rotate_blocks
+from ..kernels.rotation import ROTATION, rotate_blocks
 from . import forward
 from .calibration import CalibrationBatch
 from .checkpoint import Checkpoint
 from .embedding import EmbeddingTable
-from .folds import folded_layer, folded_matrix, folded_norm
+from .folds import folded_matrix, folded_norm, rotated_layer
 from .forward import Layer, Offsets
-from .gptq import Float64, gptq
-from .quantize import GRIDS, Codes
+from .gptq import Float64
+from .quantize import Codes
 from .weights import Float32
 
 _LAYER_PARTS = (  # in file order
@@ -48,53 +49,82 @@ _LAYER_PARTS = (  # in file order
 _PIECE_TOKENS = 8  # the head is calibrated on means over pieces of the texts, as there are few texts
 
 
+class Rounded(Protocol):
+    """A matrix in rotated columns (../kernels/rotation.py), as a format stores it."""
+
+    def weights(self) -> Float32:
+        """What it stands for: (out_features, in_features)."""
+
+
+Matrix = TypeVar("Matrix", bound=Rounded)
+
+# Rounds the matrix of this name, (out_features, in_features) in rotated columns, whose inputs have this Gram matrix.
+Rounder = Callable[[str, Float32, Float64], Matrix]
+
+
 @dataclass(frozen=True)
 class QuantizedMatrix:
-    """A matrix in rotated columns: `rotate_blocks(x) @ (codes * scales[:, None]).T` is about x times its transpose."""
+    """A matrix of a model file in rotated columns."""
 
     codes: Codes  # (out_features, in_features) int8, of the grid of its format
     scales: Float32  # (out_features,)
 
+    def weights(self) -> Float32:
+        """See `Rounded.weights`."""
+        return np.asarray(self.codes * self.scales[:, None])
 
-class Calibrator:
+
+class Calibrator(Generic[Matrix]):
     """Quantises a checkpoint on calibration texts, which `parts` takes through the model once.
 
     Args:
         source: the checkpoint.
-        formats: the format of each matrix by name; none is float32.
         batch: the texts.
         table: the embedding table.
+        rounder: how each matrix is rounded.
+        block: the columns that are rotated together.
+        rotated_values: whether values leave `qkv` rotated, so that the inputs of `o` need not be.
     """
 
     def __init__(
-        self, source: Checkpoint, formats: Mapping[str, MatrixFormat], batch: CalibrationBatch, table: EmbeddingTable
+        self,
+        source: Checkpoint,
+        batch: CalibrationBatch,
+        table: EmbeddingTable,
+        rounder: Rounder[Matrix],
+        *,
+        block: int = ROTATION,
+        rotated_values: bool = False,
     ) -> None:
         self._source = source
         self._config = source.config
-        self._formats = formats
         self._offsets = batch.offsets
+        self._round = rounder
+        self._block = block
+        self._rotated_values = rotated_values
         self._hidden = table.stored_rows(batch.ids)  # (tokens, hidden): the texts as the engine will compute them
 
-    def parts(self) -> Iterator[tuple[str, QuantizedMatrix | Float32]]:
+    def parts(self) -> Iterator[tuple[str, Matrix | Float32]]:
         """The matrices and norms from the first layer to the head by name, in the order of a model file."""
         for i in range(self._config.layers):
             name = f"layers.{i}"
-            layer = folded_layer(self._source, i)
+            layer = rotated_layer(self._source, i, self._block, values=self._rotated_values)
             quantized = self._layer(i, layer)
             yield from ((f"{name}.{part}", quantized.get(part, layer[part])) for part in _LAYER_PARTS)
         final_norm = folded_norm(self._source, "final_norm")
         yield "final_norm", final_norm
         yield "head", self._head(final_norm)
 
-    def _layer(self, index: int, layer: Layer) -> dict[str, QuantizedMatrix]:
+    def _layer(self, index: int, layer: Layer) -> dict[str, Matrix]:
         """Quantises the matrices of a layer, and takes the texts past it."""
         eps = self._config.rms_norm_eps
-        quantized: dict[str, QuantizedMatrix] = {}
+        quantized: dict[str, Matrix] = {}
 
-        def product(matrix: str, x: Float32) -> Float32:
-            x = forward.integer_inputs(x)
-            quantized[matrix] = _quantized(layer[matrix], x, self._formats[f"layers.{index}.{matrix}"])
-            return np.asarray(x @ (quantized[matrix].codes * quantized[matrix].scales[:, None]).T)
+        def product(name: str, x: Float32) -> Float32:
+            is_rotated = name == "o" and self._rotated_values
+            x = forward.int8_rounded(x if is_rotated else rotate_blocks(x, self._block))
+            quantized[name] = self._round(f"layers.{index}.{name}", layer[name], gram_matrix(x))
+            return np.asarray(x @ quantized[name].weights().T)
 
         qkv = product("qkv", forward.rms_norm(self._hidden, layer["input_norm"], eps))
         out = product("o", forward.attention(self._config, index, layer, qkv, self._offsets))
@@ -104,15 +134,10 @@ class Calibrator:
         self._hidden = self._hidden + forward.rms_norm(out, layer["post_ffn_norm"], eps)
         return quantized
 
-    def _head(self, final_norm: Float32) -> QuantizedMatrix:
+    def _head(self, final_norm: Float32) -> Matrix:
         normed = forward.rms_norm(self._hidden, final_norm, self._config.rms_norm_eps)
-        x = forward.integer_inputs(forward.pooled(normed, pieces_of(self._offsets)))
-        return _quantized(folded_matrix(self._source, "head"), x, self._formats["head"])
-
-
-def _quantized(weights: Float32, x: Float32, matrix_format: MatrixFormat) -> QuantizedMatrix:
-    """weights (out_features, in_features) for inputs x (tokens, in_features), which are rotated and rounded."""
-    return QuantizedMatrix(*gptq(rotate_blocks(weights), gram_matrix(x), GRIDS[matrix_format]))
+        x = forward.int8_rounded(rotate_blocks(forward.pooled(normed, pieces_of(self._offsets)), self._block))
+        return self._round("head", rotate_blocks(folded_matrix(self._source, "head"), self._block), gram_matrix(x))
 
 
 def gram_matrix(x: Float32) -> Float64:

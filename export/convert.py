@@ -20,10 +20,12 @@ from .calibration import CalibrationBatch, read_calibration
 from .checkpoint import Checkpoint, read_checkpoint
 from .embedding import EmbeddingTable
 from .folds import folded_matrix, folded_norm
+from .gptq import Float64, gptq
 from .quantize import GRIDS, quantize_rows
 from .scheme import Scheme, embedding_groups, keeps_tokenizer_model, scheme_formats
 from .sensitivity import embedding_sensitivity
 from .tokenizer_table import build_tokenizer_table
+from .weights import Float32
 from .write import ModelFileWriter, model_metadata
 
 
@@ -103,7 +105,11 @@ def _stored_tensors(
     else:
         table.calibrate(batch.ids, embedding_sensitivity(source, batch, table.exact_rows(batch.ids)))
         yield from table.tensors()
-        for name, part in Calibrator(source, formats, batch, table).parts():
+
+        def rounder(name: str, weights: Float32, gram: Float64) -> QuantizedMatrix:
+            return QuantizedMatrix(*gptq(weights, gram, GRIDS[formats[name]]))
+
+        for name, part in Calibrator(source, batch, table, rounder).parts():
             if isinstance(part, QuantizedMatrix):
                 yield f"{name}.weight", pack_panels(part.codes, formats[name])
                 yield f"{name}.scale", part.scales

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels.layout import interleave_gate_up
+from ..kernels.rotation import rotate_blocks
 from .checkpoint import Checkpoint
 from .weights import Float32
 
@@ -30,6 +31,19 @@ def folded_layer(checkpoint: Checkpoint, index: int) -> dict[str, Float32]:
     name = f"layers.{index}"
     norms = {norm: folded_norm(checkpoint, f"{name}.{norm}") for norm in _NORMS}
     return {**norms, **{matrix: folded_matrix(checkpoint, f"{name}.{matrix}") for matrix in LAYER_MATRICES}}
+
+
+def rotated_layer(checkpoint: Checkpoint, index: int, block: int, *, values: bool) -> dict[str, Float32]:
+    """The same with the columns of matrices rotated in blocks, for inputs that are, and values as they leave `qkv`.
+
+    Attention only averages values, so that the inputs of `o` are then rotated at no cost: QuaRot, arXiv 2404.00456.
+    """
+    layer = folded_layer(checkpoint, index)
+    layer.update({matrix: rotate_blocks(layer[matrix], block) for matrix in LAYER_MATRICES})
+    if values:
+        kv_width = checkpoint.config.kv_width
+        layer["qkv"][-kv_width:] = rotate_blocks(np.ascontiguousarray(layer["qkv"][-kv_width:].T), block).T
+    return layer
 
 
 def folded_embedding(checkpoint: Checkpoint, start: int, stop: int) -> Float32:

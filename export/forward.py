@@ -15,7 +15,6 @@ import numpy.typing as npt
 from ..kernels.config import EncoderConfig
 from ..kernels.layout import PANEL
 from ..kernels.reference import GELU_CUBIC, GELU_SCALE, INT8_MAX
-from ..kernels.rotation import rotate_blocks
 from .weights import Float32
 
 Layer = dict[str, Float32]  # "input_norm", "qkv", …: matrices are (out_features, in_features)
@@ -60,11 +59,6 @@ def rms_norm(x: Float32, multiplier: Float32, eps: float) -> Float32:
 def mean_square(x: Float32, eps: float) -> Float32:
     """The mean square of each row, plus eps: (tokens, 1)."""
     return np.asarray(np.einsum("tc,tc->t", x, x)[:, None] / np.float32(x.shape[1]) + np.float32(eps))
-
-
-def integer_inputs(x: Float32) -> Float32:
-    """The rows of x as the engine's integer matrices see them: rotated, and rounded to int8, one scale per row."""
-    return int8_rounded(rotate_blocks(x))
 
 
 def int8_rounded(x: Float32) -> Float32:

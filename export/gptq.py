@@ -50,18 +50,26 @@ class OutputRounder:
     def round(self, weights: Float32, scale_dtype: npt.DTypeLike = np.float32) -> tuple[Codes, Float32]:
         """Codes (rows, columns) and scales (rows, groups), as rounded to scale_dtype, for weights (rows, columns)."""
         scales = self._scales(weights).astype(scale_dtype).astype(np.float32)
+        return self.codes(weights, scales), scales
+
+    def codes(self, weights: Float32, scales: Float32) -> Codes:
+        """Codes (rows, columns) for weights (rows, columns) and scales (rows, groups)."""
         by_column = np.repeat(scales, weights.shape[1] // self.groups, axis=1)[:, self._order]
         codes = np.empty(weights.shape, np.int8)
         codes[:, self._order] = _round_in_turn(
             weights[:, self._order], by_column, self._propagate.astype(np.float32), self.grid
         ).T
-        return codes, scales
+        return codes
+
+    def importance(self) -> Float32:
+        """What a squared error costs in each column, (columns,), once all later columns have done their best."""
+        importance = np.empty(len(self.gram))
+        importance[self._order] = 1 / np.diag(self._propagate) ** 2
+        return np.asarray(importance / importance.max(), np.float32)
 
     def _scales(self, weights: Float32) -> Float32:
-        """The scales (rows, groups) that are best by what errors cost once all later columns have done their best."""
-        importance = np.empty(weights.shape[1])
-        importance[self._order] = 1 / np.diag(self._propagate) ** 2
-        importance = (importance / importance.max()).astype(np.float32)
+        """The scales (rows, groups) that are best by `importance`."""
+        importance = self.importance()
         ratios = _CLIP_RATIOS_FINE if len(self.grid.levels) > 16 else _CLIP_RATIOS_COARSE
         return np.stack(
             [

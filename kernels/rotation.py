@@ -23,15 +23,15 @@ ROTATION = 64
 _Float = TypeVar("_Float", np.float32, np.float64)
 
 
-def rotate_blocks(x: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
-    """x (rows, columns) with each block of ROTATION columns multiplied by Hadamard's matrix; its own inverse.
+def rotate_blocks(x: npt.NDArray[_Float], block: int = ROTATION) -> npt.NDArray[_Float]:
+    """x (rows, columns) with each block of so many columns multiplied by Hadamard's matrix; its own inverse.
 
     The fast transform: butterflies between elements 1, 2, 4 … apart, in this order, as in the engine. So a row's bits
     do not depend on how many there are, as those of a product of matrices may.
     """
-    rotated = x / x.dtype.type(np.sqrt(ROTATION))
+    rotated = x / x.dtype.type(np.sqrt(block))
     stride = 1
-    while stride < ROTATION:
+    while stride < block:
         pairs = rotated.reshape(-1, 2, stride)
         first, second = pairs[:, 0].copy(), pairs[:, 1]
         pairs[:, 0] += second

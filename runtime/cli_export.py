@@ -42,7 +42,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         default="int8",
         help="how weights are stored: float32; int8 (default), with activations rounded token by token; int4, in "
-        "blocks of 32",
+        "blocks of 32, but int8 in the head, the first two and the last six layers",
     )
     parser.add_argument(
         "--target",

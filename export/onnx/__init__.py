@@ -2,8 +2,6 @@
 
 export.py      the command, in order: weights, graph, file, check
 weights.py     what a format stores
-calibrate.py   how matrices are rounded, layer after layer
-rotation.py    what is done to them before, so that they round well
 matrix.py      a matrix in each format
 encoder.py     the forward pass, in model order
 attention.py   positions, windows and attention

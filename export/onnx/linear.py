@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from .matrix import BLOCK, Matrix
 
 _INT8_MAX = 127
 _ZERO_POINT = 128  # of activations, which are stored as uint8: code + 128. Integer products want one signed operand
-
-# Added to the largest magnitude of a row, so that a row of zeros has a scale to divide by.
-_SMALLEST = 1e-30
 
 _ACCURACY_LEVEL = 4  # of MatMulNBits: activations are rounded to int8, in blocks of a row
 
@@ -33,11 +30,11 @@ class Rows:
     values: str
     scale: str | None = None
 
-    def scaled(self, graph: Graph, product: str) -> str:
-        """A product of the values as one of the activations."""
+    def scaled(self, graph: Graph, product: str, shape: str) -> str:
+        """Channels of a product of the values as one of the activations; shape is theirs, with -1 for the channels."""
         if self.scale is None:
             return product
-        return graph.op("Mul", product, graph.op("Unsqueeze", self.scale, graph.integers(1)))
+        return graph.op("Mul", product, graph.op("Reshape", self.scale, shape))
 
     def scaled_by(self, graph: Graph, other: Rows) -> Rows:
         """The rows with the scales of others besides."""
@@ -52,24 +49,44 @@ class Linear(Protocol):
     def rows(self, x: str, count: str) -> Rows:
         """Prepares x (rows, in_features) float32; count is the number of rows, a scalar in the graph."""
 
-    def codes_product(self, name: str, rows: Rows) -> str:
+    def product(self, name: str, matrix: Matrix, rows: Rows) -> str:
+        """The values of the rows times a matrix of this name: (rows, out_features)."""
+
+
+class LinearByFormat:
+    """Products with all matrices, each in its own format."""
+
+    def __init__(self, graph: Graph, matrices: Mapping[str, Matrix], target: Target) -> None:
+        self._matrices = matrices
+        self._formats: dict[np.dtype[Any], Linear] = {
+            np.dtype(np.float32): Float32Linear(graph),
+            np.dtype(np.int8): Int8Linear(graph, target),
+            np.dtype(np.uint8): Int4Linear(graph, target),
+        }
+
+    def rows(self, name: str, x: str, count: str) -> Rows:
+        """Prepares x (rows, in_features) float32 for the matrix `name`; count is the number of rows, a scalar."""
+        return self._formats[self._matrices[name].values.dtype].rows(x, count)
+
+    def product(self, name: str, rows: Rows) -> str:
         """The values of the rows times the matrix `name`: (rows, out_features)."""
+        matrix = self._matrices[name]
+        return self._formats[matrix.values.dtype].product(name, matrix, rows)
 
 
 class Float32Linear:
     """float32 weights."""
 
-    def __init__(self, graph: Graph, matrices: Mapping[str, Matrix]) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._matrices = matrices
 
     def rows(self, x: str, count: str) -> Rows:  # noqa: ARG002
         """See `Linear.rows`."""
         return Rows(x)
 
-    def codes_product(self, name: str, rows: Rows) -> str:
-        """See `Linear.codes_product`."""
-        return self._graph.op("MatMul", rows.values, self._graph.constant(name, self._matrices[name].values.T))
+    def product(self, name: str, matrix: Matrix, rows: Rows) -> str:
+        """See `Linear.product`."""
+        return self._graph.op("MatMul", rows.values, self._graph.constant(name, matrix.values.T))
 
 
 class Int8Linear:
@@ -80,49 +97,48 @@ class Int8Linear:
     32 tokens and 2,304 columns it takes 0.27 to 0.38 ms, an integer product 0.14 ms.
     """
 
-    def __init__(self, graph: Graph, matrices: Mapping[str, Matrix], target: Target) -> None:
+    def __init__(self, graph: Graph, target: Target) -> None:
         self._graph = graph
-        self._matrices = matrices
         self._target = target
-        self._zero_point = graph.small(_ZERO_POINT, np.uint8)
         self._zero_points: dict[str, str] = {}  # by count: one for each row
 
     def rows(self, x: str, count: str) -> Rows:
         """See `Linear.rows`."""
         graph = self._graph
         largest = graph.op("ReduceMax", graph.op("Abs", x), graph.integers(1), keepdims=0)
-        scale = graph.op("Mul", graph.op("Add", largest, graph.number(_SMALLEST)), graph.number(1 / _INT8_MAX))
+        scale = graph.op("Mul", largest, graph.number(1 / _INT8_MAX))
         if count not in self._zero_points:
-            self._zero_points[count] = graph.op("Expand", self._zero_point, graph.vector(count))
+            self._zero_points[count] = graph.op("Expand", self._zero_point(), graph.vector(count))
         return Rows(graph.op("QuantizeLinear", x, scale, self._zero_points[count], axis=0), scale)
 
-    def codes_product(self, name: str, rows: Rows) -> str:
-        """See `Linear.codes_product`."""
-        graph, matrix = self._graph, self._matrices[name]
+    def product(self, name: str, matrix: Matrix, rows: Rows) -> str:
+        """See `Linear.product`."""
+        graph = self._graph
         codes = graph.constant(name, matrix.values.T)
         scales = graph.constant(f"{name}.scale", matrix.scales)
         if self._target == "onnxruntime":
-            inputs = rows.values, codes, graph.number(1), scales, self._zero_point
+            inputs = rows.values, codes, graph.number(1), scales, self._zero_point()
             return graph.op("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
-        sums = graph.op("MatMulInteger", rows.values, codes, self._zero_point)
+        sums = graph.op("MatMulInteger", rows.values, codes, self._zero_point())
         return graph.op("Mul", graph.cast(sums, FLOAT), scales)
+
+    def _zero_point(self) -> str:
+        return self._graph.small(_ZERO_POINT, np.uint8)
 
 
 class Int4Linear:
     """int4 weights with a scale and a zero point for every block of inputs of an output channel."""
 
-    def __init__(self, graph: Graph, matrices: Mapping[str, Matrix], target: Target) -> None:
+    def __init__(self, graph: Graph, target: Target) -> None:
         self._graph = graph
-        self._matrices = matrices
         self._target = target
 
     def rows(self, x: str, count: str) -> Rows:  # noqa: ARG002
         """See `Linear.rows`; the activations are rounded inside of the product."""
         return Rows(x)
 
-    def codes_product(self, name: str, rows: Rows) -> str:
-        """See `Linear.codes_product`."""
-        matrix = self._matrices[name]
+    def product(self, name: str, matrix: Matrix, rows: Rows) -> str:
+        """See `Linear.product`."""
         if self._target == "onnxruntime":
             return self._fused(name, rows, matrix)
         graph = self._graph

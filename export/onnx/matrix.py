@@ -15,7 +15,8 @@ from .graph import Array
 BLOCK = 32  # inputs of an int4 matrix that share a scale: the finest that MatMulNBits has beside 16
 
 _EVEN_STEPS = Grid(np.arange(-8, 8))  # which is all that MatMulNBits knows
-_ZERO_POINT = 8  # codes are stored as 0 … 15
+_OFFSET, _LARGEST_CODE = 8, 15  # codes are stored as 0 … 15
+_CLIP_RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6)  # shares of a block's largest and of its smallest weight that are tried
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,42 @@ def int8_matrix(weights: Float32, gram: Float64) -> Matrix:
 
 
 def int4_matrix(weights: Float32, gram: Float64) -> Matrix:
-    """int4 with a scale for each block of inputs, for inputs with this Gram matrix.
+    """int4 with a scale and a zero point for each block of inputs, for inputs with this Gram matrix."""
+    rounder = OutputRounder(gram, _EVEN_STEPS, groups=weights.shape[1] // BLOCK)
+    scales, zero_points = _best_ranges(weights, rounder.importance())
+    # (code - zero point) * scale = (code - 8) * scale + shift, and what is left when the shift is taken off has codes
+    # around zero.
+    shifts = (_OFFSET - zero_points) * scales
+    codes = rounder.codes(weights - np.repeat(shifts, BLOCK, axis=1), scales)
+    return Matrix((codes + _OFFSET).astype(np.uint8), scales, zero_points.astype(np.uint8))
 
-    The sign of a scale is free, so that codes reach further to the side of a block's largest weight; their zero point
-    is the same everywhere.
+
+def _best_ranges(weights: Float32, importance: Float32) -> tuple[Float32, Float32]:
+    """Scales and zero points (out_features, blocks) that leave the least error, where importance (in_features,) is what
+    a squared error costs.
+
+    Zero points that differ leave 10 to 13 % less than codes -8 … 7 with scales of either sign (rms over blocks of
+    three layers).
     """
-    codes, scales = OutputRounder(gram, _EVEN_STEPS, groups=weights.shape[1] // BLOCK).round(weights)
-    return Matrix((codes + _ZERO_POINT).astype(np.uint8), scales, np.full(scales.shape, _ZERO_POINT, np.uint8))
+    blocks = weights.reshape(-1, BLOCK)
+    important = np.tile(importance.reshape(-1, BLOCK), (len(weights), 1))
+    weighted = blocks * important
+    low, high = np.minimum(blocks.min(axis=1), 0), np.maximum(blocks.max(axis=1), 0)
+    least_gain = np.zeros(len(blocks), np.float32)
+    best_scales, best_points = np.zeros_like(least_gain), np.zeros_like(least_gain)
+    for low_share in _CLIP_RATIOS:
+        for high_share in _CLIP_RATIOS:
+            step = (high * np.float32(high_share) - low * np.float32(low_share)) / np.float32(_LARGEST_CODE)
+            inverse = np.divide(1, step, out=np.zeros_like(step), where=step > 0)
+            points = np.clip(np.rint(-low * np.float32(low_share) * inverse), 0, _LARGEST_CODE)
+            codes = blocks * inverse[:, None]
+            np.rint(codes, out=codes)
+            np.clip(codes, -points[:, None], _LARGEST_CODE - points[:, None], out=codes)
+            # As in ../quantize.py: the best scale for codes q is w·q / q·q, and the larger (w·q)² / q·q, the better.
+            dot, norm = np.einsum("bc,bc->b", weighted, codes), np.einsum("bc,bc,bc->b", codes, codes, important)
+            scales = np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0)
+            better = dot * scales > least_gain
+            least_gain[better] = (dot * scales)[better]
+            best_scales[better], best_points[better] = scales[better], points[better]
+    shape = (len(weights), -1)
+    return best_scales.reshape(shape), best_points.reshape(shape)

@@ -25,11 +25,15 @@ from ..folds import folded_embedding, folded_matrix, folded_norm
 
 Ids = npt.NDArray[np.int32]
 
-# The least cosine to float32 that a format may have on any of the texts. The published model keeps well above; what is
-# wrong with a graph (a window, a position, a scale) falls far below. Plain rounding, without calibration, is coarser.
-BOUNDS: dict[Format, float] = {"float32": 0.9999, "int8": 0.98, "int4": 0.9}
-PLAIN_BOUNDS: dict[Format, float] = {"float32": 0.9999, "int8": 0.95, "int4": 0.8}
-PADDED_BOUND = 0.9999  # between a text alone and in a padded batch
+# The least cosine to float32 that a format may have on any of the texts. The published model gives 0.9993 in int8 and
+# 0.9922 in int4, and over the 55 golden texts by plain rounding, without calibration, 0.998 and 0.975 or more. What is
+# wrong with a graph (a window, a position, a scale) falls far below.
+BOUNDS: dict[Format, float] = {"float32": 0.9999, "int8": 0.995, "int4": 0.98}
+PLAIN_BOUNDS: dict[Format, float] = {"float32": 0.9999, "int8": 0.995, "int4": 0.96}
+
+# Between a text alone and in a padded batch: 0.999999 where ONNX Runtime sums in the same order (see attention.py).
+# Where it does not, last bits make other int8 codes here and there.
+PADDED_BOUND = 0.9999
 
 # In tokens: a word, a query, a paragraph, past the window, and past the length at which attention goes by blocks.
 LENGTHS = (4, 20, 120, 300, 700)
