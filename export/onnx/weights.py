@@ -95,7 +95,8 @@ def read_weights(source: Checkpoint, weights_format: Format, batch: CalibrationB
         return EncoderWeights(config, "float32", norms, _arranged(config, stored), _float32_table(source))
     groups = math.gcd(_TABLE_GROUPS[weights_format], config.hidden // EMBEDDING_GROUP_GRAIN)
     table = EmbeddingTable(source, weights_format, groups)
-    if batch is not None and weights_format == "int4":  # in int8 it gains nothing, and takes half of the time
+    # Why not in int8: it takes half of the time, and golden texts get 0.99950 / 0.9947, without it 0.99954 / 0.9976.
+    if batch is not None and weights_format == "int4":
         table.calibrate(batch.ids, embedding_sensitivity(source, batch, table.exact_rows(batch.ids)))
     stored_table = _quantised_table(table)
     int8 = _int8_matrices(config, weights_format)
