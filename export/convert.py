@@ -23,7 +23,6 @@ from .folds import folded_matrix, folded_norm
 from .gptq import Float64, gptq
 from .quantize import GRIDS, quantize_rows
 from .scheme import Scheme, embedding_groups, keeps_tokenizer_model, scheme_formats
-from .sensitivity import embedding_sensitivity
 from .tokenizer_table import build_tokenizer_table
 from .weights import Float32
 from .write import ModelFileWriter, model_metadata
@@ -103,7 +102,7 @@ def _stored_tensors(
         yield from table.tensors()
         yield from _rounded_tensors(source, names, formats)
     else:
-        table.calibrate(batch.ids, embedding_sensitivity(source, batch, table.exact_rows(batch.ids)))
+        table.calibrate(batch)
         yield from table.tensors()
 
         def rounder(name: str, weights: Float32, gram: Float64) -> QuantizedMatrix:

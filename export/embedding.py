@@ -10,10 +10,12 @@ import numpy.typing as npt
 from ..kernels.layout import MatrixFormat, Tensor, pack_embedding
 from ..kernels.rotation import rotate_blocks
 from ..model_file import EMBEDDING
+from .calibration import CalibrationBatch
 from .checkpoint import Checkpoint
 from .folds import folded_embedding
 from .gptq import OutputRounder
 from .quantize import GRIDS, Codes, quantize_rows
+from .sensitivity import embedding_sensitivity
 from .weights import Float32
 
 _PART_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
@@ -45,8 +47,17 @@ class EmbeddingTable:
         self._rounder: OutputRounder | None = None  # rounds each weight by itself
         self._frequent: dict[int, OutputRounder] = {}  # by token
 
-    def calibrate(self, ids: npt.NDArray[np.int32], sensitivity: Float32) -> None:
-        """From now on rounds by sensitivity (tokens, hidden): samples of Jᵀu at the rows of ids (tokens,)."""
+    def calibrate(self, batch: CalibrationBatch) -> None:
+        """From now on rounds int4 rows by what their errors do to the embeddings of these texts.
+
+        int8 rows stay rounded each by itself, which takes half the time: the int8 scheme has golden cosines 0.99965 /
+        0.9976 so, and 0.99957 / 0.9934 calibrated. (The minimum is a matter of luck, one text where the model is at an
+        edge: with eight tables, rounded in these ways with 1, 4, 12 or 24 scales a row, it had 0.9885 to 0.9992.)
+        """
+        if self._format != "int4":
+            return
+        ids = batch.ids
+        sensitivity = embedding_sensitivity(self._source, batch, self.exact_rows(ids))
 
         def normalised(samples: Float32) -> npt.NDArray[np.float64]:
             gram = (samples.T @ samples).astype(np.float64)
