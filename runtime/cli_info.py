@@ -25,21 +25,13 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1e6
 
-# Parts of the model by how the names of their tensors begin, once `layers.N.` is taken off.
+# Parts of a model by the first words of the names of their tensors, once `layers.N.` is taken off. The constants of an
+# ONNX model have the same words.
 PARTS = {
-    "embedding table": ("embedding.",),
-    "attention": ("qkv.", "o."),
-    "feed-forward": ("gate_up.", "down."),
-    "head": ("head.",),
-}
-
-# Parts of an ONNX model by the first words of the names of its constants, once `layers.N.` is taken off.
-ONNX_PARTS = {
     "embedding table": ("embedding",),
-    "attention": ("q", "k", "v", "o"),
-    "feed-forward": ("gate", "up", "down"),
+    "attention": ("qkv", "o"),
+    "feed-forward": ("gate_up", "down"),
     "head": ("head",),
-    "tokenizer": ("tokenizer",),
 }
 
 
@@ -149,8 +141,7 @@ def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
     """Bytes and formats of each part of the model, scales included."""
     sizes = dict.fromkeys((*PARTS, "norms", "tokenizer"), (0, ""))
     for name, tensor in model_file.tensors.items():
-        local = name.split(".", 2)[2] if name.startswith("layers.") else name
-        part = next((part for part, prefixes in PARTS.items() if local.startswith(prefixes)), "norms")
+        part = _part(name, "norms")
         size, formats = sizes[part]
         if name.endswith(".weight"):
             stored = DTYPE_FORMATS[tensor.dtype]
@@ -163,11 +154,16 @@ def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
 
 def _onnx_sizes(facts: OnnxFacts) -> dict[str, tuple[int, str]]:
     """Bytes of each part of an ONNX model, scales included; formats are those of the model."""
-    sizes = dict.fromkeys((*ONNX_PARTS, "others"), 0)
+    sizes = dict.fromkeys((*PARTS, "tokenizer", "others"), 0)
     for name, size in facts.tensors.items():
-        word = re.sub(r"^layers\.\d+\.", "", name).split(".")[0]
-        sizes[next((part for part, found in ONNX_PARTS.items() if word in found), "others")] += size
+        sizes[name if name == "tokenizer" else _part(name, "others")] += size
     return {part: (size, "") for part, size in sizes.items()}
+
+
+def _part(name: str, otherwise: str) -> str:
+    """The part of the model that a tensor belongs to by its name."""
+    word = re.sub(r"^layers\.\d+\.", "", name).split(".")[0]
+    return next((part for part, words in PARTS.items() if word in words), otherwise)
 
 
 def _megabytes(size: int) -> str:

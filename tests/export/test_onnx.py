@@ -13,8 +13,10 @@ import pytest
 
 import embgemma
 from embgemma.cli import main
+from embgemma.cli_info import PARTS
 from embgemma.export.convert import convert
 from embgemma.kernels.errors import InputError
+from embgemma.kernels.layout import matrices
 from embgemma.kernels.reference import ReferenceBackend
 from embgemma.model_file import read_model_file
 from embgemma.onnx_choices import FORMATS, TARGETS
@@ -157,6 +159,13 @@ def test_sizes_of_parts_make_up_the_file(models: dict[tuple[str, str], Path]) ->
         graph = onnx.load(path).graph
         assert tensors.keys() == {tensor.name for tensor in graph.initializer} | {"tokenizer"}
         assert 0.7 * path.stat().st_size < sum(tensors.values()) < path.stat().st_size
+
+
+def test_info_knows_which_part_each_matrix_belongs_to(models: dict[tuple[str, str], Path]) -> None:
+    names = {spec.name for spec in matrices(CONFIG)}
+    assert {name.split(".")[-1] for name in names} < set(itertools.chain(*PARTS.values()))
+    for path in models.values():
+        assert names < onnx_facts(path, read_onnx_file(path, with_tokenizer=True)).tensors.keys()
 
 
 def test_weights_stay_in_the_file(models: dict[tuple[str, str], Path]) -> None:
