@@ -7,6 +7,7 @@
  * int4: levels + 19 are the unsigned operand (one vpshufb looks them up); a pair is at most 2 · 38 · 127 = 9652, so the
  * two of a line add up in int16 before one widening, and sums start at -19 · Σ codes to undo the offset. */
 #include "compiler.h"
+#include "int4_levels_x86.h"
 #include "kernels.h"
 
 #if !defined(__AVX2__)
@@ -74,8 +75,7 @@ EG_ALWAYS_INLINE void int8_panel(const int8_t *codes, const int32_t *code_sums, 
 EG_ALWAYS_INLINE void int4_panel(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
                                  const uint8_t *panel, int32_t *out)
 {
-    const __m256i levels = _mm256_broadcastsi128_si256(
-        _mm_add_epi8(_mm_setr_epi8(EG_INT4_LEVELS), _mm_set1_epi8(EG_INT4_OFFSET)));
+    const __m256i levels = _mm256_broadcastsi128_si256(eg_unsigned_int4_levels());
     const __m256i nibble = _mm256_set1_epi8(0xF);
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sums[TILE_ROWS][HALVES];

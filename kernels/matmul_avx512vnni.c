@@ -9,6 +9,7 @@
  * panels at a time, for fewer loads, and fetch the next two ahead in the order of memory. Four panels side by side
  * read 1.5 times slower (benchmarks/layout_cost.c). */
 #include "compiler.h"
+#include "int4_levels_x86.h"
 #include "kernels.h"
 
 #if !defined(__AVX512VNNI__) || !defined(__AVX512BW__)
@@ -28,11 +29,6 @@ enum {
 
 typedef __m512i sums_of_split[TILE_ROWS][MAX_PANELS];
 
-static inline __m128i unsigned_levels(void)
-{
-    return _mm_add_epi8(_mm_setr_epi8(EG_INT4_LEVELS), _mm_set1_epi8(EG_INT4_OFFSET));
-}
-
 /* A line of weights as unsigned bytes; `second`: the high nibbles of int4. */
 EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bits)
 {
@@ -40,7 +36,7 @@ EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bi
     if (bits == 8) {
         return _mm512_xor_si512(stored, _mm512_set1_epi8((char)INT8_OFFSET)); /* signed to offset binary */
     }
-    const __m512i levels = _mm512_broadcast_i32x4(unsigned_levels());
+    const __m512i levels = _mm512_broadcast_i32x4(eg_unsigned_int4_levels());
     const __m512i nibbles = _mm512_and_si512(second ? _mm512_srli_epi16(stored, 4) : stored, _mm512_set1_epi8(0xF));
     return _mm512_shuffle_epi8(levels, nibbles);
 }

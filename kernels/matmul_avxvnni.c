@@ -7,6 +7,7 @@
  * Panels are walked one after the other, so that weights come from memory as a single stream: four streams side by
  * side read 1.3 times slower (benchmarks/layout_cost.c). */
 #include "compiler.h"
+#include "int4_levels_x86.h"
 #include "kernels.h"
 
 #if !defined(__AVX2__) || !defined(__AVXVNNI__)
@@ -24,13 +25,8 @@ enum {
     PREFETCH = 4096, /* bytes ahead: hardware prefetchers stop at the end of a page */
 };
 
-static inline __m128i unsigned_levels(void)
-{
-    return _mm_add_epi8(_mm_setr_epi8(EG_INT4_LEVELS), _mm_set1_epi8(EG_INT4_OFFSET));
-}
-
-/* Half a line of weights as unsigned bytes; group: of the k-groups that begin at `lines`, two in a line of int4, whose
- * codes `levels` has the meaning of. */
+/* Half a line of weights as unsigned bytes; group: of the k-groups that begin at `lines`, two in a line of int4;
+ * levels: what the codes of int4 stand for, unsigned. */
 EG_ALWAYS_INLINE __m256i load_weights(const uint8_t *lines, size_t group, size_t half, int bits, __m256i levels)
 {
     const __m256i flip = _mm256_set1_epi8((char)INT8_OFFSET), nibble = _mm256_set1_epi8(0xF);
@@ -100,7 +96,7 @@ EG_ALWAYS_INLINE void multiply_panel(const int8_t *codes, const int32_t *code_su
     for (size_t split = 1; split < splits; split++) {
         start_sums(sums[split], zeros, rows, 0);
     }
-    __m256i levels = _mm256_broadcastsi128_si256(unsigned_levels());
+    __m256i levels = _mm256_broadcastsi128_si256(eg_unsigned_int4_levels());
     __asm__("" : "+x"(levels)); /* GCC 12 spills a sum in every iteration if it knows what the levels are */
     for (size_t i = 0; i < k; i += step) {
         EG_UNROLL
