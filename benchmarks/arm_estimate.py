@@ -44,24 +44,24 @@ WORD = "river"  # a token
 
 @dataclass(frozen=True)
 class Loop:
-    """An inner loop: that of `function` with the most `multiply` instructions, of `macs` products each."""
+    """An inner loop: that of `function` with the most of an instruction (a pattern), each for `macs` products."""
 
     source: str
     function: str
-    multiply: str
+    instruction: str
     macs: int
 
 
-INT8, INT4 = (
-    {isa: Loop(f"matmul_{isa}", f"{bits}_tile", multiply, macs) for isa, multiply, macs in kernels}
-    for bits in ("int8", "int4")
-    for kernels in [(("neondot", "sdot", 16), ("i8mm", "smmla", 32))]
-)
+ROWS = 64  # a tile's, in matmul_*.c: they share unpacked weights of int4
+LOOK_UP = r"tbl\t.* - "  # with a table of 4 registers
+UNPACK = {isa: Loop(f"matmul_{isa}", "int4_tile", LOOK_UP, 16 * ROWS) for isa in ("neondot", "i8mm")}
+NEONDOT = Loop("matmul_neondot", "multiply_panel", "sdot", 16)
+I8MM = {bits: Loop("matmul_i8mm", f"{bits}_tile", "smmla", 32) for bits in ("int8", "int4")}
 INT16 = Loop("attention_neondot", "product", "smlal", 4)
 BF16 = Loop("attention_armbf16", "product", "bfmmla", 16)
-LOOPS = {  # int8, int4, attention
-    "neondot": (INT8["neondot"], INT4["neondot"], INT16),
-    "armbf16": (INT8["i8mm"], INT4["i8mm"], BF16),
+LOOPS = {  # those that each product goes through, of int8, int4, attention
+    "neondot": ((NEONDOT,), (UNPACK["neondot"], NEONDOT), (INT16,)),
+    "armbf16": ((I8MM["int8"],), (UNPACK["i8mm"], I8MM["int4"]), (BF16,)),
 }
 
 
@@ -172,16 +172,16 @@ def body_of(loop: Loop) -> tuple[str, ...]:
     loops = re.finditer(r"^(\.L\w+):\n((?:(?!\.L\w+:).*\n)*?\tb\.?\w*\t\1\n)", function[1] if function else "", re.M)
     for block in loops:
         body = tuple(line for line in block[2].splitlines() if re.match(r"\t[a-z]", line))
-        if multiplies_in(loop, body) > multiplies_in(loop, best):
+        if macs_in(loop, body) > macs_in(loop, best):
             best = body
     if not best:
-        raise SystemExit(f"found no loop with {loop.multiply} in {loop.source}.c")
+        raise SystemExit(f"found no loop with {loop.instruction!r} in {loop.source}.c")
     return best
 
 
-def multiplies_in(loop: Loop, body: Sequence[str]) -> int:
-    """How many multiply instructions a loop has."""
-    return sum(line.startswith(f"\t{loop.multiply}") for line in body)
+def macs_in(loop: Loop, body: Sequence[str]) -> int:
+    """How many multiply-accumulates an iteration serves."""
+    return loop.macs * sum(re.match(rf"\t{loop.instruction}", line) is not None for line in body)
 
 
 @cache
@@ -200,9 +200,14 @@ def cycles_of(loop: Loop, cpu: str) -> float:
 # ---- the tables -----------------------------------------------------------------------------------------------------
 
 
-def iterations_of(loop: Loop, macs: int) -> float:
-    """How often a loop runs."""
-    return macs / (multiplies_in(loop, body_of(loop)) * loop.macs)
+def cycles_a_mac(loops: Sequence[Loop], cpu: str) -> float:
+    """Cycles of a multiply-accumulate that goes through these loops."""
+    return sum(cycles_of(loop, cpu) / macs_in(loop, body_of(loop)) for loop in loops)
+
+
+def instructions_a_mac(loops: Sequence[Loop]) -> float:
+    """Its instructions."""
+    return sum(len(body_of(loop)) / macs_in(loop, body_of(loop)) for loop in loops)
 
 
 def count_lines(counts: dict[str, int]) -> list[str]:
@@ -213,16 +218,15 @@ def count_lines(counts: dict[str, int]) -> list[str]:
 def estimate_lines(macs: tuple[int, int, int], counts: dict[str, int]) -> list[str]:
     """The table."""
     lines = [
-        f"| core | GHz | runs | int8 loop | int4 loop | attention | estimate for {TOKENS} tokens |",
+        f"| core | GHz | runs | int8 loops | int4 loops | attention | estimate for {TOKENS} tokens |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for core in CORES:
-        loops = LOOPS[core.isa]
-        runs = [iterations_of(loop, part) for loop, part in zip(loops, macs, strict=True)]
-        inside = sum(times * len(body_of(loop)) for times, loop in zip(runs, loops, strict=True))
-        cycles = sum(times * cycles_of(loop, core.llvm) for times, loop in zip(runs, loops, strict=True))
+        parts = LOOPS[core.isa]
+        inside = sum(count * instructions_a_mac(loops) for count, loops in zip(macs, parts, strict=True))
+        cycles = sum(count * cycles_a_mac(loops, core.llvm) for count, loops in zip(macs, parts, strict=True))
         cycles += max(0.0, counts[core.isa] - inside) / core.other_rate
-        rates = [f"{multiplies_in(loop, body_of(loop)) * loop.macs / cycles_of(loop, core.llvm):.0f}" for loop in loops]
+        rates = [f"{1 / cycles_a_mac(loops, core.llvm):.0f}" for loops in parts]
         lines.append(
             f"| {core.name} | {core.gigahertz} | `{core.isa}` | {' | '.join(rates)} "
             f"| {cycles / core.gigahertz / 1e6:.0f} ms |"

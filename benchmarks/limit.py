@@ -22,6 +22,7 @@ LIMIT_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 
 # Our name -> oneDNN's, for all that are less than everything an x86 CPU can have.
 ONEDNN_ISAS = {
+    "avx512vbmi": "AVX512_CORE_VNNI",
     "avx512vnni": "AVX512_CORE_VNNI",
     "avxvnni": "AVX2_VNNI",
     "avx2": "AVX2",

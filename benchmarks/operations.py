@@ -35,6 +35,7 @@ TITLES = {
 # dot product of bytes, is no slower with 16 bits.
 ATTENTION_RATES = {
     "amx": 1 / 2,
+    "avx512vbmi": 1 / 2,
     "avx512vnni": 1 / 2,
     "avxvnni": 1 / 2,
     "armbf16": 1 / 2,

@@ -11,18 +11,18 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..kernels.layout import MatrixFormat, Tensor, pack_panels
+from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.rotation import rotate_blocks
 from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, expected_tensors
 from ..output_file import check_destination
-from .calibrate import Calibrator, QuantizedMatrix
+from .calibrate import Calibrator
 from .calibration import CalibrationBatch, read_calibration
 from .checkpoint import Checkpoint, read_checkpoint
 from .embedding import EmbeddingTable
 from .folds import folded_matrix, folded_norm
 from .gptq import Float64, gptq
-from .quantize import GRIDS, quantize_rows
-from .scheme import Scheme, embedding_groups, keeps_tokenizer_model, scheme_formats
+from .quantize import GRIDS, QuantizedRows, quantize_rows
+from .scheme import Scheme, embedding_format, keeps_tokenizer_model, scheme_formats
 from .tokenizer_table import build_tokenizer_table
 from .weights import Float32
 from .write import ModelFileWriter, model_metadata
@@ -61,13 +61,13 @@ def convert(
     check_destination(output, force=force)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window)
     formats = scheme_formats(source.config, scheme)
-    groups = embedding_groups(source.config, scheme)
+    row = embedding_format(source.config, scheme)
     batch = read_calibration(source, calibration) if calibrated and scheme != "float32" else None
     model = source.tokenizer_model if keeps_tokenizer_model(scheme) else b""
     tokenizer = {TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model)}
     if model:
         tokenizer[TOKENIZER] = np.frombuffer(model, np.uint8)
-    tensors = expected_tensors(source.config, formats, groups, len(model), len(tokenizer[TOKENIZER_TABLE]))
+    tensors = expected_tensors(source.config, formats, row, len(model), len(tokenizer[TOKENIZER_TABLE]))
     metadata = model_metadata(
         source.config,
         scheme,
@@ -82,7 +82,7 @@ def convert(
         ModelFileWriter.create(output, metadata, tensors, force=force) as writer,
         tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar,
     ):
-        weights = _stored_tensors(source, list(tensors), formats, groups, batch)
+        weights = _stored_tensors(source, list(tensors), formats, row, batch)
         for name, part in chain(weights, tokenizer.items()):
             writer.write(name, part)
             bar.update(part.nbytes)
@@ -93,11 +93,11 @@ def _stored_tensors(
     source: Checkpoint,
     names: list[str],
     formats: dict[str, MatrixFormat],
-    groups: int,
+    row: RowFormat,
     batch: CalibrationBatch | None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Every tensor but those of the tokenizer as it is stored, in file order; a scale comes with its weight."""
-    table = EmbeddingTable(source, formats[EMBEDDING], groups)
+    table = EmbeddingTable(source, row)
     if batch is None:
         yield from table.tensors()
         yield from _rounded_tensors(source, names, formats)
@@ -105,13 +105,12 @@ def _stored_tensors(
         table.calibrate(batch)
         yield from table.tensors()
 
-        def rounder(name: str, weights: Float32, gram: Float64) -> QuantizedMatrix:
-            return QuantizedMatrix(*gptq(weights, gram, GRIDS[formats[name]]))
+        def rounder(name: str, weights: Float32, gram: Float64) -> QuantizedRows:
+            return gptq(weights, gram, GRIDS[formats[name]])
 
         for name, part in Calibrator(source, batch, table, rounder).parts():
-            if isinstance(part, QuantizedMatrix):
-                yield f"{name}.weight", pack_panels(part.codes, formats[name])
-                yield f"{name}.scale", part.scales
+            if isinstance(part, QuantizedRows):
+                yield from _packed(name, part, formats[name])
             else:
                 yield name, part
 
@@ -122,7 +121,7 @@ def _rounded_tensors(
     """Every tensor from the first layer to the head, each weight rounded by itself."""
     for name in names:
         owner, _, kind = name.rpartition(".")
-        if owner in (EMBEDDING, "tokenizer") or kind == "scale":
+        if owner in (EMBEDDING, "tokenizer") or kind in ("codebook", "scale"):
             continue
         if kind == "weight":
             yield from _stored_matrix(source, owner, formats[owner])
@@ -131,11 +130,19 @@ def _rounded_tensors(
 
 
 def _stored_matrix(source: Checkpoint, name: str, matrix_format: MatrixFormat) -> Iterator[tuple[str, Tensor]]:
-    """One matrix, and its scales if it is quantised."""
+    """One matrix, each weight rounded by itself, with what belongs to it."""
     matrix = folded_matrix(source, name)
     if matrix_format == "float32":
         yield f"{name}.weight", pack_panels(matrix, matrix_format)
         return
-    codes, scales = quantize_rows(rotate_blocks(matrix), GRIDS[matrix_format])
-    yield f"{name}.weight", pack_panels(codes, matrix_format)
-    yield f"{name}.scale", scales
+    yield from _packed(name, quantize_rows(rotate_blocks(matrix), GRIDS[matrix_format]), matrix_format)
+
+
+def _packed(name: str, rows: QuantizedRows, matrix_format: MatrixFormat) -> Iterator[tuple[str, Tensor]]:
+    """A quantised matrix, its codebooks if it is int4, and its scales."""
+    if matrix_format == "int4":
+        yield f"{name}.weight", pack_panels(rows.codes, matrix_format, rows.codebooks)
+        yield f"{name}.codebook", pack_codebooks(rows.codebooks)
+    else:
+        yield f"{name}.weight", pack_panels(rows.codes, matrix_format)
+    yield f"{name}.scale", rows.scales[:, 0].astype(np.float32)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.layout import MatrixFormat, Tensor, pack_embedding
+from ..kernels.layout import RowFormat, Tensor, pack_embedding
 from ..kernels.rotation import rotate_blocks
 from ..model_file import EMBEDDING
 from .calibration import CalibrationBatch
 from .checkpoint import Checkpoint
 from .folds import folded_embedding
 from .gptq import OutputRounder
-from .quantize import GRIDS, Codes, quantize_rows
+from .quantize import GRIDS, INT4_ONE_CODEBOOK, Grid, QuantizedRows, quantize_rows
 from .sensitivity import embedding_sensitivity
 from .weights import Float32
 
@@ -36,14 +36,13 @@ class EmbeddingTable:
 
     Args:
         source: the checkpoint.
-        matrix_format: the format of the table.
-        groups: how many scales a row has; 0 for float32.
+        row: how its rows are stored.
     """
 
-    def __init__(self, source: Checkpoint, matrix_format: MatrixFormat, groups: int) -> None:
+    def __init__(self, source: Checkpoint, row: RowFormat) -> None:
         self._source = source
-        self._format = matrix_format
-        self._groups = groups
+        self._row = row
+        self._grid = INT4_ONE_CODEBOOK if row.format == "int4" and not row.codebooks else GRIDS.get(row.format)
         self._rounder: OutputRounder | None = None  # rounds each weight by itself
         self._frequent: dict[int, OutputRounder] = {}  # by token
 
@@ -54,7 +53,7 @@ class EmbeddingTable:
         0.9976 so, and 0.99957 / 0.9934 calibrated. (The minimum is a matter of luck, one text where the model is at an
         edge: with eight tables, rounded in these ways with 1, 4, 12 or 24 scales a row, it had 0.9885 to 0.9992.)
         """
-        if self._format != "int4":
+        if self._row.format != "int4" or self._grid is None:
             return
         ids = batch.ids
         sensitivity = embedding_sensitivity(self._source, batch, self.exact_rows(ids))
@@ -63,28 +62,29 @@ class EmbeddingTable:
             gram = (samples.T @ samples).astype(np.float64)
             return np.asarray(gram / max(float(np.trace(gram)), np.finfo(np.float32).tiny))
 
-        grid = GRIDS[self._format]
         sensitivity = rotate_blocks(sensitivity)
         general = normalised(sensitivity)
-        self._rounder = OutputRounder(general, grid, groups=self._groups, damping=_DAMPING)
+        self._rounder = OutputRounder(general, self._grid, groups=self._row.groups, damping=_DAMPING)
         tokens, counts = np.unique(ids, return_counts=True)
         for token in tokens[counts >= _FREQUENT]:
             own = general + normalised(sensitivity[ids == token])
-            self._frequent[int(token)] = OutputRounder(own, grid, groups=self._groups, damping=_DAMPING)
+            self._frequent[int(token)] = OutputRounder(own, self._grid, groups=self._row.groups, damping=_DAMPING)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The table in parts, and its scales if it is quantised: one per row and group of columns."""
         vocab = self._source.config.vocab
-        scales = np.empty((vocab, self._groups), np.float16)
+        scales = np.empty((vocab, self._row.groups), np.float16)
         for start in range(0, vocab, _PART_ROWS):
             stop = min(start + _PART_ROWS, vocab)
             rows = folded_embedding(self._source, start, stop)
-            if self._format == "float32":
+            if self._grid is None:
                 yield f"{EMBEDDING}.weight", rows
                 continue
-            codes, scales[start:stop] = self._rounded(rotate_blocks(rows), range(start, stop))
-            yield f"{EMBEDDING}.weight", pack_embedding(codes, self._format)
-        if self._format != "float32":
+            rounded = self._rounded(self._grid, rotate_blocks(rows), range(start, stop))
+            scales[start:stop] = rounded.scales
+            codebooks = rounded.codebooks if self._row.codebooks else None
+            yield f"{EMBEDDING}.weight", pack_embedding(rounded.codes, self._row.format, codebooks)
+        if self._grid is not None:
             yield f"{EMBEDDING}.scale", scales
 
     def exact_rows(self, ids: npt.NDArray[np.int32]) -> Float32:
@@ -95,17 +95,22 @@ class EmbeddingTable:
     def stored_rows(self, ids: npt.NDArray[np.int32]) -> Float32:
         """The rows of ids (tokens,) as the engine will read them: (tokens, hidden)."""
         used, positions = np.unique(ids, return_inverse=True)
-        codes, scales = self._rounded(rotate_blocks(self.exact_rows(used)), used.tolist())
-        rows = codes.reshape(len(used), self._groups, -1) * scales.astype(np.float32)[:, :, None]
-        return rotate_blocks(rows.reshape(len(used), -1))[positions]
+        rows = self.exact_rows(used)
+        if self._grid is not None:
+            rows = rotate_blocks(self._rounded(self._grid, rotate_blocks(rows), used.tolist()).weights())
+        return rows[positions]
 
-    def _rounded(self, rows: Float32, tokens: Sequence[int]) -> tuple[Codes, npt.NDArray[np.floating]]:
-        """Codes (rows, hidden) and float16 scales (rows, groups) of the rotated rows of these tokens."""
+    def _rounded(self, grid: Grid, rows: Float32, tokens: Sequence[int]) -> QuantizedRows:
+        """The rotated rows of these tokens, rounded, with float16 scales."""
         if self._rounder is None:
-            codes, scales = quantize_rows(rows.reshape(len(rows) * self._groups, -1), GRIDS[self._format], np.float16)
-            return codes.reshape(rows.shape), scales.reshape(-1, self._groups)
-        codes, scales = self._rounder.round(rows, np.float16)
+            return quantize_rows(rows, grid, np.float16, self._row.groups)
+        rounded = self._rounder.round(rows, np.float16)
         for i, token in enumerate(tokens):
             if token in self._frequent:
-                codes[i : i + 1], scales[i : i + 1] = self._frequent[token].round(rows[i : i + 1], np.float16)
-        return codes, scales.astype(np.float16)
+                own = self._frequent[token].round(rows[i : i + 1], np.float16)
+                rounded.codes[i], rounded.scales[i], rounded.codebooks[i] = (
+                    own.codes[0],
+                    own.scales[0],
+                    own.codebooks[0],
+                )
+        return rounded

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .quantize import Codes, Grid, best_scales
+from ..kernels.layout import CODEBOOK_INPUTS
+from .quantize import Codebooks, Codes, Grid, QuantizedRows, best_scales
 from .weights import Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -20,7 +21,7 @@ Float64 = npt.NDArray[np.float64]
 # 0.0466 / 0.0675 / 0.0644 with 0.1, and 0.0476 / 0.0696 / 0.0677 with 0.01.
 DAMPING = 0.3
 
-_BLOCK = 64  # columns after which the error is passed on to all that follow, in one product
+_BLOCK = 64  # columns after which the error is passed on to all that follow, in one product: whole runs of codebooks
 
 # Clip ratios tried, as in quantize.py but further down: here the error knows which weights matter.
 _CLIP_RATIOS_FINE = np.linspace(0.8, 1.0, 5)  # for a grid of more than 16 levels
@@ -28,7 +29,7 @@ _CLIP_RATIOS_COARSE = np.linspace(0.5, 1.0, 11)
 
 
 class OutputRounder:
-    """Rounds rows of weights to codes and scales, with the least error of their outputs.
+    """Rounds rows of weights with the least error of their outputs.
 
     Args:
         gram: (columns, columns), the sum of x xᵀ over the inputs x: the error of a row e is e · gram · e.
@@ -42,24 +43,27 @@ class OutputRounder:
         self.gram = gram + np.eye(len(gram)) * max(damping * float(diagonal.mean()), np.finfo(np.float32).tiny)
         self.grid = grid
         self.groups = groups
-        # The most important first, while many are left to make up for them.
-        self._order = np.argsort(-diagonal, kind="stable")
+        self._order = _most_important_first(diagonal, CODEBOOK_INPUTS if len(grid.codebooks) > 1 else 1)
         # U of Uᵀ U = inverse(gram): row j says how the columns after j make up for an error of column j.
         self._propagate = np.linalg.cholesky(np.linalg.inv(self.gram[np.ix_(self._order, self._order)])).T
 
-    def round(self, weights: Float32, scale_dtype: npt.DTypeLike = np.float32) -> tuple[Codes, Float32]:
-        """Codes (rows, columns) and scales (rows, groups), as rounded to scale_dtype, for weights (rows, columns)."""
-        scales = self._scales(weights).astype(scale_dtype).astype(np.float32)
-        return self.codes(weights, scales), scales
+    def round(self, weights: Float32, scale_dtype: npt.DTypeLike = np.float32) -> QuantizedRows:
+        """Rounds weights (rows, columns)."""
+        scales = self._scales(weights).astype(scale_dtype)
+        codes, codebooks = self.codes(weights, scales.astype(np.float32))
+        return QuantizedRows(codes, scales, codebooks)
 
-    def codes(self, weights: Float32, scales: Float32) -> Codes:
-        """Codes (rows, columns) for weights (rows, columns) and scales (rows, groups)."""
+    def codes(self, weights: Float32, scales: Float32) -> tuple[Codes, Codebooks]:
+        """Codes (rows, columns) for weights (rows, columns) and scales (rows, groups), and their codebooks."""
         by_column = np.repeat(scales, weights.shape[1] // self.groups, axis=1)[:, self._order]
-        codes = np.empty(weights.shape, np.int8)
-        codes[:, self._order] = _round_in_turn(
+        in_turn, books_in_turn = _round_in_turn(
             weights[:, self._order], by_column, self._propagate.astype(np.float32), self.grid
-        ).T
-        return codes
+        )
+        codes = np.empty(weights.shape, np.int8)
+        codes[:, self._order] = in_turn.T
+        codebooks = np.empty((len(weights), len(books_in_turn)), np.uint8)
+        codebooks[:, self._order[::CODEBOOK_INPUTS][: len(books_in_turn)] // CODEBOOK_INPUTS] = books_in_turn.T
+        return codes, codebooks
 
     def importance(self) -> Float32:
         """What a squared error costs in each column, (columns,), once all later columns have done their best."""
@@ -70,7 +74,7 @@ class OutputRounder:
     def _scales(self, weights: Float32) -> Float32:
         """The scales (rows, groups) that are best by `importance`."""
         importance = self.importance()
-        ratios = _CLIP_RATIOS_FINE if len(self.grid.levels) > 16 else _CLIP_RATIOS_COARSE
+        ratios = _CLIP_RATIOS_FINE if self.grid.codebooks.size > 16 else _CLIP_RATIOS_COARSE
         return np.stack(
             [
                 best_scales(np.ascontiguousarray(part), self.grid, ratios, important)
@@ -82,15 +86,28 @@ class OutputRounder:
         )
 
 
-def gptq(weights: Float32, gram: Float64, grid: Grid) -> tuple[Codes, Float32]:
-    """Codes (rows, columns) and scales (rows,) of a matrix; gram and grid as in `OutputRounder`."""
+def gptq(weights: Float32, gram: Float64, grid: Grid) -> QuantizedRows:
+    """Rounds a matrix, with a scale for each row; gram and grid as in `OutputRounder`."""
     rounder = OutputRounder(gram, grid)
-    codes, _ = rounder.round(weights)
-    return codes, _refitted_scales(weights, codes, rounder.gram)
+    rounded = rounder.round(weights)
+    scales = _refitted_scales(weights, rounded.codes, rounder.gram)
+    return QuantizedRows(rounded.codes, scales[:, None], rounded.codebooks)
 
 
-def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, grid: Grid) -> Codes:
-    """The codes (columns, rows) of weights and scales (rows, columns), whose order is the order of rounding."""
+def _most_important_first(diagonal: Float64, run: int) -> npt.NDArray[np.intp]:
+    """An order of columns, while many are left to make up for the most important; runs of so many stay together."""
+    runs = np.argsort(-diagonal.reshape(-1, run).sum(axis=1), kind="stable")
+    return np.asarray((runs[:, None] * run + np.arange(run)).reshape(-1))
+
+
+def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, grid: Grid) -> tuple[Codes, Codebooks]:
+    """The codes (columns, rows) of weights and scales (rows, columns), whose order is the order of rounding, and the
+    codebooks (columns / CODEBOOK_INPUTS, rows), or (0, rows) if there is one for all.
+    """
+    several = len(grid.codebooks) > 1
+    importance = np.diag(propagate) ** -2.0  # what a squared error costs in each column: see OutputRounder.importance
+    books = np.empty((len(propagate) // CODEBOOK_INPUTS if several else 0, len(weights)), np.uint8)
+    book: int | Codebooks = 0
     remaining = np.ascontiguousarray(weights.T)  # (columns, rows): a column of weights is a contiguous row
     steps = np.ascontiguousarray(scales.T)
     inverse = np.divide(1, steps, out=np.zeros_like(steps), where=steps != 0)
@@ -99,13 +116,17 @@ def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, grid: 
         stop = min(start + _BLOCK, len(remaining))
         errors = np.empty((stop - start, len(weights)), np.float32)
         for j in range(start, stop):
-            code = grid.nearest(remaining[j] * inverse[j])
+            if several and j % CODEBOOK_INPUTS == 0:
+                run = slice(j, j + CODEBOOK_INPUTS)
+                book = grid.fitting((remaining[run] * inverse[run]).T, importance[run])
+                books[j // CODEBOOK_INPUTS] = book
+            code = grid.nearest(remaining[j] * inverse[j], book)
             codes[j] = code
             error = (remaining[j] - code * steps[j]) / propagate[j, j]
             remaining[j + 1 : stop] -= propagate[j, j + 1 : stop, None] * error
             errors[j - start] = error
         remaining[stop:] -= propagate[start:stop, stop:].T @ errors
-    return codes
+    return codes, books
 
 
 def _refitted_scales(weights: Float32, codes: Codes, gram: Float64) -> Float32:

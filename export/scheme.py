@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal, get_args
 
 from ..kernels.config import EncoderConfig
 from ..kernels.errors import InputError
-from ..kernels.layout import EMBEDDING_GROUP_GRAIN, MatrixFormat, matrices
-from ..model_file import EMBEDDING
+from ..kernels.layout import EMBEDDING_GROUP_GRAIN, MatrixFormat, RowFormat, matrices
 
 Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
 
@@ -34,7 +34,13 @@ _FIRST_INT8, _LAST_INT8 = 1 / 6, 1 / 3  # of the layers
 # Scales per row of a quantised embedding table, where the width of a row allows. The squared error of an int4 row, as a
 # share of the row's square: 0.0095 with 1 scale, 0.0085 with 4, 0.0070 with 12, 0.0060 with 24, one per 32 elements. A
 # scale takes 0.5 MB of the real file; 5 would lift int4 above 160 MB.
-_EMBEDDING_GROUPS: dict[Scheme, int] = {"int8": 1, "balanced": 24, "mixed": 24, "int4": 4}
+_EMBEDDING: dict[Scheme, RowFormat] = {
+    "float32": RowFormat("float32"),
+    "int8": RowFormat("int8", 1),
+    "balanced": RowFormat("int4", 24, codebooks=True),
+    "mixed": RowFormat("int4", 24, codebooks=True),
+    "int4": RowFormat("int4", 1),
+}
 
 # `int4` is for where every megabyte counts: it leaves out the sentencepiece model, 4.7 MB that only Python without the
 # C engine needs.
@@ -42,8 +48,8 @@ _WITHOUT_TOKENIZER_MODEL: tuple[Scheme, ...] = ("int4",)
 
 
 def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFormat]:
-    """The format of the embedding table and of each matrix, by name; raises InputError for an unknown scheme."""
-    names = [EMBEDDING, *(spec.name for spec in matrices(config))]
+    """The format of each matrix by name; raises InputError for an unknown scheme."""
+    names = [spec.name for spec in matrices(config)]
     if scheme not in get_args(Scheme):
         raise InputError(f"unknown scheme {scheme!r}; expected one of {', '.join(get_args(Scheme))}")
     if scheme in ("float32", "int8"):
@@ -58,11 +64,11 @@ def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFor
     return {name: "int8" if name in int8 else "int4" for name in names}
 
 
-def embedding_groups(config: EncoderConfig, scheme: Scheme) -> int:
-    """How many scales a row of the embedding table has; 0 for a float32 table, which has none."""
-    if scheme == "float32":
-        return 0
-    return math.gcd(_EMBEDDING_GROUPS[scheme], config.hidden // EMBEDDING_GROUP_GRAIN)
+def embedding_format(config: EncoderConfig, scheme: Scheme) -> RowFormat:
+    """How the rows of the embedding table are stored."""
+    row = _EMBEDDING[scheme]
+    groups = math.gcd(row.groups, config.hidden // EMBEDDING_GROUP_GRAIN) if row.groups else 0
+    return replace(row, groups=groups)
 
 
 def keeps_tokenizer_model(scheme: Scheme) -> bool:

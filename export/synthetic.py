@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from ..kernels.config import EncoderConfig
-from ..kernels.layout import INT4_LEVELS, MatrixFormat, Tensor, matrices
+from ..kernels.layout import INT4_CODEBOOKS, MatrixFormat, Tensor, matrices
 from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, TensorInfo, expected_tensors
-from .scheme import Scheme, embedding_groups, scheme_formats
+from .scheme import Scheme, embedding_format, scheme_formats
 from .write import ModelFileWriter, model_metadata
 
 _PART_BYTES = 16 << 20  # random numbers made at a time: more would only take more memory
 
 # Standard deviation of what _random_weights draws: any of -127 … 127, any level of int4, or the standard normal.
-_DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": float(INT4_LEVELS.std()), "float32": 1.0}
+_DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": float(INT4_CODEBOOKS.std()), "float32": 1.0}
 
 # Norm multipliers and scales vary by this much, so that a backend that mixes up two channels shows it.
 _VARIATION = 0.25
@@ -40,9 +40,8 @@ def write_synthetic_model(
     it, text takes sentencepiece.
     """
     formats = scheme_formats(config.validate(), scheme)
-    tensors = expected_tensors(
-        config, formats, embedding_groups(config, scheme), len(tokenizer_model), len(tokenizer_table)
-    )
+    row = embedding_format(config, scheme)
+    tensors = expected_tensors(config, formats, row, len(tokenizer_model), len(tokenizer_table))
     metadata = model_metadata(
         config,
         scheme,
@@ -57,7 +56,7 @@ def write_synthetic_model(
             if name in (TOKENIZER, TOKENIZER_TABLE):
                 writer.write(name, np.frombuffer({TOKENIZER: tokenizer_model}.get(name, tokenizer_table), np.uint8))
                 continue
-            for part in _random_tensor(random, config, formats, name, info):
+            for part in _random_tensor(random, config, {**formats, EMBEDDING: row.format}, name, info):
                 writer.write(name, part)
 
 
@@ -78,6 +77,9 @@ def _random_tensor(
     unit = in_features[owner] ** -0.5 / _DEVIATION[formats[owner]]
     if kind == "scale":
         yield (unit * _around_one(random, info.shape)).astype(info.dtype)
+        return
+    if kind == "codebook":
+        yield from _random_weights(random, info, "int4")  # bits as any other
         return
     for part in _random_weights(random, info, formats[owner]):
         yield part * np.float32(unit) if formats[owner] == "float32" else part

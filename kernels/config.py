@@ -14,6 +14,9 @@ from .errors import ModelFileError
 # the widest vector register (AVX-512) and a row of an AMX tile.
 DIMENSION_GRAIN = 64
 
+# So many rows of the embedding table and so many of its scales are whole 64-byte lines, whatever their format.
+VOCAB_GRAIN = 64
+
 # Upper bounds that no model of the family comes near; a file that claims more is corrupt or hostile, and
 # is refused before its numbers size an allocation.
 MAX_LAYERS = 256
@@ -94,7 +97,7 @@ class EncoderConfig:
             "heads": (1, MAX_DIMENSION, 1),
             "kv_heads": (1, MAX_DIMENSION, 1),
             "head_dim": (DIMENSION_GRAIN, MAX_DIMENSION, DIMENSION_GRAIN),
-            "vocab": (32, MAX_VOCABULARY, 32),  # 32 float16 scales are one 64-byte line
+            "vocab": (VOCAB_GRAIN, MAX_VOCABULARY, VOCAB_GRAIN),
             "max_tokens": (2, MAX_TOKENS, 1),
             "window": (0, MAX_TOKENS, 1),
             "bos_id": (0, MAX_VOCABULARY - 1, 1),

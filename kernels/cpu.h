@@ -9,6 +9,7 @@ int eg_cpu_always(void);
 int eg_cpu_has_avx2(void);
 int eg_cpu_has_avxvnni(void);
 int eg_cpu_has_avx512vnni(void);
+int eg_cpu_has_avx512vbmi(void);
 int eg_cpu_has_amx(void); /* asks the kernel for permission to use the tile registers */
 int eg_cpu_has_neondot(void);
 int eg_cpu_has_i8mm(void);

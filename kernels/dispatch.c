@@ -4,7 +4,8 @@
 #include "embgemma.h"
 #include "kernels.h"
 
-extern const eg_matmul_ops eg_matmul__amx, eg_matmul__avx512vnni, eg_matmul__avxvnni, eg_matmul__avx2;
+extern const eg_matmul_ops eg_matmul__amx, eg_matmul__avx512vbmi, eg_matmul__avx512vnni, eg_matmul__avxvnni;
+extern const eg_matmul_ops eg_matmul__avx2;
 extern const eg_matmul_ops eg_matmul__i8mm, eg_matmul__neondot, eg_matmul__scalar;
 extern const eg_vector_ops eg_vector_ops__avx512, eg_vector_ops__avx2, eg_vector_ops__neon, eg_vector_ops__scalar;
 
@@ -14,6 +15,9 @@ extern const eg_attention_ops eg_attention__armbf16, eg_attention__neondot;
 const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_AMX)
     {"amx", eg_cpu_has_amx, &eg_matmul__amx, &eg_vector_ops__avx512, &eg_attention__amx},
+#endif
+#if defined(EG_HAVE_AVX512VBMI)
+    {"avx512vbmi", eg_cpu_has_avx512vbmi, &eg_matmul__avx512vbmi, &eg_vector_ops__avx512, &eg_attention__avx512vnni},
 #endif
 #if defined(EG_HAVE_AVX512VNNI)
     {"avx512vnni", eg_cpu_has_avx512vnni, &eg_matmul__avx512vnni, &eg_vector_ops__avx512, &eg_attention__avx512vnni},

@@ -155,7 +155,9 @@ static void embed(const worker *w, eg_range rows)
         if (table->dtype == EG_I8) {
             w->ops->embed_int8(stored, scale, table->groups, hidden, x);
         } else {
-            w->ops->embed_int4(stored, scale, table->groups, hidden, x);
+            const uint8_t *codes = stored;
+            w->ops->embed_int4(codes, table->codebook_bytes > 0 ? codes + hidden / 2 : NULL, scale, table->groups,
+                               hidden, x);
         }
     }
 }

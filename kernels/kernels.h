@@ -21,21 +21,39 @@ enum {
     EG_TILE_MAX_ROWS = 128, /* most rows of a matmul tile: AMX unpacks int4 weights once for so many */
     EG_CHUNK_ROWS = 64,     /* usual chunk_rows, see below */
     EG_KEY_GRAIN = 32,      /* keys are attended to in blocks of this many: a row of an AMX tile of bfloat16 */
-    EG_INT4_OFFSET = 19,    /* makes the levels of int4, -19 … 19, unsigned */
-    EG_ROTATION = 64,       /* inputs of integer matrices are rotated in blocks of this many: see export/FORMAT.md */
+    EG_CODEBOOKS = 4,       /* of int4, each of EG_CODEBOOK_LEVELS levels */
+    EG_CODEBOOK_LEVELS = 16,
+    EG_CODEBOOK_INPUTS = 16,      /* consecutive inputs of a channel that share a codebook */
+    EG_CODEBOOK_BITS = 2,         /* which of the codebooks */
+    EG_CODEBOOK_BYTE_INPUTS = 64, /* a byte tells the codebooks of so many, of the first 16 in its lowest bits */
+    EG_INT4_OFFSET = 30,          /* makes the levels of int4, -30 … 30, unsigned */
+    EG_ROTATION = 64,  /* inputs of integer matrices are rotated in blocks of this many: see export/FORMAT.md */
     EG_CODE_MAX = 127, /* int8 codes of weights and activations lie in -127 … 127: products fit AVX2's int16 sums */
 };
 
-/* What the 16 codes of int4 stand for: closer together near 0, where most weights are. See export/FORMAT.md. */
-#define EG_INT4_LEVELS -19, -15, -12, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 12, 15, 19
+/* What the 16 codes of int4 stand for in each codebook: see export/FORMAT.md. All four together are one table of 64,
+ * which codebook · 16 + code looks up. */
+#define EG_INT4_CODEBOOK_0 -21, -16, -13, -10, -7, -5, -3, -1, 1, 3, 5, 7, 10, 13, 16, 21
+#define EG_INT4_CODEBOOK_1 -18, -14, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 14, 18
+#define EG_INT4_CODEBOOK_2 -25, -19, -15, -12, -9, -6, -3, -1, 1, 3, 6, 9, 12, 15, 19, 25
+#define EG_INT4_CODEBOOK_3 -30, -23, -17, -13, -10, -7, -4, -1, 1, 4, 7, 10, 13, 17, 23, 30
+#define EG_INT4_LEVELS     EG_INT4_CODEBOOK_0, EG_INT4_CODEBOOK_1, EG_INT4_CODEBOOK_2, EG_INT4_CODEBOOK_3
+
+/* Where the codebook of an input begins in EG_INT4_LEVELS, by the byte of its 64 inputs and its place among them. */
+static inline size_t eg_codebook(uint8_t numbers, size_t place)
+{
+    const size_t number = numbers >> place / EG_CODEBOOK_INPUTS * EG_CODEBOOK_BITS & (EG_CODEBOOKS - 1);
+    return number * EG_CODEBOOK_LEVELS;
+}
 
 /* Exact integer sums of one tile: sums[r][c] = Σ_k codes[r][k] · weights[c][k] for 64 channels c.
  *   codes:     (rows, k) int8 activations; rows <= the kernel's own limit, k a multiple of 64
  *   code_sums: (rows,) int32 Σ_k codes[r][k], to undo the offset of instructions that want unsigned weights
  *   weights:   4 panels of 16 channels, int8 [k/4][16][4] or int4 [k/8][16][4]
+ *   codebooks: int4: of the same 4 panels, [k/64][16]; NULL for int8
  *   sums:      (rows, 64) int32 */
 typedef void eg_integer_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                             int32_t *sums);
+                             const uint8_t *codebooks, int32_t *sums);
 
 typedef struct eg_matmul_ops {
     size_t tile_rows; /* most rows of a tile, at most EG_TILE_MAX_ROWS */
@@ -78,7 +96,9 @@ typedef struct eg_vector_ops {
     /* out = row of the embedding table, which is stored rotated; sqrt(hidden) is folded into the scales.
      * int8 and int4 rows have `groups` float16 scales, each for hidden / groups elements. */
     void (*embed_int8)(const int8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out);
-    void (*embed_int4)(const uint8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out);
+    /* codebooks: (hidden / 64,) uint8, or NULL, and all codes are of codebook 0. */
+    void (*embed_int4)(const uint8_t *row, const uint8_t *codebooks, const uint16_t *scales, size_t groups,
+                       size_t hidden, float *out);
 
     /* RMSNorm (arXiv 1910.07467): out = x · multiplier / sqrt(mean(x²) + eps). */
     void (*norm)(const float *x, const float *multiplier, size_t n, float eps, float *out);

@@ -16,10 +16,11 @@ static void float_result(const eg_isa *isa, const eg_matrix *matrix, const eg_in
     int32_t sums[EG_TILE_MAX_ROWS * EG_TILE_CHANNELS];
     if (matrix->dtype == EG_I8) {
         isa->matmul->int8_tile(inputs->codes + row * k, inputs->sum + row, rows, k,
-                               (const int8_t *)matrix->panels + first, sums);
+                               (const int8_t *)matrix->panels + first, NULL, sums);
     } else {
         isa->matmul->int4_tile(inputs->codes + row * k, inputs->sum + row, rows, k,
-                               (const uint8_t *)matrix->panels + first / 2, sums);
+                               (const uint8_t *)matrix->panels + first / 2,
+                               matrix->codebooks + first / EG_CODEBOOK_BYTE_INPUTS, sums);
     }
     isa->vector->dequantize(sums, rows, inputs->scale + row, matrix->scale + tile * EG_TILE_CHANNELS, out, out_stride);
 }

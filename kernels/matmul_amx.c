@@ -4,8 +4,8 @@
  * A few rows wait for their weights to come from memory, which the kernels of matmul_avx512vnni.c read as one stream,
  * fetched ahead: they take those.
  *
- * int4 weights are unpacked to their levels, once for all rows of a call. The tiles' shapes hold the number of rows:
- * absent rows are neither read nor written. */
+ * int4 weights are unpacked to their levels, which vpermb looks up in all codebooks, once for all rows of a call. The
+ * tiles' shapes hold the number of rows: absent rows are neither read nor written. */
 #include "kernels.h"
 
 #if !defined(EG_AMX_EMULATION) && !defined(__AMX_INT8__) && !defined(__AMXINT8__) /* the last is clang 14's name */
@@ -23,19 +23,20 @@ enum {
 };
 
 #if !defined(EG_AMX_EMULATION)
-extern const eg_matmul_ops eg_matmul__avx512vnni; /* every CPU with AMX has it */
+extern const eg_matmul_ops eg_matmul__avx512vbmi; /* every CPU with AMX has it */
 #endif
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      int32_t *sums)
+                      const uint8_t *codebooks, int32_t *sums)
 {
 #if !defined(EG_AMX_EMULATION)
     if (rows <= VNNI_ROWS) {
-        eg_matmul__avx512vnni.int8_tile(codes, code_sums, rows, k, weights, sums);
+        eg_matmul__avx512vbmi.int8_tile(codes, code_sums, rows, k, weights, codebooks, sums);
         return;
     }
 #endif
     (void)code_sums;
+    (void)codebooks;
     EG_SETTLE(codes);
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
         const int8_t *lines = (const int8_t *)weights + panel * EG_PANEL * k;
@@ -56,33 +57,44 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     _tile_release();
 }
 
-/* 64 inputs x 16 channels of int4 as their levels: a line becomes two, its low nibbles and its high ones. */
-static void unpack_block(const uint8_t *lines, int8_t *block)
+/* 64 inputs x 16 channels of int4 as their levels: a line becomes two, its low nibbles and its high ones. codebooks:
+ * the byte of each channel. */
+static void unpack_block(const uint8_t *lines, const uint8_t *codebooks, int8_t *block)
 {
-#if defined(EG_AMX_EMULATION)
     static const int8_t levels[] = {EG_INT4_LEVELS};
+#if defined(EG_AMX_EMULATION)
     for (size_t i = 0; i < BLOCK_LINES_INT4 * EG_LINE; i++) {
-        int8_t *low = block + i / EG_LINE * 2 * EG_LINE + i % EG_LINE;
-        low[0] = levels[lines[i] & 0xF];
-        low[EG_LINE] = levels[lines[i] >> 4];
+        const size_t line = i / EG_LINE, place = i % EG_LINE;
+        const size_t codebook = eg_codebook(codebooks[place / EG_K_GROUP], 2 * line * EG_K_GROUP);
+        int8_t *low = block + 2 * line * EG_LINE + place;
+        low[0] = levels[codebook | (lines[i] & 0xF)];
+        low[EG_LINE] = levels[codebook | lines[i] >> 4];
     }
 #else
-    const __m512i levels = _mm512_broadcast_i32x4(_mm_setr_epi8(EG_INT4_LEVELS)), nibble = _mm512_set1_epi8(0xF);
+    enum { BOOK_LINES = EG_CODEBOOK_INPUTS / (2 * EG_K_GROUP), A_WHERE_B_ELSE_C = 0xE2 };
+    const __m512i table = _mm512_loadu_si512(levels), nibble = _mm512_set1_epi8(0xF);
+    const __m512i by_lane = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codebooks));
+    const __m512i all_bytes = _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0);
+    __m512i books = _mm512_rol_epi32(_mm512_shuffle_epi8(by_lane, all_bytes), 4); /* the first in bits 4 and 5 */
     for (size_t i = 0; i < BLOCK_LINES_INT4; i++) {
-        const __m512i pair = _mm512_loadu_si512(lines + i * EG_LINE);
-        const __m512i low = _mm512_and_si512(pair, nibble), high = _mm512_and_si512(_mm512_srli_epi16(pair, 4), nibble);
-        _mm512_store_si512(block + 2 * i * EG_LINE, _mm512_shuffle_epi8(levels, low));
-        _mm512_store_si512(block + (2 * i + 1) * EG_LINE, _mm512_shuffle_epi8(levels, high));
+        const __m512i pair = _mm512_loadu_si512(lines + i * EG_LINE), high = _mm512_srli_epi16(pair, 4);
+        const __m512i first = _mm512_ternarylogic_epi32(pair, nibble, books, A_WHERE_B_ELSE_C);
+        const __m512i second = _mm512_ternarylogic_epi32(high, nibble, books, A_WHERE_B_ELSE_C);
+        _mm512_store_si512(block + 2 * i * EG_LINE, _mm512_permutexvar_epi8(first, table));
+        _mm512_store_si512(block + (2 * i + 1) * EG_LINE, _mm512_permutexvar_epi8(second, table));
+        if (i % BOOK_LINES == BOOK_LINES - 1) {
+            books = _mm512_ror_epi32(books, EG_CODEBOOK_BITS);
+        }
     }
 #endif
 }
 
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      int32_t *sums)
+                      const uint8_t *codebooks, int32_t *sums)
 {
 #if !defined(EG_AMX_EMULATION)
     if (rows <= VNNI_ROWS) {
-        eg_matmul__avx512vnni.int4_tile(codes, code_sums, rows, k, weights, sums);
+        eg_matmul__avx512vbmi.int4_tile(codes, code_sums, rows, k, weights, codebooks, sums);
         return;
     }
 #endif
@@ -92,11 +104,14 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     EG_SETTLE(codes);
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
         const uint8_t *lines = (const uint8_t *)weights + panel * EG_PANEL * k / 2;
+        const uint8_t *books = codebooks + panel * EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS;
         for (size_t begin = 0; begin < k; begin += UNPACKED_K) {
             const size_t count = k - begin < UNPACKED_K ? k - begin : UNPACKED_K;
             for (size_t i = 0; i < count; i += BLOCK_K) {
-                unpack_block(lines + EG_PANEL * (begin + i) / 2, panels[0] + EG_PANEL * i);
-                unpack_block(lines + EG_PANEL * (k + begin + i) / 2, panels[1] + EG_PANEL * i);
+                for (size_t other = 0; other < 2; other++) {
+                    const size_t at = EG_PANEL * (other * k + begin + i); /* weights before this block */
+                    unpack_block(lines + at / 2, books + at / EG_CODEBOOK_BYTE_INPUTS, panels[other] + EG_PANEL * i);
+                }
             }
             for (size_t row = 0; row < rows; row += EG_PAIR_ROWS) {
                 const int two_blocks = eg_rows_from(row, rows) > EG_BLOCK_ROWS;

@@ -4,10 +4,9 @@
  * int8: |weight| times the code with the weight's sign. A pair is at most 2 · 127 · 127 = 32258, below saturation
  * because codes keep to -127 … 127; vpmaddwd by ones then widens to int32. That is two multiplier instructions for
  * 32 products, like every other exact way on AVX2 (int16 vpmaddwd, or weights split in nibbles).
- * int4: levels + 19 are the unsigned operand (one vpshufb looks them up); a pair is at most 2 · 38 · 127 = 9652, so the
- * two of a line add up in int16 before one widening, and sums start at -19 · Σ codes to undo the offset. */
+ * int4: levels + 30 are the unsigned operand (int4_levels_x86.h looks them up); a pair is at most 2 · 60 · 127 = 15240,
+ * so two of a channel add up in int16 before one widening, and sums start at -30 · Σ codes to undo the offset. */
 #include "compiler.h"
-#include "int4_levels_x86.h"
 #include "kernels.h"
 
 #if !defined(__AVX2__)
@@ -16,10 +15,14 @@
 #include <immintrin.h>
 
 enum {
-    TILE_ROWS = 4, /* 4 rows x 2 registers = 8 sums; with weights, codes, ones and products: 16 */
-    HALVES = 2,    /* a panel of 16 sums is two registers */
+    TILE_ROWS = EG_CHUNK_ROWS, /* share a panel's levels of int4; sums of 16 KiB stay in a first-level cache */
+    BLOCK_ROWS = 4,            /* 4 rows x 2 registers = 8 sums; with weights, codes, ones and products: 16 */
+    INT4_ROWS = BLOCK_ROWS,
+    HALVES = 2, /* a panel of 16 sums is two registers */
     LINE = 64,
 };
+
+#include "int4_levels_x86.h"
 
 static inline __m256i load_group(const int8_t *codes)
 {
@@ -28,12 +31,18 @@ static inline __m256i load_group(const int8_t *codes)
     return _mm256_set1_epi32(group);
 }
 
+/* The same 16 inputs for both channels of a register. */
+static inline __m256i broadcast_run(const int8_t *codes)
+{
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes));
+}
+
 static inline __m256i load_half_line(const uint8_t *line, size_t half)
 {
     return _mm256_loadu_si256((const __m256i *)(line + half * (LINE / HALVES)));
 }
 
-EG_ALWAYS_INLINE void store_sums(__m256i sums[TILE_ROWS][HALVES], size_t rows, int32_t *out)
+EG_ALWAYS_INLINE void store_sums(__m256i sums[BLOCK_ROWS][HALVES], size_t rows, int32_t *out)
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
@@ -45,12 +54,19 @@ EG_ALWAYS_INLINE void store_sums(__m256i sums[TILE_ROWS][HALVES], size_t rows, i
     }
 }
 
-EG_ALWAYS_INLINE void int8_panel(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                 const uint8_t *panel, int32_t *out)
+/* Calls function(codes, rows, ...) with the rows of a block as a constant, so that its sums are registers. */
+#define FOR_ROWS(rows, function, codes, ...)                                                                           \
+    switch (rows) {                                                                                                    \
+    case 1: function(codes, 1, __VA_ARGS__); break;                                                                    \
+    case 2: function(codes, 2, __VA_ARGS__); break;                                                                    \
+    case 3: function(codes, 3, __VA_ARGS__); break;                                                                    \
+    default: function(codes, BLOCK_ROWS, __VA_ARGS__); break;                                                          \
+    }
+
+EG_ALWAYS_INLINE void int8_panel(const int8_t *codes, size_t rows, size_t k, const uint8_t *panel, int32_t *out)
 {
-    (void)code_sums;
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sums[TILE_ROWS][HALVES];
+    __m256i sums[BLOCK_ROWS][HALVES];
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
         sums[row][0] = sums[row][1] = _mm256_setzero_si256();
@@ -72,60 +88,61 @@ EG_ALWAYS_INLINE void int8_panel(const int8_t *codes, const int32_t *code_sums, 
     store_sums(sums, rows, out);
 }
 
-EG_ALWAYS_INLINE void int4_panel(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                 const uint8_t *panel, int32_t *out)
+static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
 {
-    const __m256i levels = _mm256_broadcastsi128_si256(eg_unsigned_int4_levels());
-    const __m256i nibble = _mm256_set1_epi8(0xF);
+    (void)code_sums;
+    (void)codebooks;
+    for (size_t row = 0; row < rows; row += BLOCK_ROWS) {
+        const int8_t *from = codes + row * k;
+        for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {
+            const uint8_t *lines = (const uint8_t *)weights + panel * EG_PANEL * k;
+            int32_t *out = sums + row * EG_TILE_CHANNELS + panel * EG_PANEL;
+            FOR_ROWS(rows - row, int8_panel, from, k, lines, out)
+        }
+    }
+}
+
+EG_ALWAYS_INLINE void add_products(__m256i sums[INT4_ROWS][INT4_PAIRS], const int8_t *codes, size_t rows, size_t k,
+                                   __m256i weights[2][INT4_PAIRS])
+{
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sums[TILE_ROWS][HALVES];
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
-        sums[row][0] = sums[row][1] = _mm256_set1_epi32(-EG_INT4_OFFSET * code_sums[row]);
-    }
-    for (size_t i = 0; i < k; i += 2 * EG_K_GROUP) {
+        const __m256i first_codes = broadcast_run(codes + row * k);
+        const __m256i second_codes = broadcast_run(codes + row * k + INT4_RUN);
         EG_UNROLL
-        for (size_t half = 0; half < HALVES; half++) {
-            const __m256i line = load_half_line(panel, half);
-            const __m256i low = _mm256_shuffle_epi8(levels, _mm256_and_si256(line, nibble));
-            const __m256i high = _mm256_shuffle_epi8(levels, _mm256_and_si256(_mm256_srli_epi16(line, 4), nibble));
-            EG_UNROLL
-            for (size_t row = 0; row < rows; row++) {
-                const int8_t *inputs = codes + row * k + i;
-                const __m256i first = _mm256_maddubs_epi16(low, load_group(inputs));
-                const __m256i second = _mm256_maddubs_epi16(high, load_group(inputs + EG_K_GROUP));
-                const __m256i pairs = _mm256_add_epi16(first, second);
-                sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(pairs, ones));
-            }
+        for (size_t pair = 0; pair < INT4_PAIRS; pair++) {
+            const __m256i first = _mm256_maddubs_epi16(weights[0][pair], first_codes);
+            const __m256i second = _mm256_maddubs_epi16(weights[1][pair], second_codes);
+            const __m256i products = _mm256_madd_epi16(_mm256_add_epi16(first, second), ones);
+            sums[row][pair] = _mm256_add_epi32(sums[row][pair], products);
         }
-        panel += LINE;
     }
-    store_sums(sums, rows, out);
 }
 
-/* Calls `function` for each panel of the tile, with `rows` as a constant, so that its sums are registers. */
-#define FOR_EACH_PANEL(function, panel_bytes)                                                                          \
-    for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {                                             \
-        const uint8_t *lines = (const uint8_t *)weights + panel * (panel_bytes);                                       \
-        int32_t *out = sums + panel * EG_PANEL;                                                                        \
-        switch (rows) {                                                                                                \
-        case 1: function(codes, code_sums, 1, k, lines, out); break;                                                   \
-        case 2: function(codes, code_sums, 2, k, lines, out); break;                                                   \
-        case 3: function(codes, code_sums, 3, k, lines, out); break;                                                   \
-        default: function(codes, code_sums, TILE_ROWS, k, lines, out); break;                                          \
-        }                                                                                                              \
-    }
-
-static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      int32_t *sums)
+/* Levels lie in the buffer as they are looked up. */
+static void store_levels(int4_inputs *inputs)
 {
-    FOR_EACH_PANEL(int8_panel, EG_PANEL * k)
+    const int4_place first = first_place(inputs, 0);
+    for (size_t run = 0; run < inputs->count / INT4_RUN; run++) {
+        EG_UNROLL
+        for (size_t quarter = 0; quarter < INT4_QUARTERS; quarter++) {
+            __m256i levels[INT4_PAIRS];
+            unpack_run(inputs, moved(first, run, quarter), levels);
+            uint8_t *to = inputs->levels + (quarter * INT4_BUFFER_RUNS + run) * INT4_RUN_BYTES;
+            _mm256_store_si256((__m256i *)to, levels[0]);
+            _mm256_store_si256((__m256i *)(to + INT4_TABLE), levels[1]);
+        }
+    }
 }
 
-static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      int32_t *sums)
+static void multiply_many_rows(int4_inputs *inputs, const int8_t *codes, size_t rows, size_t k, int32_t *out)
 {
-    FOR_EACH_PANEL(int4_panel, EG_PANEL * k / 2)
+    store_levels(inputs);
+    for (size_t row = 0; row < rows; row += INT4_ROWS) {
+        multiply_inputs(inputs, 1, codes + row * k, rows - row, k, out + row * EG_TILE_CHANNELS);
+    }
 }
 
 /* The int8 step: sign, two multiplies, add. */

@@ -1,15 +1,14 @@
 /* Integer matmul on AVX-512 VNNI. vpdpbusd multiplies 64 unsigned by 64 signed bytes and adds groups of 4 to
  * 16 int32 sums: the 64-byte line of a panel against one row's 4 inputs in all lanes.
  *
- * The unsigned operand is the weight: int8 weights + 128 (one XOR a line, shared by all rows) and int4 levels + 19
- * (one vpshufb looks them up), so sums start at -128 · Σ codes or -19 · Σ codes and end exact. The inputs stay signed,
- * as every other instruction set wants them.
+ * The unsigned operand is the weight: int8 weights + 128 (one XOR a line, shared by all rows) and int4 levels + 30, so
+ * sums start at -128 · Σ codes or -30 · Σ codes and end exact. The inputs stay signed, as every other instruction set
+ * wants them. matmul_avx512vbmi.c compiles this file once more, for CPUs that can look up levels faster.
  *
  * Few rows wait for weights from memory, which come fastest as a single stream: one panel at a time. More rows take two
  * panels at a time, for fewer loads, and fetch the next two ahead in the order of memory. Four panels side by side
  * read 1.5 times slower (benchmarks/layout_cost.c). */
 #include "compiler.h"
-#include "int4_levels_x86.h"
 #include "kernels.h"
 
 #if !defined(__AVX512VNNI__) || !defined(__AVX512BW__)
@@ -29,16 +28,43 @@ enum {
 
 typedef __m512i sums_of_split[TILE_ROWS][MAX_PANELS];
 
-/* A line of weights as unsigned bytes; `second`: the high nibbles of int4. */
-EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bits)
+/* The numbers of the codebooks of 64 inputs, a byte of each channel, in all 4 bytes of its lane, rotated so that those
+ * of the first inputs are in bits 4 and 5: for the next, rotate by EG_CODEBOOK_BITS. */
+EG_ALWAYS_INLINE __m512i load_codebooks(const uint8_t *codebooks)
 {
+    const __m512i by_lane = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codebooks));
+    const __m512i all_bytes = _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0);
+    return _mm512_rol_epi32(_mm512_shuffle_epi8(by_lane, all_bytes), 6);
+}
+
+/* levels[index % 64] of each byte. */
+EG_ALWAYS_INLINE __m512i look_up(__m512i levels, __m512i index)
+{
+#if defined(__AVX512VBMI__)
+    return _mm512_permutexvar_epi8(index, levels);
+#else
+    /* vpshufb looks up 16 bytes by the low 4 bits of an index, and gives 0 where bit 7 is set. */
+    const __m512i low = _mm512_and_si512(index, _mm512_set1_epi8(0xF));
+    const __mmask64 bit4 = _mm512_test_epi8_mask(index, _mm512_set1_epi8(0x10));
+    const __mmask64 bit5 = _mm512_test_epi8_mask(index, _mm512_set1_epi8(0x20));
+    __m512i found = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(levels, levels, 0x00), low);
+    found = _mm512_mask_shuffle_epi8(found, bit4, _mm512_shuffle_i32x4(levels, levels, 0x55), low);
+    found = _mm512_mask_shuffle_epi8(found, bit5, _mm512_shuffle_i32x4(levels, levels, 0xAA), low);
+    return _mm512_mask_shuffle_epi8(found, bit4 & bit5, _mm512_shuffle_i32x4(levels, levels, 0xFF), low);
+#endif
+}
+
+/* A line of weights as unsigned bytes. Of int4, `second`: the high nibbles; codebooks: their numbers, in bits 4 and 5
+ * of each byte; levels: of all codebooks. */
+EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bits, __m512i codebooks, __m512i levels)
+{
+    enum { A_WHERE_B_ELSE_C = 0xE2 };
     const __m512i stored = _mm512_loadu_si512(line);
     if (bits == 8) {
         return _mm512_xor_si512(stored, _mm512_set1_epi8((char)INT8_OFFSET)); /* signed to offset binary */
     }
-    const __m512i levels = _mm512_broadcast_i32x4(eg_unsigned_int4_levels());
-    const __m512i nibbles = _mm512_and_si512(second ? _mm512_srli_epi16(stored, 4) : stored, _mm512_set1_epi8(0xF));
-    return _mm512_shuffle_epi8(levels, nibbles);
+    const __m512i codes = second ? _mm512_srli_epi16(stored, 4) : stored, nibbles = _mm512_set1_epi8(0xF);
+    return look_up(levels, _mm512_ternarylogic_epi32(codes, nibbles, codebooks, A_WHERE_B_ELSE_C));
 }
 
 /* Adds one k-group: the same 4 inputs of a row in all lanes, times a line of each panel. */
@@ -88,16 +114,27 @@ EG_ALWAYS_INLINE void store_sums(sums_of_split sums[MAX_SPLITS], size_t rows, si
     }
 }
 
+/* The levels of all codebooks, unsigned. */
+EG_ALWAYS_INLINE __m512i unsigned_levels(void)
+{
+    static const int8_t levels[EG_CODEBOOKS * EG_CODEBOOK_LEVELS] = {EG_INT4_LEVELS};
+    return _mm512_add_epi8(_mm512_loadu_si512(levels), _mm512_set1_epi8(EG_INT4_OFFSET));
+}
+
 /* rows, panels, splits and bits are constants at every call, so that loops unroll and sums are registers.
  * splits: k-groups take turns in as many sets of sums, for few rows to keep vpdpbusd busy: it takes 4 to 5 cycles,
  * two at a time, so 8 to 10 sums must be under way. */
 EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t panels,
-                                      size_t splits, size_t k, const uint8_t *lines, int bits, int32_t *out)
+                                      size_t splits, size_t k, const uint8_t *lines, const uint8_t *codebooks, int bits,
+                                      int32_t *out)
 {
+    enum { BOOK_GROUPS = EG_CODEBOOK_INPUTS / EG_K_GROUP };
     static const int32_t zeros[TILE_ROWS];
-    const size_t panel_bytes = EG_PANEL * k * (size_t)bits / 8;
-    const size_t groups = bits == 4 && splits == 1 ? 2 : splits; /* of one iteration */
+    const size_t panel_bytes = EG_PANEL * k * (size_t)bits / 8, book_bytes = EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS;
+    const size_t groups = bits == 4 && splits < BOOK_GROUPS ? BOOK_GROUPS : splits; /* of one iteration */
     const uint8_t *ahead = lines + (panels == 1 ? PREFETCH : panels * panel_bytes);
+    const __m512i levels = unsigned_levels();
+    __m512i books[MAX_PANELS] = {0};
     sums_of_split sums[MAX_SPLITS];
     start_sums(sums[0], code_sums, rows, panels, bits == 8 ? INT8_OFFSET : EG_INT4_OFFSET);
     EG_UNROLL
@@ -111,7 +148,14 @@ EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_s
             __m512i weights[MAX_PANELS];
             EG_UNROLL
             for (size_t panel = 0; panel < panels; panel++) {
-                weights[panel] = load_weights(lines + panel * panel_bytes, second, bits);
+                if (bits == 4 && group == 0 && i % EG_CODEBOOK_BYTE_INPUTS == 0) {
+                    books[panel] = load_codebooks(codebooks + panel * book_bytes +
+                                                  EG_PANEL * i / EG_CODEBOOK_BYTE_INPUTS);
+                }
+                if (bits == 4 && group % BOOK_GROUPS == 0) {
+                    books[panel] = _mm512_ror_epi32(books[panel], EG_CODEBOOK_BITS);
+                }
+                weights[panel] = load_weights(lines + panel * panel_bytes, second, bits, books[panel], levels);
                 if (!second) {
                     _mm_prefetch((const char *)ahead, _MM_HINT_T0);
                     ahead += LINE;
@@ -125,39 +169,40 @@ EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_s
 }
 
 EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                    const uint8_t *weights, int bits, int32_t *sums)
+                                    const uint8_t *weights, const uint8_t *codebooks, int bits, int32_t *sums)
 {
     const size_t panels = rows > ONE_PANEL_ROWS ? 2 : 1;
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += panels) {
         const uint8_t *lines = weights + panel * (EG_PANEL * k * (size_t)bits / 8);
+        const uint8_t *books = bits == 8 ? NULL : codebooks + panel * (EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS);
         int32_t *out = sums + panel * EG_PANEL;
         switch (rows) {
-        case 1: multiply_panels(codes, code_sums, 1, 1, 8, k, lines, bits, out); break;
-        case 2: multiply_panels(codes, code_sums, 2, 1, 4, k, lines, bits, out); break;
-        case 3: multiply_panels(codes, code_sums, 3, 1, 4, k, lines, bits, out); break;
-        case 4: multiply_panels(codes, code_sums, 4, 1, 2, k, lines, bits, out); break;
-        case 5: multiply_panels(codes, code_sums, 5, 1, 2, k, lines, bits, out); break;
-        case 6: multiply_panels(codes, code_sums, 6, 1, 2, k, lines, bits, out); break;
-        case 7: multiply_panels(codes, code_sums, 7, 1, 2, k, lines, bits, out); break;
-        case 8: multiply_panels(codes, code_sums, 8, 1, 2, k, lines, bits, out); break;
-        case 9: multiply_panels(codes, code_sums, 9, 2, 1, k, lines, bits, out); break;
-        case 10: multiply_panels(codes, code_sums, 10, 2, 1, k, lines, bits, out); break;
-        case 11: multiply_panels(codes, code_sums, 11, 2, 1, k, lines, bits, out); break;
-        default: multiply_panels(codes, code_sums, TILE_ROWS, 2, 1, k, lines, bits, out); break;
+        case 1: multiply_panels(codes, code_sums, 1, 1, 8, k, lines, books, bits, out); break;
+        case 2: multiply_panels(codes, code_sums, 2, 1, 4, k, lines, books, bits, out); break;
+        case 3: multiply_panels(codes, code_sums, 3, 1, 4, k, lines, books, bits, out); break;
+        case 4: multiply_panels(codes, code_sums, 4, 1, 2, k, lines, books, bits, out); break;
+        case 5: multiply_panels(codes, code_sums, 5, 1, 2, k, lines, books, bits, out); break;
+        case 6: multiply_panels(codes, code_sums, 6, 1, 2, k, lines, books, bits, out); break;
+        case 7: multiply_panels(codes, code_sums, 7, 1, 2, k, lines, books, bits, out); break;
+        case 8: multiply_panels(codes, code_sums, 8, 1, 2, k, lines, books, bits, out); break;
+        case 9: multiply_panels(codes, code_sums, 9, 2, 1, k, lines, books, bits, out); break;
+        case 10: multiply_panels(codes, code_sums, 10, 2, 1, k, lines, books, bits, out); break;
+        case 11: multiply_panels(codes, code_sums, 11, 2, 1, k, lines, books, bits, out); break;
+        default: multiply_panels(codes, code_sums, TILE_ROWS, 2, 1, k, lines, books, bits, out); break;
         }
     }
 }
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      int32_t *sums)
+                      const uint8_t *codebooks, int32_t *sums)
 {
-    multiply_tile(codes, code_sums, rows, k, weights, 8, sums);
+    multiply_tile(codes, code_sums, rows, k, weights, codebooks, 8, sums);
 }
 
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      int32_t *sums)
+                      const uint8_t *codebooks, int32_t *sums)
 {
-    multiply_tile(codes, code_sums, rows, k, weights, 4, sums);
+    multiply_tile(codes, code_sums, rows, k, weights, codebooks, 4, sums);
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)

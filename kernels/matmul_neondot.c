@@ -1,14 +1,11 @@
 /* Integer matmul on AArch64 with the dot product extension. sdot adds, in each of 4 int32 lanes, the products of 4
  * signed bytes: a quarter line of a panel, 4 channels, against 4 inputs that it picks itself from a register of 16.
  *
- * One tbl looks up the levels of int4. */
-#include "compiler.h"
-#include "kernels.h"
-
+ * int4 weights are unpacked for up to 64 rows, which then multiply them like int8 ones. */
 #if !defined(__aarch64__) || !defined(__ARM_FEATURE_DOTPROD)
 #error "compile with -march=armv8.2-a+dotprod"
 #endif
-#include <arm_neon.h>
+#include "int4_levels_arm.h"
 
 /* Computes values here and not earlier: a compiler that loads the weights of all quarters first has too few registers.
  * GCC 12 takes it at its word only if it is volatile; clang 14 spills the more if it is. */
@@ -19,39 +16,30 @@
 #endif
 
 enum {
-    LINE = 64,
     LANES = 4,                   /* channels of a register */
     QUARTERS = EG_PANEL / LANES, /* registers of a line */
     CODES = 16,                  /* inputs of a register: 4 k-groups */
     GROUPS = CODES / EG_K_GROUP,
-    TILE_ROWS = 4, /* 4 rows x 4 quarters = 16 sums, 4 inputs, and 3 for the weights of a quarter: 23 of 32 */
+    BLOCK_ROWS = 4, /* 4 rows x 4 quarters = 16 sums, 4 inputs, and 2 for the weights of a quarter: 22 of 32 */
     MAX_SPLITS = 4,
+    TILE_ROWS = EG_CHUNK_ROWS,
 };
 
-EG_ALWAYS_INLINE void start_sums(int32x4_t sums[TILE_ROWS][QUARTERS], size_t rows)
+/* The first split begins with what is stored, the others with 0. */
+EG_ALWAYS_INLINE void start_sums(int32x4_t sums[MAX_SPLITS][BLOCK_ROWS][QUARTERS], size_t rows, size_t splits,
+                                 const int32_t *stored)
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
         EG_UNROLL
         for (size_t quarter = 0; quarter < QUARTERS; quarter++) {
-            sums[row][quarter] = vdupq_n_s32(0);
-            __asm__("" : "+w"(sums[row][quarter])); /* GCC 12 copies and spills sums that begin equal */
+            sums[0][row][quarter] = vld1q_s32(stored + row * EG_TILE_CHANNELS + quarter * LANES);
+            EG_UNROLL
+            for (size_t split = 1; split < splits; split++) {
+                sums[split][row][quarter] = vdupq_n_s32(0);
+                __asm__("" : "+w"(sums[split][row][quarter])); /* GCC 12 copies and spills sums that begin equal */
+            }
         }
-    }
-}
-
-/* The weights of k-groups `group`, an even one, and `group` + 1 for the channels of a quarter. */
-EG_ALWAYS_INLINE void load_weights(const uint8_t *lines, size_t group, size_t quarter, int bits, int8x16_t weights[2])
-{
-    const uint8_t *from = lines + (bits == 8 ? group : group / 2) * LINE + quarter * CODES;
-    const uint8x16_t line = vld1q_u8(from);
-    if (bits == 8) {
-        weights[0] = vreinterpretq_s8_u8(line);
-        weights[1] = vreinterpretq_s8_u8(vld1q_u8(from + LINE));
-    } else {
-        const int8x16_t levels = {EG_INT4_LEVELS};
-        weights[0] = vqtbl1q_s8(levels, vandq_u8(line, vdupq_n_u8(0xF)));
-        weights[1] = vqtbl1q_s8(levels, vshrq_n_u8(line, 4));
     }
 }
 
@@ -67,13 +55,13 @@ EG_ALWAYS_INLINE int32x4_t dot(int32x4_t sum, int8x16_t weights, int8x16_t codes
 }
 
 /* Adds the products of k-groups `group` and `group` + 1, a quarter at a time, so that few weights take registers. */
-EG_ALWAYS_INLINE void add_groups(int32x4_t sums[MAX_SPLITS][TILE_ROWS][QUARTERS], const int8x16_t codes[TILE_ROWS],
-                                 size_t rows, size_t splits, size_t group, const uint8_t *lines, int bits)
+EG_ALWAYS_INLINE void add_groups(int32x4_t sums[MAX_SPLITS][BLOCK_ROWS][QUARTERS], const int8x16_t codes[BLOCK_ROWS],
+                                 size_t rows, size_t splits, size_t group, const int8_t *lines)
 {
     EG_UNROLL
     for (size_t quarter = 0; quarter < QUARTERS; quarter++) {
-        int8x16_t weights[2];
-        load_weights(lines, group, quarter, bits, weights);
+        const int8_t *from = lines + group * EG_LINE + quarter * CODES;
+        int8x16_t weights[2] = {vld1q_s8(from), vld1q_s8(from + EG_LINE)};
         SETTLE("" : "+w"(weights[0]), "+w"(weights[1]));
         EG_UNROLL
         for (size_t i = 0; i < 2; i++) {
@@ -87,7 +75,7 @@ EG_ALWAYS_INLINE void add_groups(int32x4_t sums[MAX_SPLITS][TILE_ROWS][QUARTERS]
 }
 
 /* Adds up the splits and stores them. */
-EG_ALWAYS_INLINE void store_sums(int32x4_t sums[MAX_SPLITS][TILE_ROWS][QUARTERS], size_t rows, size_t splits,
+EG_ALWAYS_INLINE void store_sums(int32x4_t sums[MAX_SPLITS][BLOCK_ROWS][QUARTERS], size_t rows, size_t splits,
                                  int32_t *out)
 {
     EG_UNROLL
@@ -104,59 +92,71 @@ EG_ALWAYS_INLINE void store_sums(int32x4_t sums[MAX_SPLITS][TILE_ROWS][QUARTERS]
     }
 }
 
-/* One panel. rows, splits and bits are constants at every call, so that loops unroll and sums are registers.
+/* Adds to the sums of a panel for at most BLOCK_ROWS rows of codes, `stride` apart. rows and splits are constants at
+ * every call, so that loops unroll and sums are registers.
  * splits: k-groups take turns in as many sets of sums, so that few rows too have 12 sums or more under way: sdot takes
  * 3 to 4 cycles, up to four at a time. */
-EG_ALWAYS_INLINE void multiply_panel(const int8_t *codes, size_t rows, size_t splits, size_t k, const uint8_t *lines,
-                                     int bits, int32_t *out)
+EG_ALWAYS_INLINE void multiply_block(const int8_t *codes, size_t stride, size_t rows, size_t splits, size_t k,
+                                     const int8_t *lines, int32_t *out)
 {
-    int32x4_t sums[MAX_SPLITS][TILE_ROWS][QUARTERS];
-    EG_UNROLL
-    for (size_t split = 0; split < splits; split++) {
-        start_sums(sums[split], rows);
-    }
+    int32x4_t sums[MAX_SPLITS][BLOCK_ROWS][QUARTERS];
+    start_sums(sums, rows, splits, out);
     for (size_t i = 0; i < k; i += CODES) {
-        int8x16_t inputs[TILE_ROWS];
+        int8x16_t inputs[BLOCK_ROWS];
         EG_UNROLL
         for (size_t row = 0; row < rows; row++) {
-            inputs[row] = vld1q_s8(codes + row * k + i);
+            inputs[row] = vld1q_s8(codes + row * stride + i);
         }
         EG_UNROLL
         for (size_t group = 0; group < GROUPS; group += 2) {
-            add_groups(sums, inputs, rows, splits, group, lines, bits);
+            add_groups(sums, inputs, rows, splits, group, lines);
         }
-        lines += CODES * EG_PANEL * (size_t)bits / 8;
+        lines += CODES * EG_PANEL;
     }
     store_sums(sums, rows, splits, out);
 }
 
-EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, size_t rows, size_t k, const uint8_t *weights, int bits,
-                                    int32_t *sums)
+/* Adds to the sums of a panel of int8 weights: `out`, rows EG_TILE_CHANNELS apart. */
+static void multiply_panel(const int8_t *codes, size_t stride, size_t rows, size_t k, const int8_t *lines, int32_t *out)
 {
-    for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {
-        const uint8_t *lines = weights + panel * (EG_PANEL * k * (size_t)bits / 8);
-        int32_t *out = sums + panel * EG_PANEL;
-        switch (rows) {
-        case 1: multiply_panel(codes, 1, 4, k, lines, bits, out); break;
-        case 2: multiply_panel(codes, 2, 2, k, lines, bits, out); break;
-        case 3: multiply_panel(codes, 3, 1, k, lines, bits, out); break;
-        default: multiply_panel(codes, TILE_ROWS, 1, k, lines, bits, out); break;
+    for (size_t row = 0; row < rows; row += BLOCK_ROWS) {
+        switch (rows - row) {
+        case 1: multiply_block(codes, stride, 1, 4, k, lines, out); break;
+        case 2: multiply_block(codes, stride, 2, 2, k, lines, out); break;
+        case 3: multiply_block(codes, stride, 3, 1, k, lines, out); break;
+        default: multiply_block(codes, stride, BLOCK_ROWS, 1, k, lines, out); break;
         }
+        codes += BLOCK_ROWS * stride;
+        out += BLOCK_ROWS * EG_TILE_CHANNELS;
     }
 }
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      int32_t *sums)
+                      const uint8_t *codebooks, int32_t *sums)
 {
     (void)code_sums;
-    multiply_tile(codes, rows, k, weights, 8, sums);
+    (void)codebooks;
+    __builtin_memset(sums, 0, rows * EG_TILE_CHANNELS * sizeof *sums);
+    for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {
+        multiply_panel(codes, k, rows, k, (const int8_t *)weights + panel * EG_PANEL * k, sums + panel * EG_PANEL);
+    }
 }
 
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      int32_t *sums)
+                      const uint8_t *codebooks, int32_t *sums)
 {
+    _Alignas(EG_LINE) int8_t unpacked[EG_UNPACKED_K * EG_PANEL];
     (void)code_sums;
-    multiply_tile(codes, rows, k, weights, 4, sums);
+    __builtin_memset(sums, 0, rows * EG_TILE_CHANNELS * sizeof *sums);
+    for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {
+        for (size_t begin = 0; begin < k; begin += EG_UNPACKED_K) {
+            const size_t count = k - begin < EG_UNPACKED_K ? k - begin : EG_UNPACKED_K;
+            const size_t first = EG_PANEL * (panel * k + begin); /* weights before these */
+            eg_unpack_int4((const uint8_t *)weights + first / 2, codebooks + first / EG_CODEBOOK_BYTE_INPUTS, count, 0,
+                           unpacked);
+            multiply_panel(codes + begin, k, rows, count, unpacked, sums + panel * EG_PANEL);
+        }
+    }
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)

@@ -62,11 +62,13 @@ static const float *bind_vector(tensors all, const char *name, size_t length)
     return expect(all, name, EG_F32, 1, (const size_t[]){length});
 }
 
-/* `name`.weight and, unless it is float32, `name`.scale. Returns 1 if they are as they should be. */
+/* `name`.weight and, unless it is float32, `name`.scale, and of int4 `name`.codebook. Returns 1 if they are as they
+ * should be. */
 static int bind_matrix(tensors all, const char *name, size_t out_features, size_t in_features, eg_matrix *matrix)
 {
-    char weight[NAME_BYTES], scale[NAME_BYTES];
+    char weight[NAME_BYTES], codebook[NAME_BYTES], scale[NAME_BYTES];
     snprintf(weight, sizeof weight, "%s.weight", name);
+    snprintf(codebook, sizeof codebook, "%s.codebook", name);
     snprintf(scale, sizeof scale, "%s.scale", name);
     const eg_tensor *tensor = find(all, weight);
     const eg_dtype dtype = tensor != NULL ? tensor->dtype : EG_F32;
@@ -83,16 +85,24 @@ static int bind_matrix(tensors all, const char *name, size_t out_features, size_
     }
     const size_t groups = in_features / EG_K_GROUP / (dtype == EG_U8 ? 2 : 1);
     matrix->panels = expect(all, weight, dtype, 4, (const size_t[]){panels, groups, EG_PANEL, EG_K_GROUP});
+    if (dtype == EG_U8) {
+        const size_t bytes = in_features / EG_CODEBOOK_BYTE_INPUTS;
+        matrix->codebooks = expect(all, codebook, EG_U8, 3, (const size_t[]){panels, bytes, EG_PANEL});
+    }
     matrix->scale = bind_vector(all, scale, out_features);
-    return matrix->panels != NULL && matrix->scale != NULL;
+    return matrix->panels != NULL && (dtype != EG_U8 || matrix->codebooks != NULL) && matrix->scale != NULL;
 }
 
 static int bind_embedding(tensors all, size_t vocab, size_t hidden, eg_embedding *embedding)
 {
     const eg_tensor *tensor = find(all, "embedding.weight");
     const eg_dtype dtype = tensor != NULL ? tensor->dtype : EG_F32;
-    const size_t row = dtype == EG_U8 ? hidden / 2 : hidden;
+    size_t row = dtype == EG_U8 ? hidden / 2 : hidden;
     *embedding = (eg_embedding){.dtype = dtype, .groups = 1};
+    if (dtype == EG_U8 && tensor->rank == 2 && tensor->shape[1] != row) { /* codes alone, or codebooks behind them */
+        embedding->codebook_bytes = hidden / EG_CODEBOOK_BYTE_INPUTS;
+        row += embedding->codebook_bytes;
+    }
     if (dtype == EG_F16) {
         eg_fail(EG_ERROR_MODEL, "tensor embedding.weight is F16: expected F32, I8 (int8) or U8 (int4)");
         return 0;

@@ -12,13 +12,15 @@ typedef struct eg_matrix {
     size_t out_features;
     size_t in_features;
     const void *panels;
-    const float *scale; /* (out_features,); NULL for float32 */
+    const uint8_t *codebooks; /* (out_features / 16, in_features / 64, 16) of int4, else NULL */
+    const float *scale;       /* (out_features,); NULL for float32 */
 } eg_matrix;
 
 typedef struct eg_embedding {
     eg_dtype dtype;
     size_t groups;         /* scales of a row */
-    const void *rows;      /* (vocab, hidden) */
+    size_t codebook_bytes; /* behind the codes of an int4 row: hidden / 64, or 0 */
+    const void *rows;      /* (vocab, hidden), of int4 (vocab, hidden / 2 + codebook_bytes) */
     const uint16_t *scale; /* (vocab, groups) float16; NULL for float32 */
 } eg_embedding;
 

@@ -20,7 +20,7 @@
 
 enum {
     MAX_PROMPTS = 256,
-    VOCAB_GRAIN = 32, /* float16 scales of so many rows are one 64-byte line */
+    VOCAB_GRAIN = 64, /* so many rows are whole 64-byte lines, whatever their format */
     NAME_BYTES = 64,
     PATH_SHOWN = 200, /* bytes of a path in a message */
 };
@@ -62,7 +62,7 @@ static eg_status check_metadata(const eg_safetensors *file)
         return eg_fail(EG_ERROR_MODEL,
                        "this is not an embgemma model file; make one of a checkpoint with `embgemma convert`");
     }
-    if (version.text == NULL || !eg_string_is(version, "3")) {
+    if (version.text == NULL || !eg_string_is(version, "4")) {
         return eg_fail(EG_ERROR_MODEL,
                        "the file has format version %.20s, this release reads 3; update embgemma or convert the "
                        "checkpoint again",
@@ -225,6 +225,9 @@ static void vector_comes(order *o, const char *name) { (void)come(o, name, "", 1
 static void matrix_comes(order *o, const char *name)
 {
     const eg_tensor *weight = come(o, name, ".weight", 1);
+    if (weight != NULL && weight->dtype == EG_U8) {
+        (void)come(o, name, ".codebook", 1);
+    }
     if (weight != NULL && weight->dtype != EG_F32) {
         (void)come(o, name, ".scale", 1);
     }
@@ -234,7 +237,10 @@ static void matrix_comes(order *o, const char *name)
 static eg_status check_order(const eg_safetensors *file, const eg_config *config, const eg_tensor **table)
 {
     order o = {.file = file, .layer = ""};
-    matrix_comes(&o, "embedding");
+    const eg_tensor *rows = come(&o, "embedding", ".weight", 1);
+    if (rows != NULL && rows->dtype != EG_F32) {
+        (void)come(&o, "embedding", ".scale", 1);
+    }
     for (uint32_t i = 0; i < config->layers && o.missing[0] == '\0'; i++) {
         char layer[24]; /* "layers.4294967295." */
         snprintf(layer, sizeof layer, "layers.%u.", i);
@@ -498,7 +504,10 @@ size_t eg_row_bytes(const eg_model *model)
 {
     const size_t hidden = model->config.hidden;
     const eg_dtype dtype = model->embedding.dtype;
-    return dtype == EG_F32 ? hidden * sizeof(float) : dtype == EG_I8 ? hidden : hidden / 2;
+    if (dtype == EG_U8) {
+        return hidden / 2 + model->embedding.codebook_bytes;
+    }
+    return dtype == EG_F32 ? hidden * sizeof(float) : hidden;
 }
 
 /* Reads item `index` of an array in the mapping through the descriptor. */

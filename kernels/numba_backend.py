@@ -77,7 +77,7 @@ class NumbaBackend:
 
     def _encode_group(self, ids: npt.NDArray[np.int32], offsets: I64, normalize: bool, out: F32) -> None:
         """Embeds texts that run through the model together, into out (texts, dim)."""
-        hidden = embedding_rows(*self._table, ids)
+        hidden = embedding_rows(*self._table, self.config.hidden, ids)
         lengths = np.diff(offsets)
         longest = int(lengths.max())
         rope = self._rope = self._rope if len(self._rope) >= longest else rope_table(self.config, longest)

@@ -38,14 +38,16 @@ def hold_model(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Held[Mod
     """Shapes and weights; the weights themselves are not copied."""
     names = [spec.name for spec in matrices(config)]
     weights = [np.ascontiguousarray(tensors[f"{name}.weight"]) for name in names]
+    codebooks = [np.ascontiguousarray(tensors.get(f"{name}.codebook", np.empty(0))) for name in names]
     scales = [np.ascontiguousarray(tensors.get(f"{name}.scale", np.empty(0))) for name in names]
     layers = range(config.layers)
     norms = np.stack([tensors[f"layers.{i}.{name}"] for i in layers for name in NORM_NAMES] + [tensors["final_norm"]])
     head_norms = np.stack([tensors[f"layers.{i}.{name}"] for i in layers for name in ("q_norm", "k_norm")])
     kinds = np.array([FULL if config.is_full(i) else SLIDING for i in layers], np.int64)
     formats = np.array([FORMAT_NUMBERS[DTYPE_FORMATS[weight.dtype]] for weight in weights], np.int64)
-    weight_addresses = np.array([weight.ctypes.data for weight in weights], np.int64)
-    scale_addresses = np.array([scale.ctypes.data for scale in scales], np.int64)
+    weight_addresses, codebook_addresses, scale_addresses = (
+        np.array([array.ctypes.data for array in arrays], np.int64) for arrays in (weights, codebooks, scales)
+    )
     ones = np.ones((1, _input_width(config)), np.float32)
     model = Model(
         layers=config.layers,
@@ -59,13 +61,14 @@ def hold_model(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Held[Mod
         kinds=kinds.ctypes.data,
         formats=formats.ctypes.data,
         weights=weight_addresses.ctypes.data,
+        codebooks=codebook_addresses.ctypes.data,
         scales=scale_addresses.ctypes.data,
         norms=rows_of(norms),
         head_norms=rows_of(head_norms),
         ones=rows_of(ones),
     )
-    tables = (kinds, formats, weight_addresses, scale_addresses, norms, head_norms, ones)
-    return Held(model, (*weights, *scales, *tables))
+    tables = (kinds, formats, weight_addresses, codebook_addresses, scale_addresses, norms, head_norms, ones)
+    return Held(model, (*weights, *codebooks, *scales, *tables))
 
 
 def rope_table(config: EncoderConfig, positions: int) -> F32:
@@ -127,6 +130,7 @@ def hold_scratch(config: EncoderConfig, threads: int, room: Room) -> Held[Scratc
     codes = np.zeros((tokens, width), np.int8)
     scales, sums = np.zeros(tokens, np.float32), np.zeros(tokens, np.int32)
     inputs = np.zeros((tokens, _spread(width)), np.float32)
+    levels = np.zeros((threads, PAIR * width), np.int8)
     product = np.zeros((tokens, _spread(max(config.hidden, config.qkv_width, 2 * config.ffn))), np.float32)
     key_panels = room.key_slots // PANEL
     keys = np.zeros((config.kv_heads * key_panels, config.head_dim * PANEL), np.float32)
@@ -137,13 +141,14 @@ def hold_scratch(config: EncoderConfig, threads: int, room: Room) -> Held[Scratc
         scales=scales.ctypes.data,
         sums=sums.ctypes.data,
         inputs=rows_of(inputs),
+        levels=rows_of(levels),
         product=rows_of(product),
         keys=rows_of(keys),
         key_panels=key_panels,
         values=rows_of(values),
         scores=rows_of(scores),
     )
-    return Held(scratch, (codes, scales, sums, inputs, product, keys, values, scores))
+    return Held(scratch, (codes, scales, sums, inputs, levels, product, keys, values, scores))
 
 
 def _input_width(config: EncoderConfig) -> int:

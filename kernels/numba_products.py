@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .layout import PANEL
+from .layout import CODEBOOK_BYTE_INPUTS, PANEL
 from .numba_jit import jit
 from .numba_state import FLOAT32, INT4, Model, Scratch
 from .numba_threads import CHUNKS_PER_THREAD, Team, shared
-from .numba_tiles import FLOAT_TILE, INTEGER_TILE, LINE, float_tile, integer_tile
+from .numba_tiles import FLOAT_TILE, INTEGER_TILE, LINE, float_tile, integer_tile, unpack_int4
 from .numba_views import Rows, i64_at
 
 PAIR = 2 * PANEL  # channels; every tile is one or two panels wide, and every matrix a whole number of pairs
@@ -52,25 +52,30 @@ def multiply_codes(
     x: Rows,
     row_scales: int,
     row_sums: int,
-    int4: int,
     panels: Rows,
+    stored: Rows,
     channel_scales: int,
     out: Rows,
     panel_bytes: int,
 ) -> None:
-    """Rows of int8 codes times a pair of int4 or int8 panels, times scales, as in multiply_floats."""
+    """Rows of int8 codes times a pair of int8 panels, times scales, as in multiply_floats.
+
+    stored: the same panels as the matrix has them, int4 or int8; what lies behind them is prefetched.
+    """
     most_rows, width = INTEGER_TILE
     height = even_height(rows, most_rows)
+    steps = panels.stride // LINE
     for panel in range(0, 2, width):
         for row in range(0, rows, height):
             integer_tile(
-                int4,
                 min(height, rows - row),
                 x.address + row * x.stride,
                 x.stride,
                 panels.address + panel * panels.stride,
                 panels.stride,
-                panels.stride // LINE,
+                steps,
+                stored.address + (2 + panel) * stored.stride,
+                stored.stride // steps,
                 out.address + row * out.stride + panel * panel_bytes,
                 out.stride,
                 panel_bytes,
@@ -86,6 +91,18 @@ def panel_stride(matrix_format: int, k: int) -> int:
     if matrix_format == FLOAT32:
         return PANEL * k * BYTES
     return PANEL * k // (2 if matrix_format == INT4 else 1)
+
+
+@jit
+def unpacked(model: Model, matrix: int, pair: int, stored: Rows, scratch: Scratch, thread: int) -> Rows:
+    """A pair of panels of an integer matrix as int8 panels: those of an int4 matrix in memory of this thread."""
+    if i64_at(model.formats, matrix) != INT4:
+        return stored
+    panels = Rows(scratch.levels.address + thread * scratch.levels.stride, 2 * stored.stride)
+    blocks = 2 * panels.stride // (PANEL * CODEBOOK_BYTE_INPUTS)  # of both panels
+    codebooks = i64_at(model.codebooks, matrix) + pair * blocks * PANEL
+    unpack_int4(stored.address, codebooks, blocks, panels.address)
+    return panels
 
 
 @jit
@@ -111,22 +128,15 @@ def multiply(model: Model, matrix: int, scratch: Scratch, rows: int, n: int, k: 
         height = min(block_rows, rows - start)
         first = chunk % chunks_in_block * pairs_in_chunk
         for pair in range(first, min(first + pairs_in_chunk, pairs)):
-            panels = Rows(weights + 2 * pair * stride, stride)
+            stored = Rows(weights + 2 * pair * stride, stride)
             column = pair * (PANEL if halves else PAIR)
             out = Rows(scratch.product.address + start * out_stride + column * BYTES, out_stride)
             if matrix_format == FLOAT32:
                 x = Rows(scratch.inputs.address + start * scratch.inputs.stride, scratch.inputs.stride)
-                multiply_floats(height, x, panels, k, out, between)
+                multiply_floats(height, x, stored, k, out, between)
             else:
                 x = Rows(scratch.codes.address + start * scratch.codes.stride, scratch.codes.stride)
-                multiply_codes(
-                    height,
-                    x,
-                    scratch.scales + start * BYTES,
-                    scratch.sums + start * BYTES,
-                    1 if matrix_format == INT4 else 0,
-                    panels,
-                    scales + pair * PAIR * BYTES,
-                    out,
-                    between,
-                )
+                row_scales, row_sums = scratch.scales + start * BYTES, scratch.sums + start * BYTES
+                panels = unpacked(model, matrix, pair, stored, scratch, team.thread)
+                channel_scales = scales + pair * PAIR * BYTES
+                multiply_codes(height, x, row_scales, row_sums, panels, stored, channel_scales, out, between)

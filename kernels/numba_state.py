@@ -34,6 +34,7 @@ class Model(NamedTuple):
     kinds: int  # int64 (layers,): FULL where every token attends to all others, else SLIDING
     formats: int  # int64 (matrices,): FLOAT32, INT8 or INT4
     weights: int  # int64 (matrices,): address of the panels
+    codebooks: int  # int64 (matrices,): address of the codebooks, as layout.py says; of nothing unless INT4
     scales: int  # int64 (matrices,): address of the float32 scales of the output channels; 0 for FLOAT32
     norms: Rows  # float32 (norms, hidden): multipliers
     head_norms: Rows  # float32 (2 * layers, head_dim): multipliers of queries, then of keys, of each layer
@@ -61,6 +62,7 @@ class Scratch(NamedTuple):
     scales: int  # float32 (tokens,): of the rows of codes
     sums: int  # int32 (tokens,): of the rows of codes
     inputs: Rows  # float32 (tokens, widest input): input of a float32 matrix, or what is rounded to codes
+    levels: Rows  # int8 (threads, 2 * 16 * widest input): a pair of int4 panels, unpacked to int8 panels
     product: Rows  # float32 (tokens, widest output): what a matrix gave
     keys: Rows  # float32 (kv_heads * key_panels, head_dim * 16): panels of 16 keys of one text
     key_panels: int

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .batch import check_batch
-from .layout import PANEL, embedding_rows, unpack_panels
+from .layout import PANEL, embedding_rows, unpack_matrix
 from .rotation import rotate_blocks
 from .tensors import check_tensors
 
@@ -138,7 +138,9 @@ class ReferenceBackend:
 
     def hidden_states(self, ids: npt.NDArray[np.int32]) -> Iterator[F64]:
         """The residual stream (tokens, hidden) of one text: the embedding rows, then what each layer leaves."""
-        hidden = embedding_rows(self.tensors["embedding.weight"], self.tensors.get("embedding.scale"), ids)
+        hidden = embedding_rows(
+            self.tensors["embedding.weight"], self.tensors.get("embedding.scale"), self.config.hidden, ids
+        )
         state = hidden.astype(np.float64)
         yield state
         for layer in range(self.config.layers):
@@ -172,7 +174,7 @@ class ReferenceBackend:
     def linear(self, name: str, x: F64) -> F64:
         """Multiplies x (tokens, in_features) by the matrix `name`, transposed: (tokens, out_features)."""
         if name not in self._matrices:
-            weights = unpack_panels(self.tensors[f"{name}.weight"]).astype(np.float64)
+            weights = unpack_matrix(self.tensors, name).astype(np.float64)
             scale = self.tensors.get(f"{name}.scale")  # (out_features,), none for float32 weights
             self._matrices[name] = weights if scale is None else weights * scale[:, None].astype(np.float64)
         if f"{name}.scale" in self.tensors:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ModelFileError
-from .layout import DTYPE_FORMATS, EMBEDDING_GROUP_GRAIN, embedding_shape, matrices, panel_shape, vectors
+from .layout import (
+    DTYPE_FORMATS,
+    EMBEDDING_GROUP_GRAIN,
+    RowFormat,
+    codebook_shape,
+    embedding_shape,
+    matrices,
+    panel_shape,
+    vectors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,10 +33,17 @@ def check_tensors(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> None:
     for spec in matrices(config):
         matrix_format = _format(tensors, f"{spec.name}.weight")
         _check(tensors, f"{spec.name}.weight", None, panel_shape(matrix_format, spec.out_features, spec.in_features))
+        if matrix_format == "int4":
+            shape = codebook_shape(spec.out_features, spec.in_features)
+            _check(tensors, f"{spec.name}.codebook", np.dtype(np.uint8), shape)
         if matrix_format != "float32":
             _check(tensors, f"{spec.name}.scale", np.dtype(np.float32), (spec.out_features,))
     table_format = _format(tensors, "embedding.weight")
-    _check(tensors, "embedding.weight", None, embedding_shape(table_format, config.vocab, config.hidden))
+    shapes = [
+        embedding_shape(RowFormat(table_format, codebooks=codebooks), config.vocab, config.hidden)
+        for codebooks in (False, True)
+    ]
+    _check(tensors, "embedding.weight", None, shapes[tensors["embedding.weight"].shape == shapes[1]])
     if table_format != "float32":
         scale = _get(tensors, "embedding.scale")
         groups = scale.shape[-1] if scale.ndim else 0

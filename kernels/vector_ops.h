@@ -85,18 +85,20 @@ static void embed_int8(const int8_t *row, const uint16_t *scales, size_t groups,
 }
 
 /* 32 bytes hold 64 codes: the low nibbles are the first 32, the high nibbles the last 32. */
-static void embed_int4(const uint8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out)
+static void embed_int4(const uint8_t *row, const uint8_t *codebooks, const uint16_t *scales, size_t groups,
+                       size_t hidden, float *out)
 {
-    enum { BLOCK = 64, HALF = 32 };
+    enum { BLOCK = EG_CODEBOOK_BYTE_INPUTS, HALF = BLOCK / 2 };
     static const int8_t levels[] = {EG_INT4_LEVELS};
     const size_t group_size = hidden / groups;
     for (size_t block = 0; block < hidden; block += BLOCK) {
         const float low_scale = half_to_float(scales[block / group_size]) / ROTATION_LENGTH;
         const float high_scale = half_to_float(scales[(block + HALF) / group_size]) / ROTATION_LENGTH;
+        const uint8_t numbers = codebooks == NULL ? 0 : codebooks[block / BLOCK];
         for (size_t i = 0; i < HALF; i++) {
             const uint8_t pair = row[block / 2 + i];
-            out[block + i] = (float)levels[pair & 0xF] * low_scale;
-            out[block + HALF + i] = (float)levels[pair >> 4] * high_scale;
+            out[block + i] = (float)levels[eg_codebook(numbers, i) | (pair & 0xF)] * low_scale;
+            out[block + HALF + i] = (float)levels[eg_codebook(numbers, HALF + i) | pair >> 4] * high_scale;
         }
     }
     rotate_row(out, hidden);

@@ -21,7 +21,9 @@ from .kernels.layout import (
     EMBEDDING_GROUP_GRAIN,
     FORMAT_DTYPES,
     MatrixFormat,
+    RowFormat,
     Tensor,
+    codebook_shape,
     embedding_shape,
     matrices,
     panel_shape,
@@ -30,7 +32,7 @@ from .kernels.layout import (
 from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
 
 FORMAT_NAME = "embgemma"
-FORMAT_VERSION = "3"
+FORMAT_VERSION = "4"
 SCHEMES = ("float32", "int8", "balanced", "mixed", "int4")
 
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
@@ -109,14 +111,14 @@ class TensorInfo:
 def expected_tensors(
     config: EncoderConfig,
     formats: Mapping[str, MatrixFormat],
-    embedding_groups: int,
+    embedding: RowFormat,
     tokenizer_bytes: int,
     table_bytes: int = 0,
 ) -> dict[str, TensorInfo]:
     """Every tensor of a model file, in file order, which is the order in which a token meets them.
 
-    formats tells the format of the embedding table ("embedding") and of every matrix by name. A row of a quantised
-    table has embedding_groups scales. A file of tokenizer_bytes 0 has no tokenizer, one of table_bytes 0 none for C.
+    formats tells the format of every matrix by name, embedding that of the table. A file of tokenizer_bytes 0 has no
+    tokenizer, one of table_bytes 0 none for C.
     """
     matrix_specs = {spec.name: spec for spec in matrices(config)}
     vector_lengths = dict(vectors(config))
@@ -127,16 +129,19 @@ def expected_tensors(
         spec, matrix_format = matrix_specs[name], formats[name]
         shape = panel_shape(matrix_format, spec.out_features, spec.in_features)
         infos[f"{name}.weight"] = TensorInfo(FORMAT_DTYPES[matrix_format], shape)
+        if matrix_format == "int4":
+            shape = codebook_shape(spec.out_features, spec.in_features)
+            infos[f"{name}.codebook"] = TensorInfo(np.dtype(np.uint8), shape)
         if matrix_format != "float32":
             infos[f"{name}.scale"] = TensorInfo(float32, (spec.out_features,))
 
     def add_vector(name: str) -> None:
         infos[name] = TensorInfo(float32, (vector_lengths[name],))
 
-    table_shape = embedding_shape(formats[EMBEDDING], config.vocab, config.hidden)
-    infos[f"{EMBEDDING}.weight"] = TensorInfo(FORMAT_DTYPES[formats[EMBEDDING]], table_shape)
-    if formats[EMBEDDING] != "float32":
-        infos[f"{EMBEDDING}.scale"] = TensorInfo(np.dtype(np.float16), (config.vocab, embedding_groups))
+    table_shape = embedding_shape(embedding, config.vocab, config.hidden)
+    infos[f"{EMBEDDING}.weight"] = TensorInfo(FORMAT_DTYPES[embedding.format], table_shape)
+    if embedding.groups:
+        infos[f"{EMBEDDING}.scale"] = TensorInfo(np.dtype(np.float16), (config.vocab, embedding.groups))
     for layer in (f"layers.{i}" for i in range(config.layers)):
         add_vector(f"{layer}.input_norm")
         add_matrix(f"{layer}.qkv")
@@ -228,10 +233,13 @@ def check_metadata(metadata: dict[str, str]) -> None:
 
 def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:
     """The tensors that the file must hold, given its config and the choices that the format leaves to the writer."""
-    formats = {name: _format_of(name, entries) for name in (EMBEDDING, *(spec.name for spec in matrices(config)))}
-    groups = 0
-    if formats[EMBEDDING] != "float32":
+    formats = {spec.name: _format_of(spec.name, entries) for spec in matrices(config)}
+    embedding = RowFormat(_format_of(EMBEDDING, entries))
+    if embedding.format != "float32":
         groups = _last_dimension(f"{EMBEDDING}.scale", entries)
+        embedding = RowFormat(embedding.format, groups)
+        if embedding.format == "int4" and _last_dimension(f"{EMBEDDING}.weight", entries) != config.hidden // 2:
+            embedding = RowFormat("int4", groups, codebooks=True)
         if config.hidden % groups or (config.hidden // groups) % EMBEDDING_GROUP_GRAIN:
             raise ModelFileError(
                 f"an embedding row of {config.hidden} has {groups} scales; expected each to cover a multiple of "
@@ -242,7 +250,7 @@ def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, Ten
     )
     if table_bytes % ALIGNMENT:
         raise ModelFileError(f"tensor {TOKENIZER_TABLE!r} has {table_bytes} bytes; expected a multiple of {ALIGNMENT}")
-    return expected_tensors(config, formats, groups, tokenizer_bytes, table_bytes)
+    return expected_tensors(config, formats, embedding, tokenizer_bytes, table_bytes)
 
 
 def _format_of(matrix: str, entries: dict[str, Entry]) -> MatrixFormat:

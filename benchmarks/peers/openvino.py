@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"openvino": "openvino", "nncf": "nncf"}
 MODEL_FILE = "model.xml"
-WITHOUT_BFLOAT16 = {ONEDNN_ISAS[isa] for isa in ("avx512vnni", "avxvnni", "avx2")}  # what is not 8 bits is float32 then
+WITHOUT_BFLOAT16 = set(ONEDNN_ISAS.values())  # what is not 8 bits is float32 then
 SOURCES = (  # of the code that makes it
     "benchmarks/peers/openvino.py",
     "benchmarks/peers/openvino_graph.py",

@@ -6,7 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 from ...kernels.config import EncoderConfig
-from ...kernels.layout import EMBEDDING_BLOCK, INT4_LEVELS
+from ...kernels.layout import EMBEDDING_BLOCK, INT4_CODEBOOKS
 from ...kernels.rotation import ROTATION, rotate_blocks
 from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING
 from ...onnx_choices import Target
@@ -78,7 +78,7 @@ class _Encoder:
         high = graph.op("BitShift", rows, graph.small(4, np.uint8), direction="RIGHT")
         by_block = graph.integers(0, -1, EMBEDDING_BLOCK // 2)
         codes = graph.op("Concat", *(graph.op("Reshape", half, by_block) for half in (low, high)), axis=2)
-        levels = graph.constant("int4_levels", INT4_LEVELS.astype(np.float32))
+        levels = graph.constant("int4_levels", INT4_CODEBOOKS[0].astype(np.float32))
         return graph.op("Gather", levels, graph.cast(codes, TensorProto.INT32))
 
     def layer(self, index: int, hidden: str) -> str:

@@ -54,8 +54,8 @@ def float32_matrix(weights: Float32) -> Matrix:
 
 def int8_matrix(weights: Float32, gram: Float64) -> Matrix:
     """int8 with a scale for each output channel, for inputs with this Gram matrix."""
-    codes, scales = gptq(weights, gram, GRIDS["int8"])
-    return Matrix(codes, scales, codes[:, :0])
+    rows = gptq(weights, gram, GRIDS["int8"])
+    return Matrix(rows.codes, rows.scales[:, 0].astype(np.float32), rows.codes[:, :0])
 
 
 def int4_matrix(weights: Float32, gram: Float64) -> Matrix:
@@ -65,7 +65,7 @@ def int4_matrix(weights: Float32, gram: Float64) -> Matrix:
     # (code - zero point) * scale = (code - 8) * scale + shift, and what is left when the shift is taken off has codes
     # around zero.
     shifts = (_OFFSET - zero_points) * scales
-    codes = rounder.codes(weights - np.repeat(shifts, BLOCK, axis=1), scales)
+    codes, _ = rounder.codes(weights - np.repeat(shifts, BLOCK, axis=1), scales)
     return Matrix((codes + _OFFSET).astype(np.uint8), scales, zero_points.astype(np.uint8))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from ...kernels.config import EncoderConfig
-from ...kernels.layout import EMBEDDING_GROUP_GRAIN, PANEL, matrices
+from ...kernels.layout import EMBEDDING_GROUP_GRAIN, PANEL, RowFormat, matrices
 from ...kernels.layout import vectors as norm_vectors
 from ...kernels.rotation import rotate_blocks
 from ...model_file import EMBEDDING
@@ -93,7 +93,7 @@ def read_weights(source: Checkpoint, weights_format: Format, batch: CalibrationB
         stored = {spec.name: float32_matrix(folded_matrix(source, spec.name)) for spec in matrices(config)}
         return EncoderWeights(config, "float32", norms, _arranged(config, stored), _float32_table(source))
     groups = math.gcd(_TABLE_GROUPS[weights_format], config.hidden // EMBEDDING_GROUP_GRAIN)
-    table = EmbeddingTable(source, weights_format, groups)
+    table = EmbeddingTable(source, RowFormat(weights_format, groups))
     if batch is not None:
         table.calibrate(batch)
     stored_table = _quantised_table(table)
@@ -156,7 +156,7 @@ def _quantised_table(table: EmbeddingTable) -> Table:
 
 def _float32_table(source: Checkpoint) -> Table:
     """The table as published, read as it is written."""
-    table, shape = EmbeddingTable(source, "float32", 0), (source.config.vocab, source.config.hidden)
+    table, shape = EmbeddingTable(source, RowFormat("float32")), (source.config.vocab, source.config.hidden)
     size = 4 * math.prod(shape)
 
     def parts() -> Iterator[Array]:

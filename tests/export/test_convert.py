@@ -20,7 +20,7 @@ from embgemma.export.convert import convert
 from embgemma.export.tokenizer_table import build_tokenizer_table
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import CheckpointError, InputError
-from embgemma.kernels.layout import embedding_rows, unpack_panels
+from embgemma.kernels.layout import embedding_rows, unpack_matrix
 from embgemma.kernels.rotation import rotate_blocks
 from embgemma.model_file import SCHEMES, ModelFile, read_model_file
 from tests import tiny
@@ -200,11 +200,11 @@ def test_schemes_quantise_what_they_say(tmp_path: Path, folder: Path) -> None:
 def test_quantised_weights_lie_within_a_step_of_the_checkpoint(tmp_path: Path, folder: Path) -> None:
     model = read_model_file(rounded(folder, tmp_path / "model.safetensors", "int8"))
     tensors = tiny.encoder_tensors(CONFIG)
-    down = unpack_panels(model.tensors["layers.1.down.weight"]) * model.tensors["layers.1.down.scale"][:, None]
+    down = unpack_matrix(model.tensors, "layers.1.down") * model.tensors["layers.1.down.scale"][:, None]
     step = np.abs(model.tensors["layers.1.down.scale"])[:, None]
     assert np.all(np.abs(down - rotate_blocks(tensors["layers.1.mlp.down_proj.weight"])) <= step)
     table, scale = model.tensors["embedding.weight"], model.tensors["embedding.scale"]
-    rows = embedding_rows(table, scale, np.arange(CONFIG.vocab, dtype=np.int32))
+    rows = embedding_rows(table, scale, CONFIG.hidden, np.arange(CONFIG.vocab, dtype=np.int32))
     expected = tensors["embed_tokens.weight"] * np.float32(CONFIG.embedding_multiplier)
     assert np.all(np.abs(rotate_blocks(rows - expected)) <= np.abs(scale).max(axis=1, keepdims=True))
 

@@ -13,14 +13,14 @@ from hypothesis.extra import numpy as hnp
 
 from embgemma.export.quantize import GRIDS, Grid, quantize_rows
 from embgemma.kernels.errors import CheckpointError
-from embgemma.kernels.layout import MatrixFormat
+from embgemma.kernels.layout import CODEBOOK_INPUTS, MatrixFormat
 
 FORMATS: tuple[MatrixFormat, ...] = ("int8", "int4")
 SCALE_DTYPES = (np.float32, np.float16)
 
 WEIGHTS = hnp.arrays(
     np.float32,
-    hnp.array_shapes(min_dims=2, max_dims=2, max_side=40),
+    st.tuples(st.integers(1, 40), st.sampled_from([CODEBOOK_INPUTS, 3 * CODEBOOK_INPUTS])),
     elements=st.floats(-100, 100, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3),
 )
 
@@ -40,47 +40,66 @@ def round_to_largest(weights: Any, high: int) -> npt.NDArray[np.float64]:
 @given(WEIGHTS, st.sampled_from(FORMATS), st.sampled_from(SCALE_DTYPES))
 def test_codes_are_the_nearest_of_their_grid_for_the_stored_scale(weights: Any, matrix_format: Any, dtype: Any) -> None:
     grid = GRIDS[matrix_format]
-    codes, scales = quantize_rows(weights, grid, dtype)
-    assert (codes.dtype, codes.shape) == (np.dtype(np.int8), weights.shape)
-    assert (scales.dtype, scales.shape) == (np.dtype(dtype), weights.shape[:1])
-    assert np.isin(codes, grid.levels).all()
-    chosen = np.abs(weights - codes * scales[:, None].astype(np.float64))
-    for level in grid.levels:
-        other = np.abs(weights - level * scales[:, None].astype(np.float64))
+    rows = quantize_rows(weights, grid, dtype)
+    assert (rows.codes.dtype, rows.codes.shape) == (np.dtype(np.int8), weights.shape)
+    assert (rows.scales.dtype, rows.scales.shape) == (np.dtype(dtype), (len(weights), 1))
+    books = np.repeat(rows.codebooks, CODEBOOK_INPUTS, axis=1) if rows.codebooks.size else np.zeros(weights.shape, int)
+    assert (rows.codes[:, :, None] == grid.codebooks[books]).any(axis=2).all()
+    chosen = np.abs(weights - rows.codes * rows.scales.astype(np.float64))
+    for level in np.moveaxis(grid.codebooks[books], 2, 0):
+        other = np.abs(weights - level * rows.scales.astype(np.float64))
         assert np.all(chosen <= other + 1e-5 * np.abs(weights))  # float32 may put a tie on either side of it
+
+
+def test_runs_take_the_codebook_that_fits_them_best() -> None:
+    weights = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
+    grid = GRIDS["int4"]
+    rows = quantize_rows(weights, grid)
+    runs = (weights / rows.scales).reshape(50, -1, CODEBOOK_INPUTS)
+    errors = [(np.abs(runs[..., None] - book).min(axis=3) ** 2).sum(axis=2) for book in grid.codebooks]
+    chosen = np.take_along_axis(np.stack(errors), rows.codebooks[None].astype(int), axis=0)[0]
+    assert np.all(chosen <= np.min(errors, axis=0) * (1 + 1e-4))
+    assert np.unique(rows.codebooks).size == len(grid.codebooks)
+
+
+def test_groups_are_rounded_as_rows_of_their_own() -> None:
+    weights = np.random.default_rng(0).standard_normal((5, 96)).astype(np.float32)
+    rows, parts = quantize_rows(weights, GRIDS["int4"], groups=3), quantize_rows(weights.reshape(15, 32), GRIDS["int4"])
+    for grouped, alone in ((rows.codes, parts.codes), (rows.scales, parts.scales), (rows.codebooks, parts.codebooks)):
+        np.testing.assert_array_equal(grouped.ravel(), alone.ravel())
+    np.testing.assert_array_equal(rows.weights().ravel(), parts.weights().ravel())
 
 
 @pytest.mark.parametrize("matrix_format", FORMATS)
 @pytest.mark.parametrize("scale_dtype", SCALE_DTYPES)
 def test_the_search_beats_plain_rounding(matrix_format: MatrixFormat, scale_dtype: Any) -> None:
     weights = np.random.default_rng(0).standard_t(4, (500, 256)).astype(np.float32)
-    codes, scales = quantize_rows(weights, GRIDS[matrix_format], scale_dtype)
+    rows = quantize_rows(weights, GRIDS[matrix_format], scale_dtype)
     plain = round_to_largest(weights, 127 if matrix_format == "int8" else 7)
-    assert squared_errors(weights, codes, scales).sum() < plain.sum()
+    assert squared_errors(weights, rows.codes, rows.scales[:, 0]).sum() < plain.sum()
 
 
 def test_a_lopsided_grid_reaches_as_far_for_a_positive_as_for_a_negative_weight() -> None:
     rows = np.zeros((2, 32), np.float32)
     rows[:, :8] = np.arange(1, 9)  # 8 needs the level -8
     rows[1] *= -1
-    codes, scales = quantize_rows(rows, Grid(np.arange(-8, 8)))
-    np.testing.assert_array_equal(scales, [-1, 1])
-    np.testing.assert_array_equal(codes * scales[:, None], rows)
+    rounded = quantize_rows(rows, Grid(np.arange(-8, 8)))
+    np.testing.assert_array_equal(rounded.scales, [[-1], [1]])
+    np.testing.assert_array_equal(rounded.weights(), rows)
 
 
 @pytest.mark.parametrize("matrix_format", FORMATS)
 def test_a_row_of_zeros_has_scale_zero(matrix_format: MatrixFormat) -> None:
-    _, scales = quantize_rows(np.zeros((3, 64), np.float32), GRIDS[matrix_format])
-    assert not scales.any()
+    assert not quantize_rows(np.zeros((3, 64), np.float32), GRIDS[matrix_format]).scales.any()
 
 
 @pytest.mark.parametrize("matrix_format", FORMATS)
 def test_rows_do_not_depend_on_each_other(matrix_format: MatrixFormat) -> None:
     weights = np.random.default_rng(1).standard_normal((3000, 96)).astype(np.float32)
-    codes, scales = quantize_rows(weights, GRIDS[matrix_format])
-    alone_codes, alone_scales = quantize_rows(weights[2345:2346], GRIDS[matrix_format])
-    np.testing.assert_array_equal(codes[2345:2346], alone_codes)
-    np.testing.assert_array_equal(scales[2345:2346], alone_scales)
+    rows, alone = quantize_rows(weights, GRIDS[matrix_format]), quantize_rows(weights[2345:2346], GRIDS[matrix_format])
+    np.testing.assert_array_equal(rows.codes[2345:2346], alone.codes)
+    np.testing.assert_array_equal(rows.codebooks[2345:2346], alone.codebooks)
+    np.testing.assert_array_equal(rows.scales[2345:2346], alone.scales)
 
 
 def test_weights_too_large_for_their_scale_are_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import ModelFileError
-from embgemma.kernels.layout import embedding_rows, matrices, unpack_panels
+from embgemma.kernels.layout import embedding_rows, matrices, unpack_matrix
 from embgemma.model_file import SCHEMES, read_model_file
 from tests import tiny
 
@@ -32,12 +32,14 @@ def test_weights_keep_the_variance_of_what_they_multiply(tmp_path: Path, scheme:
     write_synthetic_model(path, tiny.CONFIG, scheme)
     model = read_model_file(path)
     for spec in matrices(tiny.CONFIG):
-        weights = unpack_panels(model.tensors[f"{spec.name}.weight"]).astype(np.float64)
+        weights = unpack_matrix(model.tensors, spec.name).astype(np.float64)
         if scheme != "float32":
             weights *= model.tensors[f"{spec.name}.scale"][:, None]
         assert weights.std() * spec.in_features**0.5 == pytest.approx(1, rel=0.1)
     table, scale = model.tensors["embedding.weight"], model.tensors.get("embedding.scale")
-    assert embedding_rows(table, scale, np.arange(100, dtype=np.int32)).std() == pytest.approx(1, rel=0.1)
+    assert embedding_rows(table, scale, tiny.CONFIG.hidden, np.arange(100, dtype=np.int32)).std() == pytest.approx(
+        1, rel=0.1
+    )
 
 
 def test_different_texts_have_different_vectors(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 #include "check.h"
 #include "kernels.h"
 
-enum { MATMUL_CASES = 8, INT8_BITS = 8, INT4_BITS = 4, INT4_CODES = 16 };
+enum { MATMUL_CASES = 8, INT8_BITS = 8, INT4_BITS = 4 };
 
 /* One operand of a case: random values, or the values that overflow or saturate first where an instruction can. */
 static inline int8_t pick_code(int matmul_case, int weight, size_t channel_or_row, size_t i, int low, int high,
@@ -37,6 +37,20 @@ static inline void store_weight(uint8_t *panels, int bits, size_t k, size_t chan
     *pair = (uint8_t)(group % 2 ? (*pair & 0xF) | code << 4 : code);
 }
 
+/* The codebook of 16 inputs from i on of a channel: all in turn, a quarter of them in each channel. */
+static inline size_t pick_codebook(int matmul_case, size_t channel, size_t i)
+{
+    return (i / EG_CODEBOOK_INPUTS + channel + (size_t)matmul_case) % EG_CODEBOOKS;
+}
+
+/* Where it is told: two bits of byte [channel/16][i/64][channel%16]. */
+static inline void store_codebook(uint8_t *codebooks, size_t k, size_t channel, size_t i, size_t number)
+{
+    const size_t bytes = EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS; /* of a panel */
+    codebooks[channel / EG_PANEL * bytes + i / EG_CODEBOOK_BYTE_INPUTS * EG_PANEL + channel % EG_PANEL] |=
+        (uint8_t)(number << i % EG_CODEBOOK_BYTE_INPUTS / EG_CODEBOOK_INPUTS * EG_CODEBOOK_BITS);
+}
+
 static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, size_t rows, size_t k, int matmul_case)
 {
     uint64_t state = k * 1000003u + rows * 1009u + (uint64_t)matmul_case;
@@ -45,6 +59,8 @@ static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, 
     int8_t *matrix = aligned_new(EG_TILE_CHANNELS * k); /* (64, k) */
     uint8_t *allocation = aligned_new(CHECK_ALIGNMENT + EG_TILE_CHANNELS * k * (size_t)bits / 8);
     uint8_t *panels = allocation + CHECK_ALIGNMENT; /* files promise 64-byte alignment and no more */
+    uint8_t *codebooks = aligned_new(EG_TILE_CHANNELS * k / EG_CODEBOOK_BYTE_INPUTS);
+    memset(codebooks, 0, EG_TILE_CHANNELS * k / EG_CODEBOOK_BYTE_INPUTS);
     const size_t sums_bytes = rows * EG_TILE_CHANNELS * sizeof(int32_t);
     int32_t *first = guarded_new(sizeof *first + sums_bytes), *sums = first + 1; /* aligned as int32 and no more */
     const int32_t guard = *first;
@@ -56,18 +72,23 @@ static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, 
             code_sums[row] += codes[row * k + i];
         }
     }
-    static const int8_t levels[INT4_CODES] = {EG_INT4_LEVELS};
+    static const int8_t levels[EG_CODEBOOKS][EG_CODEBOOK_LEVELS] = {
+        {EG_INT4_CODEBOOK_0}, {EG_INT4_CODEBOOK_1}, {EG_INT4_CODEBOOK_2}, {EG_INT4_CODEBOOK_3}};
     const int low = bits == INT8_BITS ? -EG_CODE_MAX : 0;
-    const int high = bits == INT8_BITS ? EG_CODE_MAX : INT4_CODES - 1;
+    const int high = bits == INT8_BITS ? EG_CODE_MAX : EG_CODEBOOK_LEVELS - 1;
     for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
         for (size_t i = 0; i < k; i++) {
             const int8_t code = pick_code(matmul_case, 1, channel, i, low, high, &state);
             store_weight(panels, bits, k, channel, i, code);
-            matrix[channel * k + i] = bits == INT8_BITS ? code : levels[code];
+            const size_t number = matmul_case < 4 ? EG_CODEBOOKS - 1 : pick_codebook(matmul_case, channel, i);
+            if (i % EG_CODEBOOK_INPUTS == 0) {
+                store_codebook(codebooks, k, channel, i, number);
+            }
+            matrix[channel * k + i] = bits == INT8_BITS ? code : levels[number][code];
         }
     }
 
-    tile(codes, code_sums, rows, k, panels, sums);
+    tile(codes, code_sums, rows, k, panels, bits == INT8_BITS ? NULL : codebooks, sums);
 
     for (size_t row = 0; row < rows; row++) {
         for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
@@ -83,6 +104,7 @@ static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, 
     CHECK(*first == guard, "%s int%d k %zu rows %zu: wrote before sums", isa, bits, k, rows);
     CHECK(guarded_free(first, sizeof *first + sums_bytes), "%s int%d k %zu rows %zu: wrote outside of sums", isa, bits,
           k, rows);
+    free(codebooks);
     free(allocation);
     free(matrix);
     free(code_sums);

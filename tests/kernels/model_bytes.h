@@ -62,12 +62,12 @@ static inline void append_metadata(text *header, edit change)
     /* Sorted by key, as the checksum asks for. */
     static const char *const items[][2] = {
         {"config", "{\"layers\": 2, \"hidden\": 128, \"ffn\": 192, \"heads\": 2, \"kv_heads\": 1, \"head_dim\": 64, "
-                   "\"vocab\": 96, \"max_tokens\": 80, \"window\": 5, \"full_attention_layers\": [1], "
+                   "\"vocab\": 128, \"max_tokens\": 80, \"window\": 5, \"full_attention_layers\": [1], "
                    "\"rope_theta_sliding\": 10000.0, \"rope_theta_full\": 1000000, \"rms_norm_eps\": 1e-06, "
                    "\"bos_id\": 2, \"eos_id\": 1}"},
         {"default_prompt_name", "\"query\""},
         {"format", "embgemma"},
-        {"format_version", "3"},
+        {"format_version", "4"},
         {"producer", "a test"},
         {"prompts", "{\"query\": \"task: search result | query: \", \"\\u00e9t\\u00e9\": \"\\ud83d\\ude00\\n\\\"\"}"},
         {"scheme", "mixed"},

@@ -11,7 +11,7 @@ enum {
     FFN = 192,
     HEADS = 2,
     HEAD_DIM = 64,
-    VOCAB = 96,
+    VOCAB = 128,
     MAX_TOKENS = 80,
     WINDOW = 5,
     MAX_TENSORS = 64,
@@ -60,6 +60,9 @@ static inline void add_matrix(weights *w, const char *owner, const char *kind, e
         return;
     }
     add(w, name, ".weight", dtype, 4, n / 16, k / (dtype == EG_U8 ? 8 : 4), 16, 4);
+    if (dtype == EG_U8) {
+        add(w, name, ".codebook", EG_U8, 3, n / 16, k / 64, 16, 0);
+    }
     add(w, name, ".scale", EG_F32, 1, n, 0, 0, 0);
 }
 
@@ -67,7 +70,7 @@ static inline void add_matrix(weights *w, const char *owner, const char *kind, e
 static inline void make_weights(weights *w, eg_dtype attention, eg_dtype others)
 {
     *w = (weights){.random = 1};
-    add(w, "embedding", ".weight", others, 2, VOCAB, others == EG_U8 ? HIDDEN / 2 : HIDDEN, 0, 0);
+    add(w, "embedding", ".weight", others, 2, VOCAB, others == EG_U8 ? HIDDEN / 2 + HIDDEN / 64 : HIDDEN, 0, 0);
     if (others != EG_F32) {
         add(w, "embedding", ".scale", EG_F16, 2, VOCAB, HIDDEN / 64, 0, 0);
     }

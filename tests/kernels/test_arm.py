@@ -37,7 +37,7 @@ pytestmark = [
 Vectors = npt.NDArray[np.float32]
 
 # These have a fused multiply-add, and attention in int16, or in float32 on a float32 model: all give the same bits.
-PORTABLE = ("avx512vnni", "avxvnni", "avx2", "i8mm", "neondot")
+PORTABLE = ("avx512vbmi", "avx512vnni", "avxvnni", "avx2", "i8mm", "neondot")
 
 # Instruction sets of ARM, and the oldest CPU that QEMU knows to have each.
 ARM = {"neondot": "cortex-a76", "i8mm": "max", "armbf16": "max"}

@@ -202,7 +202,7 @@ static void check_call_refusals(const eg_model *model)
     float out[HIDDEN];
     const int32_t ids[] = {1, VOCAB, -1};
     const uint64_t one[] = {0, 1}, unknown[] = {0, 2}, late[] = {1, 2}, empty[] = {0, 0}, back[] = {0, 1, 0};
-    CHECK_REFUSED(eg_encode(context, ids, unknown, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "token id 96");
+    CHECK_REFUSED(eg_encode(context, ids, unknown, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "token id 128");
     CHECK_REFUSED(eg_encode(context, ids, late, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "offsets");
     CHECK_REFUSED(eg_encode(context, ids, empty, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "0 tokens");
     CHECK_REFUSED(eg_encode(context, ids, back, 2, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "text 1");

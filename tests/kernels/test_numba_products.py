@@ -13,12 +13,19 @@ import numpy.typing as npt
 import pytest
 
 from embgemma.kernels.config import MAX_DIMENSION
-from embgemma.kernels.layout import INT4_LEVELS, MatrixFormat, pack_panels
+from embgemma.kernels.layout import (
+    CODEBOOK_INPUTS,
+    INT4_CODEBOOKS,
+    INT4_MAX,
+    MatrixFormat,
+    pack_codebooks,
+    pack_panels,
+)
 
 numba = pytest.importorskip("numba")
 
 from embgemma.kernels.numba_memory import FORMAT_NUMBERS  # noqa: E402
-from embgemma.kernels.numba_products import multiply  # noqa: E402
+from embgemma.kernels.numba_products import PAIR, multiply  # noqa: E402
 from embgemma.kernels.numba_state import Model, Scratch  # noqa: E402
 from embgemma.kernels.numba_threads import make_teams  # noqa: E402
 from embgemma.kernels.numba_views import Rows, rows_of  # noqa: E402
@@ -40,31 +47,44 @@ def product(
     row_scales: npt.NDArray[np.float32] | None = None,
     channel_scales: npt.NDArray[np.float32] | None = None,
     *,
+    codebooks: npt.NDArray[Any] | None = None,
     halves: bool = False,
     threads: int = 1,
 ) -> npt.NDArray[np.float32]:
-    """x (rows, k) times weights (n, k), transposed, as compiled code multiplies them. Memory around it is poisoned."""
+    """x (rows, k) times weights (n, k), transposed, as compiled code multiplies them. Memory around it is poisoned.
+
+    codebooks (n, k / 16) are those that int4 weights are of; by default they follow from the place.
+    """
     rows, k = x.shape
     n = len(weights)
-    panels = pack_panels(weights, matrix_format)
+    codebooks = codebooks_of(n, k) if codebooks is None else codebooks
+    panels = pack_panels(weights, matrix_format, codebooks if matrix_format == "int4" else None)
+    packed_codebooks = pack_codebooks(codebooks)
     row_scales = np.ones(rows, np.float32) if row_scales is None else row_scales
     channel_scales = np.ones(n, np.float32) if channel_scales is None else channel_scales
     sums = x.astype(np.int64).sum(axis=1).astype(np.int32)
     codes, inputs = np.full((rows + 1, k + 64), -77, np.int8), np.full((rows + 1, k + 16), np.nan, np.float32)
     (inputs if matrix_format == "float32" else codes)[:rows, :k] = x
+    levels = np.full((threads + 1, PAIR * k), -77, np.int8)
     out = np.full((rows + 1, n + 16), np.nan, np.float32)
     tables = [
         np.array([value], np.int64)
-        for value in (FORMAT_NUMBERS[matrix_format], panels.ctypes.data, channel_scales.ctypes.data)
+        for value in (
+            FORMAT_NUMBERS[matrix_format],
+            panels.ctypes.data,
+            packed_codebooks.ctypes.data,
+            channel_scales.ctypes.data,
+        )
     ]
-    formats, addresses, scales = (table.ctypes.data for table in tables)
+    formats, addresses, books, scales = (table.ctypes.data for table in tables)
     shape = (1, k, n, 1, 1, 64, 0, np.float32(0))
-    model = Model(*shape, 0, formats, addresses, scales, NOWHERE, NOWHERE, NOWHERE)
+    model = Model(*shape, 0, formats, addresses, books, scales, NOWHERE, NOWHERE, NOWHERE)
     scratch = Scratch(
         codes=rows_of(codes),
         scales=row_scales.ctypes.data,
         sums=sums.ctypes.data,
         inputs=rows_of(inputs),
+        levels=rows_of(levels),
         product=rows_of(out),
         keys=NOWHERE,
         key_panels=0,
@@ -80,6 +100,7 @@ def product(
     run_multiply(model, scratch, rows, n, k, halves, teams[0])
     for helper in helpers:
         helper.join()
+    assert np.all(levels[threads:] == -77), "only memory of the threads is written"
     assert np.isnan(out[rows:]).all(), "rows past the last are not written"
     assert np.isnan(out[:, n:]).all(), "columns past the last are not written"
     found: npt.NDArray[np.float32] = out[:rows, :n]
@@ -91,16 +112,32 @@ def exact(x: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[np.floa
     return np.asarray(x.astype(np.int64) @ weights.astype(np.int64).T, np.float32)
 
 
-def codes_of(random: np.random.Generator, matrix_format: MatrixFormat, *shape: int) -> npt.NDArray[np.int8]:
-    return random.choice(INT4_LEVELS if matrix_format == "int4" else np.arange(-127, 128, dtype=np.int8), shape)
+def codebooks_of(n: int, k: int) -> npt.NDArray[np.uint8]:
+    """Numbers of codebooks (n, k / 16) that differ from channel to channel and along each."""
+    channels, places = np.indices((n, k // CODEBOOK_INPUTS))
+    return ((channels + channels // 4 + places + places // 4) % len(INT4_CODEBOOKS)).astype(np.uint8)
+
+
+def levels_of(random: np.random.Generator, codebooks: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
+    """Levels (n, k) of int4, each of its codebook."""
+    numbers = np.repeat(codebooks, CODEBOOK_INPUTS, axis=1)
+    return INT4_CODEBOOKS[numbers, random.integers(0, INT4_CODEBOOKS.shape[1], numbers.shape)]
+
+
+def codes_of(random: np.random.Generator, rows: int, k: int) -> npt.NDArray[np.int8]:
+    return random.integers(-127, 128, (rows, k)).astype(np.int8)
+
+
+def weights_of(random: np.random.Generator, matrix_format: MatrixFormat, n: int, k: int) -> npt.NDArray[np.int8]:
+    return levels_of(random, codebooks_of(n, k)) if matrix_format == "int4" else codes_of(random, n, k)
 
 
 @pytest.mark.parametrize("matrix_format", ["int8", "int4"])
 @pytest.mark.parametrize("rows", range(1, 71))
 def test_integer_products_of_any_height_are_exact(matrix_format: MatrixFormat, rows: int) -> None:
     random = np.random.default_rng(rows)
-    n, k = 32 * random.integers(1, 6), 64 * random.integers(1, 5)
-    weights, x = codes_of(random, matrix_format, n, k), codes_of(random, "int8", rows, k)
+    n, k = 32 * int(random.integers(1, 6)), 64 * int(random.integers(1, 5))
+    weights, x = weights_of(random, matrix_format, n, k), codes_of(random, rows, k)
     assert np.array_equal(product(matrix_format, x, weights), exact(x, weights))
 
 
@@ -110,31 +147,43 @@ def test_integer_products_of_any_shape_are_exact(matrix_format: MatrixFormat) ->
     for n in (32, 64, 96, 320):
         for k in (64, 128, 192, 1152):
             for rows in (1, 7, 300):
-                weights, x = codes_of(random, matrix_format, n, k), codes_of(random, "int8", rows, k)
+                weights, x = weights_of(random, matrix_format, n, k), codes_of(random, rows, k)
                 assert np.array_equal(product(matrix_format, x, weights), exact(x, weights)), (n, k, rows)
 
 
-@pytest.mark.parametrize(("matrix_format", "low", "high"), [("int8", -127, 127), ("int4", -19, 19)])
-def test_extreme_codes_of_the_longest_sum_do_not_overflow(matrix_format: MatrixFormat, low: int, high: int) -> None:
-    k = MAX_DIMENSION
-    weights = np.repeat(np.array([low, high, -1, 1], np.int8), 8)[:, None] * np.ones((1, k), np.int8)
+@pytest.mark.parametrize("matrix_format", ["int8", "int4"])
+def test_extreme_codes_of_the_longest_sum_do_not_overflow(matrix_format: MatrixFormat) -> None:
+    k, most = MAX_DIMENSION, 127 if matrix_format == "int8" else INT4_MAX
+    codebooks = np.full((32, k // CODEBOOK_INPUTS), int(INT4_CODEBOOKS.max(axis=1).argmax()), np.uint8)
+    weights = np.repeat(np.array([most, -most, -1, 1], np.int8), 8)[:, None] * np.ones((1, k), np.int8)
     x = np.array([127, -127, 0, 1], np.int8)[:, None] * np.ones((1, k), np.int8)
-    assert np.array_equal(product(matrix_format, x, weights), exact(x, weights))
+    assert np.array_equal(product(matrix_format, x, weights, codebooks=codebooks), exact(x, weights))
 
 
-def test_every_int4_code_meets_every_int8_code() -> None:
-    k = 64
-    weights = np.zeros((16 * k, k), np.int8)  # channel c * k + i has code c at input i, and 0 elsewhere
-    for code, level in enumerate(INT4_LEVELS):
-        weights[code * k : (code + 1) * k] = np.where(np.eye(k), level, INT4_LEVELS[0])
+@pytest.mark.parametrize("number", range(len(INT4_CODEBOOKS)))
+def test_every_int4_code_meets_every_int8_code(number: int) -> None:
+    k, book = 64, INT4_CODEBOOKS[number]
+    weights = np.zeros((16 * k, k), np.int8)  # channel code * k + i has that code at input i, and code 0 elsewhere
+    for code, level in enumerate(book):
+        weights[code * k : (code + 1) * k] = np.where(np.eye(k), level, book[0])
     x = np.arange(-127, 128, dtype=np.int8)[:, None] * np.ones((1, k), np.int8)
-    assert np.array_equal(product("int4", x, weights), exact(x, weights))
+    codebooks = np.full((16 * k, k // CODEBOOK_INPUTS), number, np.uint8)
+    assert np.array_equal(product("int4", x, weights, codebooks=codebooks), exact(x, weights))
+
+
+@pytest.mark.parametrize("number", range(len(INT4_CODEBOOKS)))
+def test_codebooks_are_those_of_their_inputs_and_channels(number: int) -> None:
+    random = np.random.default_rng(number)
+    n, k, x = 96, 192, codes_of(random, 9, 192)
+    codebooks = random.integers(0, len(INT4_CODEBOOKS), (n, k // CODEBOOK_INPUTS)).astype(np.uint8)
+    weights = levels_of(random, codebooks)
+    assert np.array_equal(product("int4", x, weights, codebooks=codebooks), exact(x, weights))
 
 
 @pytest.mark.parametrize("matrix_format", ["int8", "int4"])
 def test_scales_multiply_the_exact_sum(matrix_format: MatrixFormat) -> None:
     random = np.random.default_rng(0)
-    weights, x = codes_of(random, matrix_format, 64, 128), codes_of(random, "int8", 11, 128)
+    weights, x = weights_of(random, matrix_format, 64, 128), codes_of(random, 11, 128)
     row_scales, channel_scales = (random.random(count).astype(np.float32) for count in (11, 64))
     expected = exact(x, weights) * row_scales[:, None] * channel_scales
     assert np.array_equal(product(matrix_format, x, weights, row_scales, channel_scales), expected)
@@ -143,7 +192,7 @@ def test_scales_multiply_the_exact_sum(matrix_format: MatrixFormat) -> None:
 @pytest.mark.parametrize("matrix_format", ["float32", "int8", "int4"])
 def test_gate_and_up_come_apart(matrix_format: MatrixFormat) -> None:
     random = np.random.default_rng(0)
-    weights, x = codes_of(random, "int4", 192, 64), codes_of(random, "int8", 5, 64)
+    weights, x = weights_of(random, "int4", 192, 64), codes_of(random, 5, 64)
     plain = product(matrix_format, x, weights).reshape(5, 6, 2, 16)
     expected = np.concatenate([plain[:, :, 0].reshape(5, 96), plain[:, :, 1].reshape(5, 96)], axis=1)
     assert np.array_equal(product(matrix_format, x, weights, halves=True), expected)
@@ -163,7 +212,7 @@ def test_float_products_are_within_their_rounding(rows: int) -> None:
 @pytest.mark.parametrize("matrix_format", ["float32", "int8", "int4"])
 def test_products_have_the_same_bits_on_any_number_of_threads(matrix_format: MatrixFormat) -> None:
     random = np.random.default_rng(0)
-    weights, x = codes_of(random, "int4", 320, 256), codes_of(random, "int8", 530, 256)
+    weights, x = weights_of(random, "int4", 320, 256), codes_of(random, 530, 256)
     expected = product(matrix_format, x, weights)
     for threads in (2, 3, 5):
         assert np.array_equal(product(matrix_format, x, weights, threads=threads), expected)
@@ -190,6 +239,7 @@ def test_integer_products_as_other_cpus_do_them(variant: str) -> None:
             "test_integer_products_of_any_shape_are_exact",
             "test_extreme_codes_of_the_longest_sum_do_not_overflow",
             "test_every_int4_code_meets_every_int8_code",
+            "test_codebooks_are_those_of_their_inputs_and_channels",
             "test_float_products_are_within_their_rounding",
         )
     ]

@@ -135,7 +135,7 @@ def test_attention_is_that_of_the_reference_and_touches_nothing_else(window: int
             values.reshape(kv_heads, size // 16, -1, 16)[head, :, token] = v[token, head].reshape(-1, 16)
     kinds = np.array([FULL if window is None else SLIDING])
     shape = (1, 64, 64, heads, kv_heads, size, window or 0, np.float32(0))
-    run_attend(Model(*shape, kinds.ctypes.data, 0, 0, 0, NOWHERE, NOWHERE, NOWHERE), batch.value, scratch.value)
+    run_attend(Model(*shape, kinds.ctypes.data, 0, 0, 0, 0, NOWHERE, NOWHERE, NOWHERE), batch.value, scratch.value)
     found = product_memory[:tokens, : heads * size].reshape(tokens, heads, size)
     for start, end in itertools.pairwise(offsets):
         wide_q, wide_k, wide_v = (array[start:end].astype(np.float64) for array in (q, k, v))
@@ -167,6 +167,6 @@ def test_attention_does_not_touch_what_no_window_reaches() -> None:
     keys[-(-last // pair) * 2 :] = np.nan
     kinds = np.array([SLIDING])
     shape = (1, 64, 64, 1, 1, size, window, np.float32(0))
-    model = Model(*shape, kinds.ctypes.data, 0, 0, 0, NOWHERE, NOWHERE, NOWHERE)
+    model = Model(*shape, kinds.ctypes.data, 0, 0, 0, 0, NOWHERE, NOWHERE, NOWHERE)
     run_attend_block(model, batch.value, scratch.value, block)
     assert np.isfinite(product_memory).all()

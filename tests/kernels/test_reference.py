@@ -12,7 +12,7 @@ import pytest
 from embgemma.export.convert import convert
 from embgemma.export.scheme import Scheme
 from embgemma.kernels.errors import ModelFileError
-from embgemma.kernels.layout import PANEL, pack_panels, unpack_panels
+from embgemma.kernels.layout import PANEL, unpack_matrix
 from embgemma.kernels.reference import (
     F64,
     ReferenceBackend,
@@ -97,9 +97,7 @@ def test_gelu_is_close_to_the_exact_one() -> None:
 def test_linear_is_codes_times_scales(small_model: Callable[[Scheme], ModelFile], scheme: Scheme) -> None:
     model = small_model(scheme)
     x = random.standard_normal((2, model.config.ffn))
-    weight = model.tensors["layers.1.down.weight"]
-    codes = unpack_panels(weight).astype(np.float64)
-    assert np.array_equal(pack_panels(unpack_panels(weight), "int4" if weight.dtype == np.uint8 else scheme), weight)
+    codes = unpack_matrix(model.tensors, "layers.1.down").astype(np.float64)
     scale = model.tensors.get("layers.1.down.scale", np.ones(model.config.hidden)).astype(np.float64)
     inputs = x if scheme == "float32" else rotate_blocks(x)
     expected = [[math.fsum(inputs[i] * codes[j]) * scale[j] for j in range(len(codes))] for i in range(2)]
@@ -118,14 +116,14 @@ def test_gate_and_up_are_alternating_panels(small_model: Callable[[Scheme], Mode
     model = small_model("float32")
     reference = ReferenceBackend(model.config, model.tensors)
     hidden = random.standard_normal((3, model.config.hidden))
-    weights = unpack_panels(model.tensors["layers.0.gate_up.weight"]).astype(np.float64)
+    weights = unpack_matrix(model.tensors, "layers.0.gate_up").astype(np.float64)
     panels = weights.reshape(-1, PANEL, model.config.hidden)
     gate, up = panels[0::2].reshape(-1, model.config.hidden), panels[1::2].reshape(-1, model.config.hidden)
     vector: dict[str, F64] = {
         name: model.tensors[f"layers.0.{name}_norm"].astype(np.float64) for name in ("pre_ffn", "post_ffn")
     }
     normed = rms_norm(hidden, vector["pre_ffn"], model.config.rms_norm_eps)
-    down = unpack_panels(model.tensors["layers.0.down.weight"]).astype(np.float64)
+    down = unpack_matrix(model.tensors, "layers.0.down").astype(np.float64)
     out = (gelu(normed @ gate.T) * (normed @ up.T)) @ down.T
     expected = hidden + rms_norm(out, vector["post_ffn"], model.config.rms_norm_eps)
     assert np.allclose(reference._feed_forward_block(0, hidden), expected, rtol=0, atol=model.config.ffn * 16 * EPS)
@@ -137,7 +135,7 @@ def test_embedding_is_the_mean_of_all_tokens_through_the_head(small_model: Calla
     ids = np.array([2, 17, 400, 5, 1], np.int32)
     *_, hidden = reference.hidden_states(ids)
     normed = rms_norm(hidden, model.tensors["final_norm"].astype(np.float64), model.config.rms_norm_eps)
-    head = unpack_panels(model.tensors["head.weight"]).astype(np.float64)
+    head = unpack_matrix(model.tensors, "head").astype(np.float64)
     expected = head @ (normed.sum(axis=0) / 5)
     found = reference.encode(ids, np.array([0, 5]), 192, False)[0]
     assert np.allclose(found, expected, rtol=2 * np.finfo(np.float32).eps, atol=1e-9)

@@ -94,7 +94,11 @@ static void check_embed(const char *isa, const eg_vector_ops *ops)
     for (size_t g = 0; g < sizeof group_counts / sizeof *group_counts; g++) {
         const size_t groups = group_counts[g];
         uint16_t *scales = aligned_new(groups * sizeof *scales);
-        uint8_t *row = aligned_new(HIDDEN);
+        uint8_t *row = aligned_new(HIDDEN), codebooks[HIDDEN / EG_CODEBOOK_BYTE_INPUTS];
+        for (size_t i = 0; i < sizeof codebooks; i++) {
+            codebooks[i] = (uint8_t)random_int(&state, 0, 255);
+        }
+        const uint8_t *given = g == 0 ? NULL : codebooks; /* codes alone are of codebook 0 */
         for (size_t i = 0; i < groups; i++) {
             scales[i] = (uint16_t)(random_int(&state, 0, LARGEST_FINITE) | random_int(&state, 0, 1) << 15);
         }
@@ -104,13 +108,15 @@ static void check_embed(const char *isa, const eg_vector_ops *ops)
         }
         float *out8 = guarded_new(HIDDEN * sizeof *out8), *out4 = guarded_new(HIDDEN * sizeof *out4);
         ops->embed_int8((const int8_t *)row, scales, groups, HIDDEN, out8);
-        ops->embed_int4(row, scales, groups, HIDDEN, out4);
+        ops->embed_int4(row, given, scales, groups, HIDDEN, out4);
         double exact8[HIDDEN], exact4[HIDDEN];
         for (size_t i = 0; i < HIDDEN; i++) {
             static const int8_t levels[] = {EG_INT4_LEVELS};
             const double scale = half_value(scales[i / (HIDDEN / groups)]);
             const uint8_t pair = row[i / BLOCK * HALF + i % HALF];
-            const int level = levels[i % BLOCK < HALF ? pair & 0xF : pair >> 4];
+            const int code = i % BLOCK < HALF ? pair & 0xF : pair >> 4;
+            const int number = given == NULL ? 0 : given[i / BLOCK] >> i % BLOCK / 16 * 2 & 3;
+            const int level = levels[16 * number + code];
             exact8[i] = (int8_t)row[i] * scale;
             exact4[i] = level * scale;
         }

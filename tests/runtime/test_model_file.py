@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # As small as the format allows: the tests below read thousands of damaged copies.
-CONFIG = replace(tiny.CONFIG, layers=1, hidden=64, ffn=64, heads=1, vocab=32, max_tokens=16, full_attention_layers=())
+CONFIG = replace(tiny.CONFIG, layers=1, hidden=64, ffn=64, heads=1, vocab=64, max_tokens=16, full_attention_layers=())
 TOKENIZER_MODEL = b"not a real tokenizer"
 SCHEMES = ("float32", "int8", "balanced", "mixed", "int4")
 
@@ -283,7 +283,7 @@ def test_a_missing_file_a_folder_and_a_checkpoint_are_refused_with_advice(tmp_pa
 
 
 def test_a_second_model_of_the_family_fits(tmp_path: Path) -> None:
-    config = replace(CONFIG, layers=2, hidden=128, heads=4, kv_heads=2, vocab=96, full_attention_layers=(0, 1))
+    config = replace(CONFIG, layers=2, hidden=128, heads=4, kv_heads=2, vocab=128, full_attention_layers=(0, 1))
     path = tmp_path / "other.safetensors"
     write_synthetic_model(path, config, "int8")
     assert read_model_file(path).config == config
