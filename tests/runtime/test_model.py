@@ -314,7 +314,7 @@ def test_file_with_a_broken_or_foreign_tokenizer(tmp_path: Path, model_path: Pat
     config = embgemma.load(model_path, backend="reference").config
     for name, small_config, content, message in (
         ("broken", config, b"not a tokenizer", "not a SentencePiece model"),
-        ("foreign", replace(config, vocab=config.vocab - 32), tokenizer_model, "do not belong together"),
+        ("foreign", replace(config, vocab=config.vocab - 64), tokenizer_model, "do not belong together"),
     ):
         path = tmp_path / f"{name}.safetensors"
         write_synthetic_model(path, small_config, "int8", tokenizer_model=content)

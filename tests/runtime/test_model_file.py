@@ -152,6 +152,8 @@ HOSTILE: dict[str, tuple[Callable[[Header], object], str]] = {
     "dtype of the same size": (set_entry("final_norm", dtype="I32"), "final_norm"),
     "matrix of no format": (set_entry("head.weight", dtype="BOOL"), "head.weight"),
     "int8 called int4": (set_entry("head.weight", dtype="U8"), "head.weight"),
+    "codebooks of another shape": (set_entry("layers.0.down.codebook", shape=[1, 4, 16]), "layers.0.down.codebook"),
+    "embedding row of another width": (set_entry("embedding.weight", shape=[33, 64]), "embedding.weight"),
     "embedding groups too small": (set_entry("embedding.scale", shape=[8, 8]), "embedding.scale|scales"),
     "embedding scale of no group": (set_entry("embedding.scale", shape=[]), "embedding.scale"),
     "tokenizer not bytes": (set_entry("tokenizer.model", dtype="I8"), "tokenizer.model"),
@@ -163,7 +165,7 @@ HOSTILE: dict[str, tuple[Callable[[Header], object], str]] = {
     "tensors in another order": (swap("layers.0.post_attention_norm", "layers.0.pre_ffn_norm"), "order"),
     "no metadata": (lambda header: header["__metadata__"].clear(), "not an embgemma model file"),
     "of another program": (set_metadata(format="pt"), "not an embgemma model file"),
-    "newer version": (set_metadata(format_version="4"), "format version '4'"),
+    "newer version": (set_metadata(format_version="5"), "format version '5'"),
     "unknown scheme": (set_metadata(scheme="int3"), "int3"),
     "no prompts": (lambda header: header["__metadata__"].pop("prompts"), "prompts"),
     "prompts not an object": (set_metadata(prompts="[]"), "prompts"),
@@ -187,7 +189,7 @@ HOSTILE: dict[str, tuple[Callable[[Header], object], str]] = {
     "eps negative": (set_config(rms_norm_eps=-1e-6), "rms_norm_eps"),
     "eps null": (set_config(rms_norm_eps=None), "rms_norm_eps"),
     "full layer out of range": (set_config(full_attention_layers=[1]), "full_attention_layers"),
-    "bos out of range": (set_config(bos_id=32), "bos_id"),
+    "bos out of range": (set_config(bos_id=64), "bos_id"),
 }
 
 

@@ -81,7 +81,7 @@ def test_a_damaged_table_is_named(tmp_path: Path, tokenizer_model: bytes, tokeni
 def test_a_table_of_another_vocabulary_is_refused(
     tmp_path: Path, tokenizer_model: bytes, tokenizer_table: bytes
 ) -> None:
-    config = replace(CONFIG, vocab=CONFIG.vocab - 32)
+    config = replace(CONFIG, vocab=CONFIG.vocab - 64)
     path = tmp_path / "foreign.safetensors"
     write_synthetic_model(path, config, "int8", tokenizer_model=tokenizer_model, tokenizer_table=tokenizer_table)
     with pytest.raises(ModelFileError, match=r"foreign\.safetensors: .*do not belong together"):
