@@ -58,7 +58,9 @@ def work_by_operation(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[A
     for spec in matrices(config):
         name = "pool_and_head" if spec.name == "head" else spec.name.rpartition(".")[2]
         size = sum(
-            tensors[f"{spec.name}.{kind}"].nbytes for kind in ("weight", "scale") if f"{spec.name}.{kind}" in tensors
+            tensors[f"{spec.name}.{kind}"].nbytes
+            for kind in ("weight", "codebook", "scale")
+            if f"{spec.name}.{kind}" in tensors
         )
         macs = spec.out_features * spec.in_features * (1 if spec.name == "head" else tokens)
         before = works.get(name, Work(0, 0, 0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..kernels.config import EncoderConfig
-from ..kernels.layout import INT4_CODEBOOKS, MatrixFormat, Tensor, matrices
+from ..kernels.layout import INT4_CODEBOOKS, MatrixFormat, RowFormat, Tensor, matrices
 from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, TensorInfo, expected_tensors
 from .scheme import Scheme, embedding_format, scheme_formats
 from .write import ModelFileWriter, model_metadata
@@ -18,6 +18,7 @@ _PART_BYTES = 16 << 20  # random numbers made at a time: more would only take mo
 
 # Standard deviation of what _random_weights draws: any of -127 … 127, any level of int4, or the standard normal.
 _DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": float(INT4_CODEBOOKS.std()), "float32": 1.0}
+_ONE_CODEBOOK_DEVIATION = float(INT4_CODEBOOKS[0].std())  # of rows of the table that have no codebooks
 
 # Norm multipliers and scales vary by this much, so that a backend that mixes up two channels shows it.
 _VARIATION = 0.25
@@ -56,7 +57,7 @@ def write_synthetic_model(
             if name in (TOKENIZER, TOKENIZER_TABLE):
                 writer.write(name, np.frombuffer({TOKENIZER: tokenizer_model}.get(name, tokenizer_table), np.uint8))
                 continue
-            for part in _random_tensor(random, config, {**formats, EMBEDDING: row.format}, name, info):
+            for part in _random_tensor(random, config, formats, row, name, info):
                 writer.write(name, part)
 
 
@@ -64,17 +65,20 @@ def _random_tensor(
     random: np.random.Generator,
     config: EncoderConfig,
     formats: dict[str, MatrixFormat],
+    row: RowFormat,
     name: str,
     info: TensorInfo,
 ) -> Iterator[Tensor]:
     """One tensor as it is stored, in parts."""
+    formats = {**formats, EMBEDDING: row.format}
     in_features = {EMBEDDING: 1, **{spec.name: spec.in_features for spec in matrices(config)}}
     owner, _, kind = name.rpartition(".")
     if owner not in in_features:
         folded = config.attention_scale if kind == "q_norm" else 1.0
         yield (folded * _around_one(random, info.shape)).astype(info.dtype)
         return
-    unit = in_features[owner] ** -0.5 / _DEVIATION[formats[owner]]
+    one_codebook = owner == EMBEDDING and row.format == "int4" and not row.codebooks
+    unit = in_features[owner] ** -0.5 / (_ONE_CODEBOOK_DEVIATION if one_codebook else _DEVIATION[formats[owner]])
     if kind == "scale":
         yield (unit * _around_one(random, info.shape)).astype(info.dtype)
         return
