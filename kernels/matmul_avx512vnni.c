@@ -3,7 +3,9 @@
  *
  * The unsigned operand is the weight: int8 weights + 128 (one XOR a line, shared by all rows) and int4 levels + 30, so
  * sums start at -128 · Σ codes or -30 · Σ codes and end exact. The inputs stay signed, as every other instruction set
- * wants them. matmul_avx512vbmi.c compiles this file once more, for CPUs that can look up levels faster.
+ * wants them. matmul_avx512vbmi.c compiles this file once more, for CPUs that look up levels by one vpermb. Up to a
+ * block of rows look them up as they multiply, while memory brings the next; more rows share a buffer of them, which is
+ * worth 7 % with vpermb and 30 % without at 48 rows.
  *
  * Few rows wait for weights from memory, which come fastest as a single stream: one panel at a time. More rows take two
  * panels at a time, for fewer loads, and fetch the next two ahead in the order of memory. Four panels side by side
@@ -18,15 +20,17 @@
 
 enum {
     LINE = 64,
-    TILE_ROWS = 12,     /* 12 rows x 2 panels = 24 sums, 2 weights, a constant and 1 input fill 28 of 32 registers */
+    TILE_ROWS = EG_CHUNK_ROWS, /* share the levels of int4; sums of 16 KiB stay in a first-level cache */
+    BLOCK_ROWS = 12,    /* 12 rows x 2 panels = 24 sums, 2 weights, a constant and 1 input fill 28 of 32 registers */
     ONE_PANEL_ROWS = 8, /* up to so many rows, memory is slower than one panel at a time */
     MAX_PANELS = 2,
     MAX_SPLITS = 8,
     INT8_OFFSET = 128,
-    PREFETCH = 4096, /* bytes ahead of a single stream: hardware prefetchers stop at the end of a page */
+    PREFETCH = 4096,  /* bytes ahead of a single stream: hardware prefetchers stop at the end of a page */
+    UNPACKED_K = 576, /* int4: 2 panels of it are 18 KiB, which leave room in a first-level cache */
 };
 
-typedef __m512i sums_of_split[TILE_ROWS][MAX_PANELS];
+typedef __m512i sums_of_split[BLOCK_ROWS][MAX_PANELS];
 
 /* The numbers of the codebooks of 64 inputs, a byte of each channel, in all 4 bytes of its lane, rotated so that those
  * of the first inputs are in bits 4 and 5: for the next, rotate by EG_CODEBOOK_BITS. */
@@ -97,8 +101,7 @@ EG_ALWAYS_INLINE void start_sums(sums_of_split sums, const int32_t *code_sums, s
 }
 
 /* Adds up the splits and stores them. */
-EG_ALWAYS_INLINE void store_sums(sums_of_split sums[MAX_SPLITS], size_t rows, size_t panels, size_t splits,
-                                 int32_t *out)
+EG_ALWAYS_INLINE void store_sums(sums_of_split *sums, size_t rows, size_t panels, size_t splits, int32_t *out)
 {
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
@@ -129,7 +132,7 @@ EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_s
                                       int32_t *out)
 {
     enum { BOOK_GROUPS = EG_CODEBOOK_INPUTS / EG_K_GROUP };
-    static const int32_t zeros[TILE_ROWS];
+    static const int32_t zeros[BLOCK_ROWS];
     const size_t panel_bytes = EG_PANEL * k * (size_t)bits / 8, book_bytes = EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS;
     const size_t groups = bits == 4 && splits < BOOK_GROUPS ? BOOK_GROUPS : splits; /* of one iteration */
     const uint8_t *ahead = lines + (panels == 1 ? PREFETCH : panels * panel_bytes);
@@ -168,8 +171,8 @@ EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_s
     store_sums(sums, rows, panels, splits, out);
 }
 
-EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                    const uint8_t *weights, const uint8_t *codebooks, int bits, int32_t *sums)
+EG_ALWAYS_INLINE void multiply_block(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                                     const uint8_t *weights, const uint8_t *codebooks, int bits, int32_t *sums)
 {
     const size_t panels = rows > ONE_PANEL_ROWS ? 2 : 1;
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += panels) {
@@ -188,7 +191,7 @@ EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sum
         case 9: multiply_panels(codes, code_sums, 9, 2, 1, k, lines, books, bits, out); break;
         case 10: multiply_panels(codes, code_sums, 10, 2, 1, k, lines, books, bits, out); break;
         case 11: multiply_panels(codes, code_sums, 11, 2, 1, k, lines, books, bits, out); break;
-        default: multiply_panels(codes, code_sums, TILE_ROWS, 2, 1, k, lines, books, bits, out); break;
+        default: multiply_panels(codes, code_sums, BLOCK_ROWS, 2, 1, k, lines, books, bits, out); break;
         }
     }
 }
@@ -196,13 +199,113 @@ EG_ALWAYS_INLINE void multiply_tile(const int8_t *codes, const int32_t *code_sum
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       const uint8_t *codebooks, int32_t *sums)
 {
-    multiply_tile(codes, code_sums, rows, k, weights, codebooks, 8, sums);
+    for (size_t row = 0; row < rows; row += BLOCK_ROWS) {
+        multiply_block(codes + row * k, code_sums + row, rows - row, k, weights, codebooks, 8,
+                       sums + row * EG_TILE_CHANNELS);
+    }
+}
+
+/* ---- more rows of int4 than a block: they share levels that are looked up once -------------------------------- */
+
+/* `count` inputs of a panel as unsigned levels, in lines as int8 has them. */
+static void unpack(const uint8_t *lines, const uint8_t *codebooks, size_t count, uint8_t *unpacked)
+{
+    enum { GROUPS = EG_CODEBOOK_BYTE_INPUTS / EG_K_GROUP, BOOK_GROUPS = EG_CODEBOOK_INPUTS / EG_K_GROUP };
+    const __m512i levels = unsigned_levels();
+    for (size_t i = 0; i < count; i += EG_CODEBOOK_BYTE_INPUTS) {
+        __m512i books = load_codebooks(codebooks + EG_PANEL * i / EG_CODEBOOK_BYTE_INPUTS);
+        EG_UNROLL
+        for (size_t group = 0; group < GROUPS; group++) {
+            if (group % BOOK_GROUPS == 0) {
+                books = _mm512_ror_epi32(books, EG_CODEBOOK_BITS);
+            }
+            _mm512_store_si512(unpacked, load_weights(lines, group % 2, 4, books, levels));
+            unpacked += LINE;
+            lines += group % 2 ? LINE : 0;
+        }
+    }
+}
+
+/* Adds the products of `count` inputs of two panels, whose levels lie UNPACKED_K inputs apart, to `out`. `ahead`: where
+ * the two panels begin that will be unpacked next, for the first block of rows to fetch; elsewhere NULL. */
+EG_ALWAYS_INLINE void multiply_levels(const int8_t *codes, size_t rows, size_t k, size_t count, const uint8_t *unpacked,
+                                      const uint8_t *ahead, int32_t *out)
+{
+    sums_of_split sums;
+    EG_UNROLL
+    for (size_t row = 0; row < rows; row++) {
+        sums[row][0] = _mm512_loadu_si512(out + row * EG_TILE_CHANNELS);
+        sums[row][1] = _mm512_loadu_si512(out + row * EG_TILE_CHANNELS + EG_PANEL);
+    }
+    for (size_t i = 0; i < count; i += EG_K_GROUP) {
+        const __m512i weights[MAX_PANELS] = {_mm512_load_si512(unpacked),
+                                             _mm512_load_si512(unpacked + UNPACKED_K * EG_PANEL)};
+        if (ahead != NULL) {
+            _mm_prefetch((const char *)ahead, _MM_HINT_T0);
+            ahead += LINE;
+        }
+        add_group(sums, codes + i, rows, MAX_PANELS, k, weights);
+        unpacked += LINE;
+    }
+    store_sums(&sums, rows, MAX_PANELS, 1, out);
+}
+
+static void multiply_levels_block(const int8_t *codes, size_t rows, size_t k, size_t count, const uint8_t *unpacked,
+                                  int32_t *out)
+{
+    switch (rows) {
+    case 1: multiply_levels(codes, 1, k, count, unpacked, NULL, out); break;
+    case 2: multiply_levels(codes, 2, k, count, unpacked, NULL, out); break;
+    case 3: multiply_levels(codes, 3, k, count, unpacked, NULL, out); break;
+    case 4: multiply_levels(codes, 4, k, count, unpacked, NULL, out); break;
+    case 5: multiply_levels(codes, 5, k, count, unpacked, NULL, out); break;
+    case 6: multiply_levels(codes, 6, k, count, unpacked, NULL, out); break;
+    case 7: multiply_levels(codes, 7, k, count, unpacked, NULL, out); break;
+    case 8: multiply_levels(codes, 8, k, count, unpacked, NULL, out); break;
+    case 9: multiply_levels(codes, 9, k, count, unpacked, NULL, out); break;
+    case 10: multiply_levels(codes, 10, k, count, unpacked, NULL, out); break;
+    case 11: multiply_levels(codes, 11, k, count, unpacked, NULL, out); break;
+    default: multiply_levels(codes, BLOCK_ROWS, k, count, unpacked, NULL, out); break;
+    }
+}
+
+static void multiply_many_rows(const int8_t *codes, size_t rows, size_t k, const uint8_t *lines,
+                               const uint8_t *codebooks, int32_t *out)
+{
+    _Alignas(LINE) uint8_t unpacked[MAX_PANELS][UNPACKED_K * EG_PANEL];
+    for (size_t begin = 0; begin < k; begin += UNPACKED_K) {
+        const size_t count = k - begin < UNPACKED_K ? k - begin : UNPACKED_K;
+        for (size_t panel = 0; panel < MAX_PANELS; panel++) {
+            const size_t before = EG_PANEL * (panel * k + begin); /* weights */
+            unpack(lines + before / 2, codebooks + before / EG_CODEBOOK_BYTE_INPUTS, count, unpacked[panel]);
+        }
+        const uint8_t *ahead = lines + EG_PANEL * (k + begin) * MAX_PANELS / 2;
+        multiply_levels(codes + begin, BLOCK_ROWS, k, count, unpacked[0], ahead, out);
+        for (size_t row = BLOCK_ROWS; row < rows; row += BLOCK_ROWS) {
+            multiply_levels_block(codes + row * k + begin, rows - row, k, count, unpacked[0],
+                                  out + row * EG_TILE_CHANNELS);
+        }
+    }
 }
 
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       const uint8_t *codebooks, int32_t *sums)
 {
-    multiply_tile(codes, code_sums, rows, k, weights, codebooks, 4, sums);
+    if (rows <= BLOCK_ROWS) {
+        multiply_block(codes, code_sums, rows, k, weights, codebooks, 4, sums);
+        return;
+    }
+    for (size_t row = 0; row < rows; row++) {
+        for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel++) {
+            const __m512i start = _mm512_set1_epi32(-EG_INT4_OFFSET * code_sums[row]);
+            _mm512_storeu_si512(sums + row * EG_TILE_CHANNELS + panel * EG_PANEL, start);
+        }
+    }
+    for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += MAX_PANELS) {
+        const size_t before = EG_PANEL * panel * k; /* weights */
+        multiply_many_rows(codes, rows, k, (const uint8_t *)weights + before / 2,
+                           codebooks + before / EG_CODEBOOK_BYTE_INPUTS, sums + panel * EG_PANEL);
+    }
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
