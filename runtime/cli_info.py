@@ -138,7 +138,7 @@ def _engine_facts(backend: Backend) -> Iterator[tuple[str, str]]:
 
 
 def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
-    """Bytes and formats of each part of the model, scales included."""
+    """Bytes and formats of each part of the model, codebooks and scales included."""
     sizes = dict.fromkeys((*PARTS, "norms", "tokenizer"), (0, ""))
     for name, tensor in model_file.tensors.items():
         part = _part(name, "norms")
