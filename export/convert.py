@@ -140,9 +140,8 @@ def _stored_matrix(source: Checkpoint, name: str, matrix_format: MatrixFormat) -
 
 def _packed(name: str, rows: QuantizedRows, matrix_format: MatrixFormat) -> Iterator[tuple[str, Tensor]]:
     """A quantised matrix, its codebooks if it is int4, and its scales."""
-    if matrix_format == "int4":
-        yield f"{name}.weight", pack_panels(rows.codes, matrix_format, rows.codebooks)
-        yield f"{name}.codebook", pack_codebooks(rows.codebooks)
-    else:
-        yield f"{name}.weight", pack_panels(rows.codes, matrix_format)
+    codebooks = rows.codebooks if matrix_format == "int4" else None
+    yield f"{name}.weight", pack_panels(rows.codes, matrix_format, codebooks)
+    if codebooks is not None:
+        yield f"{name}.codebook", pack_codebooks(codebooks)
     yield f"{name}.scale", rows.scales[:, 0].astype(np.float32)
