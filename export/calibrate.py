@@ -23,8 +23,14 @@ Tried and left out, as the cosines to float32 over the golden texts, mean / min,
   138.5; with the tokens that ship the fit would be noise.
 - Codebooks chosen after rounding a run of inputs in each: 125.2 / 95.1 with the tokens weighted as above, without
   either 125.7 / 93.3.
+- Codes of feed-forward matrices learned by gradient, straight through the rounding, so that the block gives what it
+  gives in float32: 60 steps of Adam over 1,536 tokens each. Of three layers' relative squared error on tokens that were
+  held out, 4 to 10 % goes, on the tokens learned from 24 % or more; it takes 38 s a layer on two cores of 2 GHz, in
+  all longer than the rest of a conversion.
 
-The first three were tried while int4 had even steps, all but the last before it had several codebooks.
+The first three were tried while int4 had even steps, all but the last two before it had several codebooks, and all
+before half of the texts that ship were written: short sentences without a prompt, by which mixed went from 0.9936 /
+0.952 to 0.9940 / 0.978, and from 126.7 / 93.2 to 122.3 / 90.9 on the 564 texts.
 """
 
 from __future__ import annotations

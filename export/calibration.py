@@ -1,7 +1,10 @@
 """The texts that quantisation is calibrated on, as token ids.
 
 The texts that ship, calibration.jsonl, were written for this purpose and are under the project's licence: prose,
-questions, product titles, logs and code in some forty languages, none from an evaluation set.
+questions, product titles, logs and code in some forty languages, then short sentences without a prompt in some eighty,
+none from an evaluation set. The kinds of texts matter more than their number. In one layer, on short sentences that
+were held out, the relative squared error of a feed-forward block in int4 is 0.00435 with the first part alone, 0.00417
+with 36,000 tokens of help pages in 42 languages added, and 0.00369 with 5,900 tokens of such sentences.
 """
 
 from __future__ import annotations
