@@ -62,7 +62,9 @@ def convert(
     source = read_checkpoint(checkpoint, sliding_window=sliding_window)
     formats = scheme_formats(source.config, scheme)
     row = embedding_format(source.config, scheme)
-    batch = read_calibration(source, calibration) if calibrated and scheme != "float32" else None
+    batch = None
+    if calibrated and scheme != "float32":
+        batch = read_calibration(source, calibration, short_sentences=scheme != "int8")
     model = source.tokenizer_model if keeps_tokenizer_model(scheme) else b""
     tokenizer = {TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model)}
     if model:

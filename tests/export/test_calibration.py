@@ -29,13 +29,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def shipped() -> list[dict[str, str]]:
-    path = resources.files("embgemma.export") / "calibration.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    folder = resources.files("embgemma.export")
+    paths = [folder / "calibration.jsonl", folder / "calibration_short.jsonl"]
+    return [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
 
 
 def test_the_texts_that_ship_are_many_and_varied() -> None:
     texts = [row["text"] for row in shipped()]
-    assert len(texts) == len(set(texts)) >= 200
+    assert len(texts) == len(set(texts)) >= 500
     assert min(map(len, texts)) <= 5
     assert max(map(len, texts)) >= 1000
     scripts = {unicodedata.name(letter, "?").split()[0] for text in texts for letter in text}
@@ -95,3 +96,16 @@ def test_only_line_feeds_end_a_line(tmp_path: Path, source: Checkpoint) -> None:
     line = json.dumps({"text": "the\u2028of\x85and"}, ensure_ascii=False)
     path.write_text(f"{line}\n" * 8, encoding="utf-8")
     assert len(read_calibration(source, path).offsets) == 9
+
+
+def test_short_sentences_come_after_the_others(source: Checkpoint) -> None:
+    batch, longer = read_calibration(source), read_calibration(source, short_sentences=True)
+    assert longer.offsets[: len(batch.offsets)].tolist() == batch.offsets.tolist()
+    assert longer.ids[: len(batch.ids)].tolist() == batch.ids.tolist()
+    assert len(longer.offsets) - 1 == len(shipped())
+
+
+def test_a_file_of_the_users_own_stands_alone(tmp_path: Path, source: Checkpoint) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "the"}\n' * 8, encoding="utf-8")
+    assert len(read_calibration(source, path, short_sentences=True).offsets) == 9

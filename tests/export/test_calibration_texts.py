@@ -38,8 +38,9 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 def shared(measured: Iterator[str]) -> dict[str, str]:
     """Calibration texts that share a shingle with a measured text, and the first such text."""
-    path = resources.files("embgemma.export") / "calibration.jsonl"
-    texts = [json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()]
+    folder = resources.files("embgemma.export")
+    paths = [folder / "calibration.jsonl", folder / "calibration_short.jsonl"]
+    texts = [json.loads(line)["text"] for path in paths for line in path.read_text("utf-8").splitlines()]
     owners = {shingle: text for text in texts for shingle in shingles(text)}
     found: dict[str, str] = {}
     for text in measured:
