@@ -1,8 +1,8 @@
 """The texts that quantisation is calibrated on, as token ids.
 
 The texts that ship were written for this purpose and are under the project's licence, none from an evaluation set:
-calibration.jsonl has prose, questions, product titles, logs and code in some forty languages, and for int4 there is
-calibration_short.jsonl, with short sentences without a prompt in some eighty.
+calibration.jsonl has prose, questions, product titles, logs and code in some forty languages. For `mixed` and `int4`
+there is calibration_short.jsonl as well, with short sentences without a prompt in some eighty languages.
 
 The kinds of texts matter more than their number. In one layer, on short sentences that were held out, the relative
 squared error of a feed-forward block in int4 is 0.00435 with the first file alone, 0.00417 with 30,000 tokens of help

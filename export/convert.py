@@ -22,7 +22,7 @@ from .embedding import EmbeddingTable
 from .folds import folded_matrix, folded_norm
 from .gptq import Float64, gptq
 from .quantize import GRIDS, QuantizedRows, quantize_rows
-from .scheme import Scheme, embedding_format, keeps_tokenizer_model, scheme_formats
+from .scheme import Scheme, calibrates_on_short_sentences, embedding_format, keeps_tokenizer_model, scheme_formats
 from .tokenizer_table import build_tokenizer_table
 from .weights import Float32
 from .write import ModelFileWriter, model_metadata
@@ -64,7 +64,7 @@ def convert(
     row = embedding_format(source.config, scheme)
     batch = None
     if calibrated and scheme != "float32":
-        batch = read_calibration(source, calibration, short_sentences=scheme != "int8")
+        batch = read_calibration(source, calibration, short_sentences=calibrates_on_short_sentences(scheme))
     model = source.tokenizer_model if keeps_tokenizer_model(scheme) else b""
     tokenizer = {TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model)}
     if model:
