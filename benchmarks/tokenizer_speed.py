@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import resources
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
+from ..export.calibration import SHIPPED
 from ..kernels.native import load_library
 from ..model_file import read_model_file
 from ..native_tokenizer import NativeTokenizer
@@ -75,8 +75,7 @@ def sample_texts() -> dict[str, list[str]]:
 
     paragraphs = (" ".join(text.split()) for topic in topics.values() for text in topic.split("\n\n"))
     source = inspect.getsource(argparse)
-    shipped = resources.files(f"{__package__.rpartition('.')[0]}.export") / "calibration.jsonl"
-    others = [json.loads(line)["text"] for line in shipped.read_text("utf-8").splitlines()]
+    others = [json.loads(line)["text"] for line in SHIPPED.read_text("utf-8").splitlines()]
     east_asian = [text for text in others if sum("\u3040" <= letter <= "\ud7af" for letter in text) > len(text) / 3]
     kinds = {
         "English": [text for text in paragraphs if text],

@@ -31,7 +31,8 @@ from .forward import Offsets
 # Longer texts are cut, since attention over them takes time and teaches little that shorter ones do not.
 _MAX_TOKENS = 512
 
-_SHIPPED, _SHIPPED_SHORT = (Path(__file__).with_name(f"calibration{part}.jsonl") for part in ("", "_short"))
+SHIPPED = Path(__file__).with_name("calibration.jsonl")
+SHIPPED_SHORT = Path(__file__).with_name("calibration_short.jsonl")
 
 _LEAST_TEXTS = 8  # with fewer, the statistics of a channel are noise
 
@@ -57,8 +58,10 @@ def read_calibration(
     Each line is a JSON object with a "text" and, if it has one, the name of a "prompt"; a prompt that the checkpoint
     does not have is left out. Raises InputError for a file that is not like that, or that has too few texts.
     """
-    shipped = [_SHIPPED, _SHIPPED_SHORT] if short_sentences else [_SHIPPED]
-    texts = [text for file in (shipped if path is None else [Path(path)]) for text in _texts(file, source.prompts)]
+    files = [SHIPPED, SHIPPED_SHORT] if short_sentences else [SHIPPED]
+    if path is not None:
+        files = [Path(path)]
+    texts = [text for file in files for text in _texts(file, source.prompts)]
     tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
     limit = min(_MAX_TOKENS, source.config.max_tokens)
     if len(texts) < _LEAST_TEXTS:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from embgemma.export.calibration import read_calibration
+from embgemma.export.calibration import SHIPPED, SHIPPED_SHORT, read_calibration
 from embgemma.export.checkpoint import read_checkpoint
 from embgemma.kernels.errors import InputError
 from tests import tiny
@@ -29,9 +28,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def shipped() -> list[dict[str, str]]:
-    folder = resources.files("embgemma.export")
-    paths = [folder / "calibration.jsonl", folder / "calibration_short.jsonl"]
-    return [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
+    return [json.loads(line) for path in (SHIPPED, SHIPPED_SHORT) for line in path.read_text("utf-8").splitlines()]
 
 
 def test_the_texts_that_ship_are_many_and_varied() -> None:

@@ -7,11 +7,12 @@ import json
 import os
 import re
 import unicodedata
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from embgemma.export.calibration import SHIPPED, SHIPPED_SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,9 +39,9 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 def shared(measured: Iterator[str]) -> dict[str, str]:
     """Calibration texts that share a shingle with a measured text, and the first such text."""
-    folder = resources.files("embgemma.export")
-    paths = [folder / "calibration.jsonl", folder / "calibration_short.jsonl"]
-    texts = [json.loads(line)["text"] for path in paths for line in path.read_text("utf-8").splitlines()]
+    texts = [
+        json.loads(line)["text"] for path in (SHIPPED, SHIPPED_SHORT) for line in path.read_text("utf-8").splitlines()
+    ]
     owners = {shingle: text for text in texts for shingle in shingles(text)}
     found: dict[str, str] = {}
     for text in measured:
@@ -75,8 +76,7 @@ def test_shingles(text: str, count: int) -> None:
 
 
 def test_an_excerpt_is_found() -> None:
-    path = resources.files("embgemma.export") / "calibration.jsonl"
-    longest = max((json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()), key=len)
+    longest = max((json.loads(line)["text"] for line in SHIPPED.read_text("utf-8").splitlines()), key=len)
     words = longest.split()[5:20]
     assert list(shared(iter(["something else", "and " + " ".join(words)]))) == [longest]
 
