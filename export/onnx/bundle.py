@@ -13,7 +13,7 @@ from typing import Any
 from ... import __version__
 from ...kernels.errors import InputError
 from ...model import load
-from ...onnx_backend import PAD_ID, SENTENCE_EMBEDDING, describe_onnx_model
+from ...onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
 from ...onnx_facts import onnx_facts
 from ...onnx_file import read_onnx_file
 from ...output_file import whole_folder
@@ -105,6 +105,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
             "weights": model.scheme,
             "target": facts.target,
             "needs": facts.needs(model.scheme),
+            "session_config": SESSION_CONFIG,
             "operator_sets": facts.opsets,
             "inputs": {name: asdict(value) for name, value in facts.inputs.items()},
             "outputs": {name: asdict(value) for name, value in facts.outputs.items()},

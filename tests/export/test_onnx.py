@@ -19,6 +19,7 @@ from embgemma.kernels.errors import InputError
 from embgemma.kernels.layout import matrices
 from embgemma.kernels.reference import ReferenceBackend
 from embgemma.model_file import read_model_file
+from embgemma.onnx_backend import session_options
 from embgemma.onnx_choices import FORMATS, TARGETS
 from embgemma.onnx_facts import onnx_facts
 from embgemma.onnx_file import read_onnx_file
@@ -87,7 +88,7 @@ def padded(texts: list[Ids], before: int = 0, after: int = 0) -> dict[str, npt.N
 def test_vectors_are_those_of_the_reference(
     models: dict[tuple[str, str], Path], texts: list[Ids], expected: Vectors, kind: str, target: str
 ) -> None:
-    session = onnxruntime.InferenceSession(models[kind, target])
+    session = onnxruntime.InferenceSession(models[kind, target], session_options())
     alone = np.concatenate([session.run(None, padded([text]))[0] for text in texts])
     assert np.sum(alone * expected, axis=1).min() > COSINES[kind]
     for before, after in ((0, 0), (0, 3), (2, 0)):

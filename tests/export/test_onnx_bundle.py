@@ -59,7 +59,10 @@ def test_an_app_can_go_by_the_manifest(bundle: Path) -> None:
     assert (tokens["max"], tokens["pad_id"]) == (tiny.CONFIG.max_tokens, 0)
     assert manifest["prompts"] == tiny.PROMPTS
     tokenizer = Tokenizer((bundle / "tokenizer.model").read_bytes(), tokens["bos_id"], tokens["eos_id"])
-    session = onnxruntime.InferenceSession(bundle / model["file"])
+    options = onnxruntime.SessionOptions()
+    for key, value in model["session_config"].items():
+        options.add_session_config_entry(key, value)
+    session = onnxruntime.InferenceSession(bundle / model["file"], options)
     assert [value.name for value in session.get_inputs()] == [*model["inputs"]]
     assert len(manifest["examples"]) > 1
     for example in manifest["examples"]:

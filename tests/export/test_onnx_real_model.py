@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 import embgemma
+from embgemma.onnx_backend import session_options
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -54,7 +55,7 @@ def run(session: Any, texts: list[list[int]]) -> Vectors:
 
 def test_golden_texts(model: tuple[str, Path], golden: Path, ids: list[list[int]]) -> None:
     weights_format, path = model
-    session = onnxruntime.InferenceSession(path)
+    session = onnxruntime.InferenceSession(path, session_options())
     alone = np.concatenate([run(session, [text]) for text in ids])
     cosines = np.sum(alone.astype(np.float64) * np.load(golden / "fp32.npz")["embeddings"], axis=1)
     print(f"{weights_format}, {len(ids)} texts: cosine mean {cosines.mean():.6f}, min {cosines.min():.6f}")
