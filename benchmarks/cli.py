@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..kernels.config import EMBEDDINGGEMMA_300M
 from ..kernels.errors import EmbgemmaError
+from ..model_file import DEFAULT_SCHEME, SCHEMES
 from . import compare_report, report, roofline_report
 from .bench import Settings, run
 from .cache import default_cache
@@ -23,7 +24,6 @@ from .workload import DEFAULT_LENGTHS, MIN_TOKENS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SCHEMES = ("float32", "int8", "balanced", "mixed", "int4")
 BACKENDS = ("auto", "native", "numba", "reference")
 DEFAULT_SECONDS = 30.0
 DEFAULT_BATCH = 64
@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--scheme",
         type=_schemes,
-        default="mixed",
+        default=DEFAULT_SCHEME,
         help=f"{', '.join(SCHEMES)}: of weights made here (default: %(default)s); with --compare, several "
         "are measured, and the first is what others are set against",
     )

@@ -22,8 +22,8 @@ from .workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, Work, make_ids, work_
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..export.scheme import Scheme
     from ..kernels.config import EncoderConfig
+    from ..model_file import Scheme
     from .bench import Progress, Settings
     from .memory import Memory
 

@@ -19,7 +19,7 @@ from .peers.ours import converted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..export.scheme import Scheme
+    from ..model_file import Scheme
 
 MODEL_VARIABLE = "EMBGEMMA_MODEL"
 CHECKPOINT_VARIABLE = "EMBGEMMA_CHECKPOINT"

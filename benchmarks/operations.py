@@ -31,7 +31,7 @@ TITLES = {
     "wait": "waiting for threads",
 }
 
-# How fast attention multiplies, in int8 multiplications: its elements have 16 bits, on old ARM 32. AVX2, which has no
+# How fast attention multiplies, in int8 multiplications: its elements have 16 bits. AVX2, which has no
 # dot product of bytes, is no slower with 16 bits.
 ATTENTION_RATES = {
     "amx": 1 / 2,

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..kernels.errors import EmbgemmaError, InputError
 from ..model import load
+from ..model_file import SCHEMES
 from .cache import checkpoint_folder, default_cache
 from .compare import prepared
 from .exactness import GOLDEN_FILE, GOLDEN_VARIABLE
@@ -32,13 +33,11 @@ from .quality_vectors import embed, size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..export.scheme import Scheme
     from .peers import Vectors
     from .quality_scores import Nearness, Scores
     from .workload import Ids
 
 EVALUATION_VARIABLE = "EMBGEMMA_EVALDATA"
-SCHEMES: tuple[Scheme, ...] = ("float32", "int8", "balanced", "mixed", "int4")
 DIMENSIONS = (768, 512, 256, 128)  # the Matryoshka sizes that EmbeddingGemma was trained for
 
 # Formats of peers that cost nothing, and would only take time.

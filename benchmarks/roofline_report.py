@@ -18,7 +18,7 @@ WHAT_FLOOR_MEANS = (
     "limit); of limit: floor / time. Activations are in caches and count as no bytes."
 )
 WHAT_ATTENTION_COUNTS = (
-    "Attention multiplies 16-bit numbers (on ARM without bfloat16, 32-bit ones), which its own floor takes into "
+    "Attention multiplies 16-bit numbers, which its own floor takes into "
     "account; that of the whole call has all multiplications at the 8-bit rate."
 )
 WHAT_IS_TIMED = (

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.rotation import rotate_blocks
-from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, expected_tensors
+from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..output_file import check_destination
 from .calibrate import Calibrator
 from .calibration import CalibrationBatch, read_calibration
@@ -22,7 +22,7 @@ from .embedding import EmbeddingTable
 from .folds import folded_matrix, folded_norm
 from .gptq import Float64, gptq
 from .quantize import GRIDS, QuantizedRows, quantize_rows
-from .scheme import Scheme, calibrates_on_short_sentences, embedding_format, keeps_tokenizer_model, scheme_formats
+from .scheme import calibrates_on_short_sentences, embedding_format, keeps_tokenizer_model, scheme_formats
 from .tokenizer_table import build_tokenizer_table
 from .weights import Float32
 from .write import ModelFileWriter, model_metadata

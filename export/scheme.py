@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal, get_args
 
 from ..kernels.config import EncoderConfig
 from ..kernels.errors import InputError
 from ..kernels.layout import EMBEDDING_GROUP_GRAIN, MatrixFormat, RowFormat, matrices
-
-Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
+from ..model_file import SCHEMES, Scheme
 
 # The head is int8 in every scheme but float32. It has an eighth of the weights of the two layers that are folded into
 # it, so with 8 bits it takes a quarter of what they would with 4. With 4 bits it alone would cost 0.005 of cosine.
@@ -56,8 +54,8 @@ _WITH_SHORT_SENTENCES: tuple[Scheme, ...] = ("mixed", "int4")
 def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFormat]:
     """The format of each matrix by name; raises InputError for an unknown scheme."""
     names = [spec.name for spec in matrices(config)]
-    if scheme not in get_args(Scheme):
-        raise InputError(f"unknown scheme {scheme!r}; expected one of {', '.join(get_args(Scheme))}")
+    if scheme not in SCHEMES:
+        raise InputError(f"unknown scheme {scheme!r}; expected one of {', '.join(SCHEMES)}")
     if scheme in ("float32", "int8"):
         return dict.fromkeys(names, scheme)
     int8 = {_HEAD}

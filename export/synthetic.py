@@ -10,8 +10,8 @@ import numpy as np
 
 from ..kernels.config import EncoderConfig
 from ..kernels.layout import INT4_CODEBOOKS, MatrixFormat, RowFormat, Tensor, matrices
-from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, TensorInfo, expected_tensors
-from .scheme import Scheme, embedding_format, scheme_formats
+from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, TensorInfo, expected_tensors
+from .scheme import embedding_format, scheme_formats
 from .write import ModelFileWriter, model_metadata
 
 _PART_BYTES = 16 << 20  # random numbers made at a time: more would only take more memory

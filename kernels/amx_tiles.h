@@ -4,7 +4,7 @@
 
 #include "kernels.h"
 
-#if !defined(EG_AMX_EMULATION) /* tests/kernels/test_amx_emulated.c has the intrinsics in plain C */
+#if !defined(EG_AMX_EMULATION) /* tests/kernels/amx_emulation.h has the intrinsics in plain C */
 #include <immintrin.h>
 #endif
 

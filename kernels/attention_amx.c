@@ -2,8 +2,7 @@
  * is 16 lines of a panel as they lie in memory. */
 #include "kernels.h"
 
-#if !defined(                                                                                                          \
-    EG_AMX_EMULATION) /* tests/kernels/test_amx_emulated.c runs this file on any CPU, with its own conversions */
+#if !defined(EG_AMX_EMULATION)                      /* tests/kernels/amx_emulation.h runs this file on any CPU */
 #if !defined(__AMX_BF16__) && !defined(__AMXBF16__) /* the second is the name in clang 14 */
 #error "compile with -mamx-tile -mamx-bf16"
 #endif

@@ -4,7 +4,7 @@
  *     eg_context *context;
  *     const char *texts[] = {"Which planet is red?", "Which planet has rings?"};
  *     float vectors[2 * 768];
- *     if (eg_model_open("embeddinggemma-300m.mixed.safetensors", &model) != EG_OK) { … eg_error_message() … }
+ *     if (eg_model_open("embeddinggemma-300m.int8.safetensors", &model) != EG_OK) { … eg_error_message() … }
  *     eg_context_create(model, 0, NULL, &context);
  *     eg_embed(context, texts, NULL, 2, "query", 768, vectors);
  *     eg_context_free(context);

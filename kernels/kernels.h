@@ -2,8 +2,8 @@
  *
  * The integer matmul is written by hand for each instruction set (matmul_<isa>.c); all other operations are
  * written once, in vector_ops.h, in terms of the small vector vocabulary of simd.h, and compiled for each
- * register width (vector_ops_<isa>.c). Attention has variants in bfloat16 (attention_<isa>.c). dispatch.c combines
- * them into the list of instruction sets.
+ * register width (vector_ops_<isa>.c). Attention also has variants in int16, and bfloat16 (attention_<isa>.c).
+ * dispatch.c combines them into the list of instruction sets.
  *
  * Operations have no state: no allocation, threads, globals or I/O. Sizes are in elements. Every row that an
  * operation reads or writes begins on a 64-byte line and has a multiple of 16 elements (64 for matmul inputs).

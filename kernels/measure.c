@@ -2,7 +2,6 @@
 #include "context.h"
 #include "error.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -59,7 +58,7 @@ static void measure(void *argument, eg_thread *thread)
 static eg_status rate(measurement m, double *per_second)
 {
     const size_t threads = eg_pool_threads(m.context->pool);
-    m.amounts = calloc(threads, sizeof *m.amounts);
+    m.amounts = eg_allocate(&m.context->allocator, threads, sizeof *m.amounts);
     if (m.amounts == NULL) {
         return eg_fail(EG_ERROR_MEMORY, "no memory for %zu counters", threads);
     }
@@ -72,7 +71,7 @@ static eg_status rate(measurement m, double *per_second)
     for (size_t i = 0; i < threads; i++) {
         total += m.amounts[i];
     }
-    free(m.amounts);
+    eg_release(&m.context->allocator, m.amounts);
     *per_second = total / elapsed;
     return EG_OK;
 }
@@ -91,7 +90,7 @@ eg_status eg_measure_read_rate(eg_context *context, size_t bytes, double seconds
         return eg_fail(EG_ERROR_ARGUMENT,
                        "eg_measure_read_rate needs a context, at least 8 bytes and a place for the rate");
     }
-    uint64_t *memory = malloc(bytes);
+    uint64_t *memory = eg_allocate_unset(&context->allocator, 1, bytes);
     if (memory == NULL) {
         return eg_fail(EG_ERROR_MEMORY, "no memory for %zu bytes to read", bytes);
     }
@@ -99,6 +98,6 @@ eg_status eg_measure_read_rate(eg_context *context, size_t bytes, double seconds
     const eg_status status = rate(
         (measurement){.context = context, .seconds = seconds, .memory = memory, .words = bytes / sizeof(uint64_t)},
         bytes_per_second);
-    free(memory);
+    eg_release(&context->allocator, memory);
     return status;
 }

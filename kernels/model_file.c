@@ -62,10 +62,10 @@ static eg_status check_metadata(const eg_safetensors *file)
         return eg_fail(EG_ERROR_MODEL,
                        "this is not an embgemma model file; make one of a checkpoint with `embgemma convert`");
     }
-    if (version.text == NULL || !eg_string_is(version, "4")) {
+    if (version.text == NULL || !eg_string_is(version, EG_FORMAT_VERSION)) {
         return eg_fail(EG_ERROR_MODEL,
-                       "the file has format version %.20s, this release reads 3; update embgemma or convert the "
-                       "checkpoint again",
+                       "the file has format version %.20s, this release reads " EG_FORMAT_VERSION
+                       "; update embgemma or convert the checkpoint again",
                        version.text != NULL ? version.text : "none");
     }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {

@@ -5,6 +5,8 @@
 #include "json.h"
 #include "memory.h"
 
+#define EG_FORMAT_VERSION "4" /* of export/FORMAT.md: the one that this release reads */
+
 typedef struct eg_prompt {
     eg_string name, text;
 } eg_prompt;

@@ -2,7 +2,7 @@
 
 import embgemma
 
-model = embgemma.load("embeddinggemma-300m.mixed.safetensors")
+model = embgemma.load("embeddinggemma-300m.int8.safetensors")
 query = model.encode_query("Which planet is known as the Red Planet?")
 documents = model.encode_document(["Venus is ...", "Mars is ..."])
 scores = model.similarity(query, documents)

@@ -14,7 +14,7 @@ from .cli_export import DESCRIPTION as EXPORT_DESCRIPTION
 from .cli_export import add_export_arguments, run_export
 from .cli_info import run_info
 from .kernels.errors import EmbgemmaError, InputError
-from .model_file import SCHEMES
+from .model_file import DEFAULT_SCHEME, SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--scheme",
         choices=SCHEMES,
-        default="int8",
+        default=DEFAULT_SCHEME,
         help="how weights are stored: float32; int8 (default); balanced: int4, but int8 where errors cost most; "
         "mixed: int4, but for int8 attention; int4: the smallest; the head is int8 in all of them",
     )

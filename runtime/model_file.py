@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,9 @@ from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_js
 
 FORMAT_NAME = "embgemma"
 FORMAT_VERSION = "4"
-SCHEMES = ("float32", "int8", "balanced", "mixed", "int4")
+Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+DEFAULT_SCHEME: Scheme = "int8"  # the most exact of the small ones
 
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from embgemma.export.convert import convert
-from embgemma.export.scheme import Scheme
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.model_file import ModelFile, read_model_file
+from embgemma.model_file import ModelFile, Scheme, read_model_file
 from tests import tiny
 
 # Small enough for the float64 reference, and with every feature of the real one: two kinds of attention layer, several

@@ -21,7 +21,7 @@ from . import Encoder, Variant, Vectors
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ...export.scheme import Scheme
+    from ...model_file import Scheme
     from ..workload import Ids
 
 MODEL_FILE = "model.safetensors"

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from embgemma.export.scheme import Scheme
-    from embgemma.model_file import ModelFile
+    from embgemma.model_file import ModelFile, Scheme
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from tests import tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embgemma.export.scheme import Scheme
+    from embgemma.model_file import Scheme
 
 F64 = npt.NDArray[np.float64]
 CONFIG = tiny.CONFIG

@@ -20,7 +20,7 @@ from tests import tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embgemma.export.scheme import Scheme
+    from embgemma.model_file import Scheme
 
 TEXT = (resources.files("embgemma.export") / "FORMAT.md").read_text(encoding="utf-8")
 

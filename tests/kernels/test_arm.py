@@ -25,7 +25,7 @@ from tests import tiny
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from embgemma.export.scheme import Scheme
+    from embgemma.model_file import Scheme
 
 PROGRAM = os.environ.get("EMBGEMMA_ARM_PROGRAM")
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from embgemma.export.scheme import Scheme
 from embgemma.kernels import available_backends, backend, create_backend
 from embgemma.kernels.errors import BackendError
-from embgemma.model_file import ModelFile
+from embgemma.model_file import ModelFile, Scheme
 
 PROBLEM = "this install has no C engine"
 

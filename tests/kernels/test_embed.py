@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pytest
 
 import embgemma
-from embgemma.export.scheme import Scheme
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.export.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.native import HEADER_NAME, LIBRARY_NAME, Library, library_problem, load_library
+from embgemma.model_file import Scheme
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))

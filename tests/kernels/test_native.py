@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from embgemma.export.scheme import Scheme
 from embgemma.kernels import Backend, available_backends, create_backend
 from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.errors import BackendError, InputError, ModelFileError
 from embgemma.kernels.layout import Tensor
 from embgemma.kernels.native import NativeBackend, instruction_sets, library_problem, library_version
-from embgemma.model_file import ModelFile
+from embgemma.model_file import ModelFile, Scheme
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from embgemma.export.scheme import Scheme
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import InputError
-from embgemma.model_file import ModelFile
+from embgemma.model_file import ModelFile, Scheme
 
 pytest.importorskip("numba")
 

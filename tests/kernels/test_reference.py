@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from embgemma.export.convert import convert
-from embgemma.export.scheme import Scheme
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.layout import PANEL, unpack_matrix
 from embgemma.kernels.reference import (
@@ -24,7 +23,7 @@ from embgemma.kernels.reference import (
     softmax,
 )
 from embgemma.kernels.rotation import rotate_blocks
-from embgemma.model_file import ModelFile, read_model_file
+from embgemma.model_file import ModelFile, Scheme, read_model_file
 
 EPS = np.finfo(np.float64).eps
 

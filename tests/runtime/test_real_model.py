@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from embgemma.export.scheme import Scheme
+    from embgemma.model_file import Scheme
 
 # What each scheme must reach over the golden texts: (mean, min) cosine to float32. int4 codes by plain rounding give
 # what they give; their bounds only tell a rounding error from a wrong tensor.
