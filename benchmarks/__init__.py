@@ -14,6 +14,5 @@ model.py            which model file is measured; cache.py keeps those that are 
 limit.py            keeps other runtimes from instructions that ours was kept from
 first_vector.c, .py a process from its start to the first vector: time and memory
 tokenizer_speed.py  the C tokenizer beside sentencepiece
-arm_estimate.py     what a text may take on 64-bit ARM
 peers/              every runtime that can be measured, ours among them
 """

@@ -9,7 +9,7 @@
  *
  * Few rows wait for weights from memory, which come fastest as a single stream: one panel at a time. More rows take two
  * panels at a time, for fewer loads, and fetch the next two ahead in the order of memory. Four panels side by side
- * read 1.5 times slower (benchmarks/layout_cost.c). */
+ * read 1.5 times slower. */
 #include "compiler.h"
 #include "kernels.h"
 

@@ -8,7 +8,7 @@
  * here, and ending every block with the partial sums of int4_levels_x86.h took a tenth longer at 40 rows.
  *
  * Panels are walked one after the other, so that weights come from memory as a single stream: four streams side by
- * side read 1.3 times slower (benchmarks/layout_cost.c). */
+ * side read 1.3 times slower. */
 #include "compiler.h"
 #include "kernels.h"
 
