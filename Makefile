@@ -19,7 +19,8 @@ FUZZ_SECONDS ?= 600
 
 BIN := $(VENV)/bin
 comma := ,
-SOURCES := pyproject.toml kernels/CMakeLists.txt $(wildcard kernels/*.[ch])
+C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
+SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
 .PHONY: bench test test-native sanitize test-arm c-library fuzz packaging lint
 
@@ -74,7 +75,7 @@ packaging:
 lint: $(VENV)/with-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/clang-format --dry-run -Werror kernels/*.[ch] tests/kernels/*.[ch] benchmarks/*.c
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	rm -rf build/tree && mkdir -p build/tree/embgemma
 	ln -s $(CURDIR)/runtime/* $(CURDIR)/kernels $(CURDIR)/export $(CURDIR)/benchmarks build/tree/embgemma
 	$(BIN)/mypy

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 
 from ..kernels.config import EMBEDDINGGEMMA_300M
 from ..kernels.errors import EmbgemmaError
-from ..model_file import DEFAULT_SCHEME, SCHEMES
-from . import compare_report, report, roofline_report
-from .bench import Settings, run
-from .cache import default_cache
-from .compare import run_comparison
-from .model import CHECKPOINT_VARIABLE, explain_full_disk, open_source, path_from_environment
+from ..kernels.model_file import DEFAULT_SCHEME, SCHEMES
+from .compare import compare_report
+from .compare.compare import run_comparison
+from .compare.plot import write_plot
+from .harness.cache import default_cache
+from .harness.workload import DEFAULT_LENGTHS, MIN_TOKENS
 from .peers import PEERS
-from .plot import write_plot
-from .roofline import run_roofline
-from .workload import DEFAULT_LENGTHS, MIN_TOKENS
+from .roofline import roofline_report
+from .roofline.roofline import run_roofline
+from .speed import report
+from .speed.bench import Settings, run
+from .speed.model_source import CHECKPOINT_VARIABLE, explain_full_disk, open_source, path_from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

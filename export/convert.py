@@ -12,19 +12,19 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
+from ..kernels.model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import rotate_blocks
-from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..output_file import check_destination
-from .calibrate import Calibrator
-from .calibration import CalibrationBatch, read_calibration
-from .checkpoint import Checkpoint, read_checkpoint
-from .embedding import EmbeddingTable
-from .folds import folded_matrix, folded_norm
-from .gptq import Float64, gptq
-from .quantize import GRIDS, QuantizedRows, quantize_rows
+from .checkpoint.checkpoint import Checkpoint, read_checkpoint
+from .checkpoint.checkpoint_tensors import Float32
+from .checkpoint.folds import folded_matrix, folded_norm
+from .quantise.calibrate import Calibrator
+from .quantise.calibration import CalibrationBatch, read_calibration
+from .quantise.embedding import EmbeddingTable
+from .quantise.gptq import Float64, gptq
+from .quantise.quantize import GRIDS, QuantizedRows, quantize_rows
 from .scheme import calibrates_on_short_sentences, embedding_format, keeps_tokenizer_model, scheme_formats
-from .tokenizer_table import build_tokenizer_table
-from .weights import Float32
+from .tokenizer.tokenizer_table import build_tokenizer_table
 from .write import ModelFileWriter, model_metadata
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..kernels.config import EncoderConfig
 from ..kernels.errors import InputError
 from ..kernels.layout import EMBEDDING_GROUP_GRAIN, MatrixFormat, RowFormat, matrices
-from ..model_file import SCHEMES, Scheme
+from ..kernels.model_file import SCHEMES, Scheme
 
 # The head is int8 in every scheme but float32. It has an eighth of the weights of the two layers that are folded into
 # it, so with 8 bits it takes a quarter of what they would with 4. With 4 bits it alone would cost 0.005 of cosine.

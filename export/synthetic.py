@@ -10,7 +10,7 @@ import numpy as np
 
 from ..kernels.config import EncoderConfig
 from ..kernels.layout import INT4_CODEBOOKS, MatrixFormat, RowFormat, Tensor, matrices
-from ..model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, TensorInfo, expected_tensors
+from ..kernels.model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, TensorInfo, expected_tensors
 from .scheme import embedding_format, scheme_formats
 from .write import ModelFileWriter, model_metadata
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..kernels.config import EncoderConfig
 from ..kernels.layout import Tensor
-from ..model_file import (
+from ..kernels.model_file import (
     ALIGNMENT,
     CHECKSUM,
     DTYPE_NAMES,
@@ -21,8 +21,8 @@ from ..model_file import (
     TensorInfo,
     metadata_checksum,
 )
+from ..kernels.safetensors_file import LENGTH_BYTES
 from ..output_file import check_destination, whole_file
-from ..safetensors_file import LENGTH_BYTES
 
 
 def model_metadata(

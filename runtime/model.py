@@ -14,8 +14,8 @@ from . import similarity as _similarity
 from .inputs import check_integer, check_texts, check_token_ids, check_unicode
 from .kernels import create_backend
 from .kernels.errors import BackendError, EmbgemmaError, InputError, ModelFileError
+from .kernels.model_file import ModelFile, read_model_file
 from .kernels.native import library_problem
-from .model_file import ModelFile, read_model_file
 from .native_tokenizer import NativeTokenizer
 from .tokenizer import Tokenizer
 
@@ -88,7 +88,7 @@ def _load_onnx(path: Path, backend: str, threads: int | None, isa: str | None) -
         raise BackendError(f"backend={backend!r} cannot run {path}; an ONNX model runs on backend 'onnx'")
     if isa is not None:
         raise BackendError(f"isa={isa!r} chooses code of the C engine; ONNX Runtime has no such choice")
-    from .onnx_backend import open_onnx_model  # few need it
+    from .onnx.onnx_backend import open_onnx_model  # few need it
 
     return EmbeddingModel(*open_onnx_model(path, threads))
 

@@ -13,7 +13,7 @@ import pytest
 
 from embgemma.export.convert import convert
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.model_file import ModelFile, Scheme, read_model_file
+from embgemma.kernels.model_file import ModelFile, Scheme, read_model_file
 from tests import tiny
 
 # Small enough for the float64 reference, and with every feature of the real one: two kinds of attention layer, several

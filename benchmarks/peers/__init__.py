@@ -15,7 +15,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..workload import Ids
+    from ..harness.workload import Ids
 
 Vectors: TypeAlias = npt.NDArray[np.float32]  # (texts, hidden), unit length
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...onnx_backend import OnnxBackend, open_onnx_model
-from ...onnx_choices import FORMATS, Format
-from ..cache import cached
+from ...onnx.onnx_backend import OnnxBackend, open_onnx_model
+from ...onnx.onnx_choices import FORMATS, Format
+from ..harness.cache import cached
 from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..workload import Ids
+    from ..harness.workload import Ids
 
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
 MODEL_FILE = "model.onnx"

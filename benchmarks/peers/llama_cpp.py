@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...export.checkpoint import read_checkpoint
+from ...export.checkpoint.checkpoint import read_checkpoint
 from ...kernels.errors import EmbgemmaError
-from ..cache import cached
+from ..harness.cache import cached
 from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ..workload import Ids
+    from ..harness.workload import Ids
 
 PACKAGES = {"llama-cpp-python": "llama_cpp", "gguf": "gguf"}
 MODEL_FILE = "model.gguf"
 SOURCES = (  # of the code that makes it
     "benchmarks/peers/llama_cpp.py",
     "benchmarks/peers/llama_cpp_gguf.py",
-    "export/folds.py",
-    "export/checkpoint.py",
+    "export/checkpoint/folds.py",
+    "export/checkpoint/checkpoint.py",
 )
 FILE_TYPES = {"Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0"}
 LONGEST_BATCH = 8192  # tokens that it takes in one call; the context is made that large

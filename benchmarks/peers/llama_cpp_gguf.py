@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from ...export.checkpoint import Checkpoint
+    from ...export.checkpoint.checkpoint import Checkpoint
 
 ARCHITECTURE = "gemma-embedding"
 MEAN_POOLING = gguf.PoolingType.MEAN

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...export.folds import folded_embedding, folded_matrix, folded_norm
+from ...export.checkpoint.folds import folded_embedding, folded_matrix, folded_norm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from ...export.checkpoint import Checkpoint
+    from ...export.checkpoint.checkpoint import Checkpoint
     from ...kernels.config import EncoderConfig
 
     Array: TypeAlias = npt.NDArray[Any]

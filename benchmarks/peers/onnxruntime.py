@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from ...export.checkpoint import read_checkpoint
-from ..cache import cached
+from ...export.checkpoint.checkpoint import read_checkpoint
+from ..harness.cache import cached
 from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..workload import Ids
+    from ..harness.workload import Ids
 
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
 MODEL_FILE = "model.onnx"
-SOURCES = ("benchmarks/peers/onnx_graph.py", "export/folds.py", "export/checkpoint.py")  # of the code that makes it
+SOURCES = (
+    "benchmarks/peers/onnx_graph.py",
+    "export/checkpoint/folds.py",
+    "export/checkpoint/checkpoint.py",
+)  # of the code that makes it
 
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:

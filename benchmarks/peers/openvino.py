@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...export.checkpoint import read_checkpoint
+from ...export.checkpoint.checkpoint import read_checkpoint
 from ...kernels.errors import EmbgemmaError
 from ...tokenizer import Tokenizer
-from ..cache import cached
-from ..limit import LIMIT_VARIABLE, ONEDNN_ISAS
-from ..sentences import SENTENCES
+from ..harness.cache import cached
+from ..harness.limit import LIMIT_VARIABLE, ONEDNN_ISAS
+from ..harness.sentences import SENTENCES
 from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ...export.checkpoint import Checkpoint
-    from ..workload import Ids
+    from ...export.checkpoint.checkpoint import Checkpoint
+    from ..harness.workload import Ids
 
 PACKAGES = {"openvino": "openvino", "nncf": "nncf"}
 MODEL_FILE = "model.xml"
@@ -28,9 +28,9 @@ WITHOUT_BFLOAT16 = set(ONEDNN_ISAS.values())  # what is not 8 bits is float32 th
 SOURCES = (  # of the code that makes it
     "benchmarks/peers/openvino.py",
     "benchmarks/peers/openvino_graph.py",
-    "benchmarks/sentences.py",
-    "export/folds.py",
-    "export/checkpoint.py",
+    "benchmarks/harness/sentences.py",
+    "export/checkpoint/folds.py",
+    "export/checkpoint/checkpoint.py",
 )
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import openvino
 from openvino import opset13 as ops
 
-from ...export.folds import folded_embedding, folded_matrix, folded_norm
+from ...export.checkpoint.folds import folded_embedding, folded_matrix, folded_norm
 
 if TYPE_CHECKING:
-    from ...export.checkpoint import Checkpoint
+    from ...export.checkpoint.checkpoint import Checkpoint
     from ...kernels.config import EncoderConfig
 
 END = 2**31 - 1  # where a slice without an end ends

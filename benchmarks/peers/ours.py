@@ -10,19 +10,19 @@ import numpy as np
 
 from ...kernels.backend import Backend, create_backend
 from ...kernels.errors import BackendError
+from ...kernels.model_file import read_model_file
 from ...kernels.native import NativeBackend
 from ...model import EmbeddingModel
-from ...model_file import read_model_file
-from ..cache import cached
-from ..machine import Limits
-from ..operations import Profile
+from ..harness.cache import cached
+from ..harness.machine import Limits
+from ..harness.operations import Profile
 from . import Encoder, Variant, Vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ...model_file import Scheme
-    from ..workload import Ids
+    from ...kernels.model_file import Scheme
+    from ..harness.workload import Ids
 
 MODEL_FILE = "model.safetensors"
 

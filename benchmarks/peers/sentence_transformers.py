@@ -11,7 +11,7 @@ from . import Encoder, Variant, Vectors
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..workload import Ids
+    from ..harness.workload import Ids
 
 PACKAGES = {"sentence-transformers": "sentence_transformers"}
 DTYPES = ("float32", "bfloat16")

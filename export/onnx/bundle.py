@@ -13,9 +13,9 @@ from typing import Any
 from ... import __version__
 from ...kernels.errors import InputError
 from ...model import load
-from ...onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
-from ...onnx_facts import onnx_facts
-from ...onnx_file import read_onnx_file
+from ...onnx.onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
+from ...onnx.onnx_facts import onnx_facts
+from ...onnx.onnx_file import read_onnx_file
 from ...output_file import whole_folder
 from .export import Exported, export_onnx
 

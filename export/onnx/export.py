@@ -16,20 +16,20 @@ from tqdm import tqdm
 from ... import __version__
 from ...inputs import check_integer
 from ...kernels.errors import CheckpointError, InputError
-from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
-from ...onnx_choices import FORMATS, TARGETS, Format, Target
-from ...onnx_facts import EXTENSIONS
+from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
+from ...onnx.onnx_choices import FORMATS, TARGETS, Format, Target
+from ...onnx.onnx_facts import EXTENSIONS
 from ...output_file import check_destination, whole_file
-from ..calibration import read_calibration
-from ..checkpoint import Checkpoint, read_checkpoint
+from ..checkpoint.checkpoint import Checkpoint, read_checkpoint
+from ..quantise.calibration import read_calibration
 from ..write import model_metadata
 from .encoder import LAST_HIDDEN_STATE, encoder_graph
-from .file import write_file
 from .graph import Graph
+from .onnx_weights import EncoderWeights, read_weights
+from .onnx_writer import write_file
 from .operators import opsets
 from .text import EXTENSIONS_OPSET, TEXT, extensions_library, verify_text, with_tokenizer
 from .verify import Verification, verify
-from .weights import EncoderWeights, read_weights
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...onnx_choices import Target
+from ...onnx.onnx_choices import Target
 from .graph import CONTRIB, FLOAT, Array, Graph, packed_nibbles
 from .matrix import BLOCK, Matrix
 

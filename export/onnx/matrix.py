@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..gptq import Float64, OutputRounder, gptq
-from ..quantize import GRIDS, Grid
-from ..weights import Float32
+from ..checkpoint.checkpoint_tensors import Float32
+from ..quantise.gptq import Float64, OutputRounder, gptq
+from ..quantise.quantize import GRIDS, Grid
 from .graph import Array
 
 BLOCK = 32  # inputs of an int4 matrix that share a scale: the finest that MatMulNBits has beside 16

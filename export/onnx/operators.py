@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...onnx_choices import Target
+from ...onnx.onnx_choices import Target
 from .graph import CONTRIB, Array, Graph
 
 # Of both targets. The first to have what `portable` needs: Gelu (20), four-bit integers and scales by blocks (21).

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from ...kernels.config import EncoderConfig
 from ...kernels.errors import BackendError, EmbgemmaError
-from ...onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, open_onnx_model, session_options
-from ...onnx_facts import EXTENSIONS
-from ...onnx_file import TOKENIZER_PREFIX
+from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, open_onnx_model, session_options
+from ...onnx.onnx_facts import EXTENSIONS
+from ...onnx.onnx_file import TOKENIZER_PREFIX
 from ...tokenizer import Tokenizer
-from ..checkpoint import Checkpoint
+from ..checkpoint.checkpoint import Checkpoint
 from .graph import INT64, Graph
 from .verify import SENTENCES
 

@@ -16,12 +16,12 @@ from ...kernels import create_backend
 from ...kernels.config import DIMENSION_GRAIN, EncoderConfig
 from ...kernels.errors import EmbgemmaError
 from ...kernels.layout import matrices, pack_panels, vectors
-from ...model_file import ALIGNMENT
-from ...onnx_backend import open_onnx_model
-from ...onnx_choices import Format
+from ...kernels.model_file import ALIGNMENT
+from ...onnx.onnx_backend import open_onnx_model
+from ...onnx.onnx_choices import Format
 from ...tokenizer import Tokenizer
-from ..checkpoint import Checkpoint
-from ..folds import folded_embedding, folded_matrix, folded_norm
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.folds import folded_embedding, folded_matrix, folded_norm
 
 Ids = npt.NDArray[np.int32]
 

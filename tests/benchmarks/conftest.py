@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from embgemma.model_file import ModelFile, Scheme
+    from embgemma.kernels.model_file import ModelFile, Scheme
 
 
 @pytest.fixture(scope="session")

@@ -14,21 +14,21 @@ import pytest
 import safetensors
 
 from embgemma.export import convert as convert_module
-from embgemma.export.calibration import read_calibration
-from embgemma.export.checkpoint import read_checkpoint
+from embgemma.export.checkpoint.checkpoint import read_checkpoint
 from embgemma.export.convert import convert
-from embgemma.export.tokenizer_table import build_tokenizer_table
+from embgemma.export.quantise.calibration import read_calibration
+from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import CheckpointError, InputError
 from embgemma.kernels.layout import embedding_rows, unpack_matrix
+from embgemma.kernels.model_file import SCHEMES, ModelFile, read_model_file
 from embgemma.kernels.rotation import rotate_blocks
-from embgemma.model_file import SCHEMES, ModelFile, read_model_file
 from tests import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embgemma.model_file import Scheme
+    from embgemma.kernels.model_file import Scheme
 
 F64 = npt.NDArray[np.float64]
 CONFIG = tiny.CONFIG

@@ -13,14 +13,14 @@ import pytest
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.layout import unpack_matrix
+from embgemma.kernels.model_file import FORMAT_VERSION, METADATA_KEYS, SCHEMES, read_model_file
 from embgemma.kernels.rotation import rotate_blocks
-from embgemma.model_file import FORMAT_VERSION, METADATA_KEYS, SCHEMES, read_model_file
 from tests import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embgemma.model_file import Scheme
+    from embgemma.kernels.model_file import Scheme
 
 TEXT = (resources.files("embgemma.export") / "FORMAT.md").read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.layout import embedding_rows, matrices, unpack_matrix
-from embgemma.model_file import SCHEMES, read_model_file
+from embgemma.kernels.model_file import SCHEMES, read_model_file
 from tests import tiny
 
 if TYPE_CHECKING:

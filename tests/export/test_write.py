@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from embgemma.export.write import ModelFileWriter
-from embgemma.model_file import TensorInfo
+from embgemma.kernels.model_file import TensorInfo
 
 if TYPE_CHECKING:
     from pathlib import Path

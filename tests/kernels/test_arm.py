@@ -1,6 +1,6 @@
 """The engine on 64-bit ARM, run by QEMU: the bits of x86-64, on a small model and on the real one.
 
-Skipped unless EMBGEMMA_ARM_PROGRAM names tests/kernels/golden.c, compiled for ARM; `make test-arm` compiles it.
+Skipped unless EMBGEMMA_ARM_PROGRAM names tests/kernels/engine/golden.c, compiled for ARM; `make test-arm` compiles it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import pytest
 
 import embgemma
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.export.tokenizer_table import build_tokenizer_table
+from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.native import instruction_sets, library_problem
 from tests import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from embgemma.model_file import Scheme
+    from embgemma.kernels.model_file import Scheme
 
 PROGRAM = os.environ.get("EMBGEMMA_ARM_PROGRAM")
 

@@ -8,7 +8,7 @@ import pytest
 
 from embgemma.kernels import available_backends, backend, create_backend
 from embgemma.kernels.errors import BackendError
-from embgemma.model_file import ModelFile, Scheme
+from embgemma.kernels.model_file import ModelFile, Scheme
 
 PROBLEM = "this install has no C engine"
 

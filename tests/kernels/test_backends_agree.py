@@ -16,9 +16,9 @@ from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import Backend, available_backends, create_backend
 from embgemma.kernels.errors import InputError
 from embgemma.kernels.layout import matrices
+from embgemma.kernels.model_file import SCHEMES, ModelFile, Scheme, read_model_file
 from embgemma.kernels.native import instruction_sets, library_problem
 from embgemma.kernels.reference import ReferenceBackend
-from embgemma.model_file import SCHEMES, ModelFile, Scheme, read_model_file
 from tests.conftest import SMALL_CONFIG
 
 # Two query heads to each of two key/value heads, and a window that most texts below are longer than.

@@ -17,9 +17,9 @@ import pytest
 
 import embgemma
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.export.tokenizer_table import build_tokenizer_table
+from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
+from embgemma.kernels.model_file import Scheme
 from embgemma.kernels.native import HEADER_NAME, LIBRARY_NAME, Library, library_problem, load_library
-from embgemma.model_file import Scheme
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
@@ -153,14 +153,14 @@ def test_a_damaged_tokenizer_is_refused(path: Path, tmp_path: Path) -> None:
 
 
 def embed_by_program(folder: Path, model_file: Path, texts: Sequence[tuple[str, str]], dim: int) -> Vectors:
-    """Vectors (texts, dim) of (prompt name, text) by tests/kernels/golden.c, compiled against the package's library."""
+    """Vectors (texts, dim) of (prompt name, text) by engine/golden.c, compiled against the package's library."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler")
     package: Any = resources.files("embgemma.kernels")
     library = Path(str(package / LIBRARY_NAME)).resolve()
     include = Path(str(package / HEADER_NAME)).parent
-    source, program = Path(__file__).with_name("golden.c"), folder / "golden"
+    source, program = Path(__file__).parent / "engine" / "golden.c", folder / "golden"
     command = [compiler, "-O2", f"-I{include}", source, library, f"-Wl,-rpath,{library.parent}", "-o", program]
     subprocess.run(command, check=True)
     with (folder / "texts").open("wb") as file:

@@ -19,8 +19,8 @@ from embgemma.kernels import Backend, available_backends, create_backend
 from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.errors import BackendError, InputError, ModelFileError
 from embgemma.kernels.layout import Tensor
+from embgemma.kernels.model_file import ModelFile, Scheme
 from embgemma.kernels.native import NativeBackend, instruction_sets, library_problem, library_version
-from embgemma.model_file import ModelFile, Scheme
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 

@@ -19,7 +19,7 @@ import pytest
 
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import InputError
-from embgemma.model_file import ModelFile, Scheme
+from embgemma.kernels.model_file import ModelFile, Scheme
 
 pytest.importorskip("numba")
 
@@ -154,7 +154,7 @@ def test_tensors_need_neither_alignment_nor_order(model: ModelFile, backend: Num
 
 def test_compiled_code_is_kept_and_found_again(model: ModelFile, tmp_path: Path) -> None:
     script = (
-        "import numpy, sys; from embgemma.model_file import read_model_file; "
+        "import numpy, sys; from embgemma.kernels.model_file import read_model_file; "
         "from embgemma.kernels import create_backend, numba_forward; "
         "file = read_model_file(sys.argv[1]); backend = create_backend(file.config, file.tensors, backend='numba'); "
         "backend.encode(numpy.array([2, 1]), numpy.array([0, 2]), 64, True); "

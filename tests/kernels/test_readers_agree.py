@@ -11,9 +11,9 @@ import pytest
 
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.errors import ModelFileError
+from embgemma.kernels.model_file import CHECKSUM, metadata_checksum, read_model_file
 from embgemma.kernels.native import library_problem, load_library
-from embgemma.model_file import CHECKSUM, metadata_checksum, read_model_file
-from embgemma.safetensors_file import LENGTH_BYTES
+from embgemma.kernels.safetensors_file import LENGTH_BYTES
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))

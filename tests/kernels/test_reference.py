@@ -12,6 +12,7 @@ import pytest
 from embgemma.export.convert import convert
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.layout import PANEL, unpack_matrix
+from embgemma.kernels.model_file import ModelFile, Scheme, read_model_file
 from embgemma.kernels.reference import (
     F64,
     ReferenceBackend,
@@ -23,7 +24,6 @@ from embgemma.kernels.reference import (
     softmax,
 )
 from embgemma.kernels.rotation import rotate_blocks
-from embgemma.model_file import ModelFile, Scheme, read_model_file
 
 EPS = np.finfo(np.float64).eps
 

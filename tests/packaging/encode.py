@@ -18,7 +18,7 @@ from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import Backend, available_backends, create_backend
 from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.errors import BackendError
-from embgemma.model_file import read_model_file
+from embgemma.kernels.model_file import read_model_file
 
 CONFIG = EncoderConfig(
     layers=2,

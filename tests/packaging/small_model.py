@@ -10,7 +10,7 @@ from pathlib import Path
 
 import embgemma
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.export.tokenizer_table import build_tokenizer_table
+from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests import tiny

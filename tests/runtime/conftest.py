@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.export.tokenizer_table import build_tokenizer_table
+from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from tests import tiny
 
 if TYPE_CHECKING:

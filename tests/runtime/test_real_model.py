@@ -15,13 +15,13 @@ import pytest
 import embgemma
 from embgemma.kernels import Backend, create_backend
 from embgemma.kernels.backend import BACKENDS
-from embgemma.model_file import SCHEMES, read_model_file
+from embgemma.kernels.model_file import SCHEMES, read_model_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from embgemma.model_file import Scheme
+    from embgemma.kernels.model_file import Scheme
 
 # What each scheme must reach over the golden texts: (mean, min) cosine to float32. int4 codes by plain rounding give
 # what they give; their bounds only tell a rounding error from a wrong tensor.

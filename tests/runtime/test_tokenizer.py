@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from embgemma.export.tokenizer_table import build_tokenizer_table
+from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.native import library_problem
 from embgemma.native_tokenizer import NativeTokenizer

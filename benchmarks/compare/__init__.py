@@ -1,0 +1,1 @@
+"""Our runtime beside others, in turn: speed, memory, exactness."""

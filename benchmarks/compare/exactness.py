@@ -1,0 +1,70 @@
+"""How near a runtime's vectors are to those of the float32 model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...tokenizer import Tokenizer
+from ..harness.sentences import SENTENCES
+from ..peers import OURS, Variant
+from ..peers.ours import converted
+from ..peers.process import Process
+from ..speed.model_source import path_from_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...export.checkpoint.checkpoint import Checkpoint
+    from ..harness.workload import Ids
+    from ..peers import Vectors
+
+GOLDEN_VARIABLE = "EMBGEMMA_GOLDEN"
+GOLDEN_FILE = "fp32.npz"  # ids (tokens,), offsets (texts + 1,), embeddings (texts, hidden) of unit length
+
+
+@dataclass(frozen=True)
+class References:
+    """Texts and their float32 vectors.
+
+    Attributes:
+        texts: token ids, each (1, tokens).
+        vectors: (texts, hidden), unit length.
+        origin: what computed them, in words.
+    """
+
+    texts: list[Ids]
+    vectors: Vectors
+    origin: str
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Cosines between a runtime's vectors and the float32 ones, over all texts."""
+
+    mean: float
+    minimum: float
+
+
+def read_references(source: Checkpoint, folder: Path) -> References:
+    """Those in the folder that EMBGEMMA_GOLDEN names, else of SENTENCES by our own float32 model."""
+    golden = path_from_environment(GOLDEN_VARIABLE)
+    if golden is not None:
+        with np.load(golden / GOLDEN_FILE) as stored:
+            texts = np.split(stored["ids"].astype(np.int32), stored["offsets"][1:-1])
+            return References([text[None] for text in texts], stored["embeddings"], "the golden embeddings")
+    config = source.config
+    tokenizer = Tokenizer(source.tokenizer_model, config.bos_id, config.eos_id)
+    texts = [np.array([tokenizer.encode(text, config.max_tokens).ids], np.int32) for text in SENTENCES]
+    with Process(Variant(OURS, "float32", converted(source.folder, folder, "float32")), None) as process:
+        vectors = np.concatenate([process.encode(text) for text in texts])
+    return References(texts, vectors, "our own float32 model")
+
+
+def compare_with(references: References, process: Process) -> Exactness:
+    """Encodes every text alone."""
+    vectors = np.concatenate([process.encode(text) for text in references.texts])
+    cosines = (vectors * references.vectors).sum(axis=1, dtype=np.float64)
+    return Exactness(float(cosines.mean()), float(cosines.min()))

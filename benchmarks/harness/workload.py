@@ -1,0 +1,90 @@
+"""What is measured: token ids to encode, and the least work that encoding them takes on any machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...kernels.layout import matrices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...kernels.config import EncoderConfig
+
+Ids = npt.NDArray[np.int32]  # (texts, tokens): texts of equal length
+
+DEFAULT_LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+BATCH_LENGTHS = (32, 128)  # tokens a text, where many are encoded in one call: a short and a usual passage
+MEMORY_LENGTH = 256  # tokens of the text after which memory is read
+MIN_TOKENS = 2  # <bos> and <eos>
+FIRST_ORDINARY_ID = 256  # the first ids of the vocabulary are control tokens and bytes
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One call: `texts` texts of `tokens` tokens each, <bos> and <eos> included."""
+
+    texts: int
+    tokens: int
+
+
+def make_ids(config: EncoderConfig, shape: Shape) -> Ids:
+    """Random ordinary tokens between <bos> and <eos>, the same on every run."""
+    random = np.random.default_rng([shape.texts, shape.tokens])
+    first = min(FIRST_ORDINARY_ID, config.vocab - 1)
+    ids = random.integers(first, config.vocab, (shape.texts, shape.tokens), np.int32)
+    ids[:, 0] = config.bos_id
+    ids[:, -1] = config.eos_id
+    return ids
+
+
+@dataclass(frozen=True)
+class Work:
+    """The least that one call must do.
+
+    Attributes:
+        linear_macs: multiply-accumulates of the weight matrices.
+        attention_macs: those of scores and weighted sums, inside the window only.
+        weight_bytes: bytes of weights that must be read at least once, embedding rows included.
+
+    """
+
+    linear_macs: int
+    attention_macs: int
+    weight_bytes: int
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates."""
+        return self.linear_macs + self.attention_macs
+
+
+def work_of(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]], shape: Shape) -> Work:
+    """The work of one call on a model file with these tensors."""
+    tokens = shape.texts * shape.tokens
+    per_token = sum(spec.out_features * spec.in_features for spec in matrices(config) if spec.name != "head")
+    head = config.hidden * config.hidden
+    table_row = sum(tensor[0].nbytes for name, tensor in tensors.items() if name.startswith("embedding."))
+    others = sum(tensor.nbytes for name, tensor in tensors.items() if not name.startswith("embedding."))
+    return Work(
+        linear_macs=tokens * per_token + shape.texts * head,
+        attention_macs=shape.texts * attention_macs(config, shape.tokens),
+        weight_bytes=others + tokens * table_row,
+    )
+
+
+def attention_macs(config: EncoderConfig, tokens: int) -> int:
+    """Multiply-accumulates of attention over one text: q · k and p · v for every pair that may attend."""
+    full_layers = len(config.full_attention_layers)
+    pairs = full_layers * tokens * tokens + (config.layers - full_layers) * band_pairs(tokens, config.window)
+    return 2 * pairs * config.q_width
+
+
+def band_pairs(tokens: int, window: int) -> int:
+    """Number of pairs (i, j) of `tokens` positions with |i - j| <= window."""
+    reach = min(window, tokens - 1)
+    return tokens * (2 * reach + 1) - reach * (reach + 1)

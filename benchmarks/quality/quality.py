@@ -1,0 +1,207 @@
+"""What quantisation costs: model files and other runtimes' formats on golden texts and on evaluation sets.
+
+EMBGEMMA_GOLDEN names a folder of float32 embeddings, to which vectors are compared, and EMBGEMMA_EVALDATA a folder of
+evaluation sets, which are scored as MTEB does, at every Matryoshka size; one of them is enough. These sets only
+measure: nothing in this project is tuned on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...kernels.errors import EmbgemmaError, InputError
+from ...kernels.model_file import SCHEMES
+from ...model import load
+from ..compare.compare import prepared
+from ..compare.exactness import GOLDEN_FILE, GOLDEN_VARIABLE
+from ..harness.cache import checkpoint_folder, default_cache
+from ..peers import OURS, PEERS, Variant
+from ..peers.ours import converted
+from ..speed.model_source import CHECKPOINT_VARIABLE, explain_full_disk, path_from_environment
+from .quality_report import Quality, to_text
+from .quality_scores import cut, nearness, resampled_scores
+from .quality_tasks import Task, read_tasks
+from .quality_vectors import embed, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..harness.workload import Ids
+    from ..peers import Vectors
+    from .quality_scores import Nearness, Scores
+
+EVALUATION_VARIABLE = "EMBGEMMA_EVALDATA"
+DIMENSIONS = (768, 512, 256, 128)  # the Matryoshka sizes that EmbeddingGemma was trained for
+
+# Formats of peers that cost nothing, and would only take time.
+EXACT_FORMATS = ("float32", "bfloat16")
+COMPARABLE = tuple(name for name in PEERS if name != "sentence-transformers")  # it has exact formats only
+
+EPILOG = """\
+Every text goes through each runtime once, peers one text at a time, and the vectors are kept in --cache; so a second
+run, or one with other options, is quick. Scores of float32 stand beside the published ones; where a prompt of another
+wording was published, they may differ by a few points. "loss" is in points of the mean score.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        report = _run(options)
+    except EmbgemmaError as error:
+        sys.stderr.write(f"quality: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("quality: interrupted; the vectors of finished sets are kept\n")
+        return 130
+    sys.stdout.write(f"{report}\n")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m embgemma.benchmarks.quality.quality",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="*",
+        metavar="FILE",
+        help=f"model files, the float32 one first; default: {', '.join(SCHEMES)}, made of the checkpoint",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FOLDER", help=f"what models are made of (default: {CHECKPOINT_VARIABLE})"
+    )
+    parser.add_argument(
+        "--compare",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAME,NAME,…",
+        help=f"formats of these runtimes as well: {', '.join(COMPARABLE)}; needs the checkpoint",
+    )
+    parser.add_argument("--task", action="append", default=[], metavar="WORD", help="only sets whose name contains it")
+    parser.add_argument(
+        "--dims",
+        type=lambda text: tuple(sorted(map(int, text.split(",")), reverse=True)),
+        default=DIMENSIONS,
+        metavar="N,N,…",
+        help=f"sizes of vector, the largest of which is summed up (default: {','.join(map(str, DIMENSIONS))})",
+    )
+    parser.add_argument("--threads", type=int, help="default: the number of physical cores")
+    parser.add_argument(
+        "--cache", type=Path, default=default_cache(), metavar="FOLDER", help="for models and vectors (%(default)s)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw size against error, into a .png or .svg file")
+    parser.add_argument("--markdown", action="store_true", help="tables for a README")
+    return parser
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is measured on; texts are token ids, with their prompts, the same for every runtime.
+
+    Attributes:
+        golden: texts, and their float32 vectors (texts, hidden); None without such a folder.
+        tasks: evaluation sets, and the lists of texts of each.
+        dimensions: sizes of vector, largest first.
+    """
+
+    golden: tuple[list[Ids], Vectors] | None
+    tasks: list[tuple[Task, list[list[Ids]]]]
+    dimensions: tuple[int, ...]
+
+
+def _run(options: argparse.Namespace) -> str:
+    """Measures what the options ask for; returns the report and draws the plot."""
+    if unknown := [name for name in options.compare if name not in COMPARABLE]:
+        raise InputError(f"--compare {','.join(unknown)}: expected names of {', '.join(COMPARABLE)}")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise InputError("--plot needs matplotlib, which is not installed; pip install matplotlib")
+    notes: list[str] = []
+    with explain_full_disk(options.cache):
+        variants = _variants(options, notes)
+        material = read_material(variants[0], options.task, options.dims)
+        measured = []
+        for variant in variants:
+            if sys.stderr.isatty():
+                sys.stderr.write(f"measuring {variant.key} …\n")
+            measured.append(measure(variant, material, options.cache, options.threads))
+    tasks = [task for task, _ in material.tasks]
+    if options.plot:
+        from .quality_plot import write_plot
+
+        write_plot(measured, options.plot)
+    return to_text(measured, tasks, notes, options.markdown)
+
+
+def _variants(options: argparse.Namespace, notes: list[str]) -> list[Variant]:
+    """Our files, the float32 one first, and the peers' formats."""
+    checkpoint = options.checkpoint or path_from_environment(CHECKPOINT_VARIABLE)
+    without_tokenizer = {"tokenizer": "no"}  # token ids go in, as with peers
+    ours = [Variant(OURS, path.stem, path, without_tokenizer) for path in options.files]
+    if ours and not options.compare:
+        return ours
+    if checkpoint is None:
+        raise InputError(f"name model files, or a checkpoint to make them of: --checkpoint or {CHECKPOINT_VARIABLE}")
+    folder = checkpoint_folder(options.cache, checkpoint)
+    if not ours:
+        paths = {scheme: converted(checkpoint, folder, scheme) for scheme in SCHEMES}
+        ours = [Variant(OURS, scheme, path, without_tokenizer) for scheme, path in paths.items()]
+    peers = [variant for name in options.compare for variant in prepared(name, checkpoint, folder, {}, notes)]
+    return [*ours, *(variant for variant in peers if variant.name not in EXACT_FORMATS)]
+
+
+def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequence[int]) -> Material:
+    """Golden texts and evaluation sets, as the environment names them, tokenized by the reference model's tokenizer."""
+    golden, evaluation = path_from_environment(GOLDEN_VARIABLE), path_from_environment(EVALUATION_VARIABLE)
+    if golden is None and evaluation is None:
+        raise InputError(f"set {GOLDEN_VARIABLE} or {EVALUATION_VARIABLE} to a folder of reference data")
+    texts = None
+    if golden is not None:
+        with np.load(golden / GOLDEN_FILE) as stored:
+            texts = np.split(stored["ids"].astype(np.int32), stored["offsets"][1:-1]), stored["embeddings"]
+    tasks = [] if evaluation is None else read_tasks(evaluation, wanted)
+    with load(reference.path, threads=1) as model:
+
+        def tokenized(prompt: str, texts: list[str]) -> list[Ids]:
+            ids = model.tokenize(texts, prompt_name=prompt if prompt in model.prompts else None)
+            return [np.array(text, np.int32) for text in ids]
+
+        hidden = model.config.hidden
+        sizes = tuple(dim for dim in dimensions if 0 < dim <= hidden)
+        if not sizes:
+            raise InputError(f"--dims {','.join(map(str, dimensions))}: vectors of this model have {hidden} values")
+        of_tasks = [(task, [tokenized(*part) for part in task.texts]) for task in tasks]
+        return Material(texts, of_tasks, sizes)
+
+
+def measure(variant: Variant, material: Material, cache: Path, threads: int | None) -> Quality:
+    """Encodes all texts, as far as the cache does not have their vectors, and scores them at every size."""
+    near: dict[int, Nearness] = {}
+    if material.golden is not None:
+        texts, expected = material.golden
+        (found,) = embed(variant, [texts], cache, threads)
+        near = {dim: nearness(cut(expected, dim), cut(found, dim)) for dim in material.dimensions}
+    scores: dict[int, list[Scores]] = {dim: [] for dim in material.dimensions}
+    for task, lists in material.tasks:
+        vectors = embed(variant, lists, cache, threads)
+        for dim in material.dimensions:
+            scores[dim].append(resampled_scores(task, [cut(part, dim) for part in vectors]))
+    return Quality(variant.peer, variant.name, size(variant), near, {dim: np.array(of) for dim, of in scores.items()})
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,117 @@
+"""Vectors of many texts by one runtime, computed once: a cache keeps them by model file, runtime and texts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..compare.compare import ISA_VARIABLE
+from ..harness.machine import read_environment
+from ..peers import OURS, peer_module
+from ..peers.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from ..harness.workload import Ids
+    from ..peers import Variant, Vectors
+
+# Texts in one call. A peer gets each text alone, as a device embeds it: some of them give it another vector in a batch
+# (ONNX Runtime's int8 has one scale for all activations of a call). Ours are the same to the bit, so this only saves
+# time.
+OUR_BATCH = 32
+PEER_BATCH = 1
+
+VECTORS_FOLDER = "vectors"
+_DIGITS = 16  # of a hash in a file's name
+_BLOCK = 1 << 24  # bytes read at once to hash a file
+
+
+def embed(variant: Variant, lists: Sequence[list[Ids]], cache: Path, threads: int | None) -> list[Vectors]:
+    """Unit vectors (texts, hidden) of each list of texts, given as token ids (tokens,); from the cache if it has them.
+
+    The cache knows the version of embgemma but not its build: after a change of the kernels, take another folder.
+    """
+    folder = cache / VECTORS_FOLDER / fingerprint(variant)
+    paths = [folder / f"{_digest(ids.tobytes() for ids in texts)}.npy" for texts in lists]
+    missing = {path: texts for path, texts in zip(paths, lists, strict=True) if not path.exists()}
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        with Process(variant, threads) as process:
+            for path, texts in missing.items():
+                _save(path, _encode(process, texts))
+    return [np.load(path) for path in paths]
+
+
+def fingerprint(variant: Variant) -> str:
+    """A name for all that its vectors depend on: its files, its options, the CPU and the versions of the packages."""
+    packages = () if variant.peer == OURS else tuple(peer_module(variant.peer).PACKAGES)
+    environment = read_environment(packages)
+    facts = [
+        variant.peer,
+        variant.options,
+        variant.environment,
+        environment.cpu,
+        os.environ.get(ISA_VARIABLE),
+        environment.versions,
+    ]
+    parts = [repr(facts).encode(), *(_content(path) for path in files(variant))]
+    return f"{variant.key.replace(' ', '-')}-{_digest(parts)}"
+
+
+def files(variant: Variant) -> list[Path]:
+    """What a program would ship of a variant: our model file, or all that lies in the folder of a peer's."""
+    return [variant.path] if variant.peer == OURS else sorted(variant.path.parent.iterdir())
+
+
+def size(variant: Variant) -> int:
+    """Bytes of its files."""
+    return sum(path.stat().st_size for path in files(variant))
+
+
+def _encode(process: Process, texts: Sequence[Ids]) -> Vectors:
+    """Texts that occur twice are embedded once, and those of a length together."""
+    by_length: dict[int, dict[bytes, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for number, ids in enumerate(texts):
+        by_length[len(ids)][ids.tobytes()].append(number)
+    most = OUR_BATCH if process.variant.peer == OURS else PEER_BATCH
+    vectors: dict[int, npt.NDArray[np.float32]] = {}
+    for distinct in by_length.values():
+        places = list(distinct.values())
+        for start in range(0, len(places), most):
+            part = places[start : start + most]
+            found = process.encode(np.stack([texts[numbers[0]] for numbers in part]))
+            vectors.update((number, vector) for numbers, vector in zip(part, found, strict=True) for number in numbers)
+    return np.stack([vectors[number] for number in range(len(texts))])
+
+
+def _save(path: Path, vectors: Vectors) -> None:
+    """Writes a file whole."""
+    unfinished = path.with_suffix(f".{os.getpid()}.npy")
+    np.save(unfinished, vectors)
+    unfinished.replace(path)
+
+
+def _content(path: Path) -> bytes:
+    """A hash of a file's bytes."""
+    digest = hashlib.sha256(path.name.encode())
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.digest()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    """A short hash of parts, each of which is told from its neighbours."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()[:_DIGITS]

@@ -1,0 +1,1 @@
+"""How fast our own runtime is, and what it holds."""

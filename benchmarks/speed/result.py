@@ -1,0 +1,88 @@
+"""What one run of the benchmark found, before it is printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..harness.machine import Environment, Limits
+    from ..harness.measure import Timing
+    from ..harness.memory import Memory
+    from ..harness.workload import Shape, Work
+
+Bound = Literal["memory", "multiply"]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The time below which this machine cannot do the work, and which of its limits says so."""
+
+    seconds: float
+    bound: Bound
+
+    @classmethod
+    def of(cls, work: Work, limits: Limits) -> Floor:
+        """The slower of reading the weights once and doing the multiplications, as if they overlapped fully.
+
+        All multiplications count at the 8-bit rate, attention's too, so the floor is never too high.
+        """
+        reading = work.weight_bytes / limits.bytes_per_second
+        multiplying = work.macs / limits.macs_per_second
+        return cls(reading, "memory") if reading > multiplying else cls(multiplying, "multiply")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call shape: its work, its time (None: left out, too slow for the budget) and its floor (None: not known)."""
+
+    shape: Shape
+    work: Work
+    timing: Timing | None
+    floor: Floor | None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens of all texts of the call over its median time."""
+        return self.shape.texts * self.shape.tokens / self.timing.median if self.timing else None
+
+    @property
+    def share(self) -> float | None:
+        """Share of the machine's limit that was reached: 1 is the floor itself."""
+        return self.floor.seconds / self.timing.median if self.floor and self.timing else None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The memory of the process at one point of its life."""
+
+    name: str
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Attributes:
+        model: which weights were measured, in words, without paths.
+        facts: backend, isa, threads.
+        load_seconds: from the call of `load` to a model that is ready, in fresh processes.
+        limits: None where the backend cannot measure them; `limits_note` then says why.
+        notes: what a reader must know to judge the numbers.
+
+    """
+
+    model: str
+    synthetic: bool
+    scheme: str
+    file_bytes: int
+    environment: Environment
+    facts: dict[str, str | int]
+    limits: Limits | None
+    limits_note: str
+    latencies: list[Row]
+    batches: list[Row]
+    load_seconds: list[float]
+    memory: list[Stage]
+    notes: list[str]

@@ -1,0 +1,1 @@
+"""A checkpoint, read and checked, with its linear pieces folded into each other."""

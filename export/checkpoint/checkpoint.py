@@ -1,0 +1,326 @@
+"""Reads the published checkpoint of a Gemma text encoder, as sentence-transformers lays it out, and trusts nothing.
+
+    config.json                          shapes and constants of the encoder
+    model.safetensors                    its weights (or shards and model.safetensors.index.json)
+    modules.json                         what follows it: mean pooling, dense layers, normalisation
+    1_Pooling/, 2_Dense/, 3_Dense/       those modules
+    config_sentence_transformers.json    prompts
+    tokenizer.model                      the sentencepiece model
+
+What the engine does not compute is refused here, since it would give wrong vectors silently.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...kernels.config import EncoderConfig
+from ...kernels.errors import CheckpointError, ModelFileError
+from ...kernels.safetensors_file import shorten
+from ...tokenizer import Tokenizer
+from .checkpoint_tensors import Weights, read_json
+
+# config.json: the only values that the engine computes. A key that is absent is compared as None.
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("gemma3_text",),
+    "use_bidirectional_attention": (True,),
+    "hidden_activation": ("gelu_pytorch_tanh",),
+    "attention_bias": (False, None),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
+    "rope_scaling": (None, {"rope_type": "default"}),
+}
+
+_LAYER_TYPES = {"sliding_attention": False, "full_attention": True}
+_DEFAULT_PATTERN = 6  # of transformers' Gemma3TextConfig: every sixth layer attends to all tokens
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files and shapes were checked; its numbers are read, and checked, when asked for.
+
+    Attributes:
+        folder: where it lies.
+        config: shapes and constants of the encoder.
+        attention_scale: what scores are scaled by: query_pre_attn_scalar ** -0.5.
+        weights: the encoder's tensors, by the names of transformers' Gemma3TextModel.
+        dense: the linear layers after pooling, in order; each holds `linear.weight` (out, in).
+        prompts, default_prompt_name, similarity_fn_name: as published.
+        tokenizer_model: the bytes of the sentencepiece model.
+    """
+
+    folder: Path
+    config: EncoderConfig
+    attention_scale: float
+    weights: Weights
+    dense: tuple[Weights, ...]
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: str
+    tokenizer_model: bytes
+
+
+def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | None = None) -> Checkpoint:
+    """Opens the checkpoint in `folder`; raises CheckpointError for whatever is missing, wrong or not supported.
+
+    sliding_window replaces the value in config.json: that of the published model where a library re-saved it wrongly.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such folder; give the folder that holds config.json")
+    raw = _object(folder / "config.json")
+    config = _encoder_config(folder, raw, sliding_window)
+    weights = Weights(folder)
+    weights.check(_encoder_tensors(config))
+    prompts, default_prompt_name, similarity_fn_name = _read_prompts(folder)
+    return Checkpoint(
+        folder=folder,
+        config=config,
+        attention_scale=_positive(folder / "config.json", raw, "query_pre_attn_scalar") ** -0.5,
+        weights=weights,
+        dense=_read_modules(folder, config.hidden),
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
+        similarity_fn_name=similarity_fn_name,
+        tokenizer_model=_read_tokenizer(folder, config),
+    )
+
+
+# ---- config.json ------------------------------------------------------------------------------------------------
+
+
+def _encoder_config(folder: Path, raw: dict[str, Any], sliding_window: int | None) -> EncoderConfig:
+    """The config of the encoder, from the raw config.json."""
+    path = folder / "config.json"
+    for key, supported in _SUPPORTED.items():
+        if raw.get(key) not in supported:
+            expected = " or ".join(repr(value) for value in supported)
+            raise CheckpointError(
+                f"{path}: {key} is {shorten(raw.get(key))}; only {expected} is supported: "
+                "this is another architecture than EmbeddingGemma's"
+            )
+    layers = _integer(path, raw, "num_hidden_layers")
+    theta_sliding, theta_full = _rope_thetas(path, raw)
+    try:
+        return EncoderConfig(
+            layers=layers,
+            hidden=_integer(path, raw, "hidden_size"),
+            ffn=_integer(path, raw, "intermediate_size"),
+            heads=_integer(path, raw, "num_attention_heads"),
+            kv_heads=_integer(path, raw, "num_key_value_heads"),
+            head_dim=_integer(path, raw, "head_dim"),
+            vocab=_integer(path, raw, "vocab_size"),
+            max_tokens=_max_tokens(folder, _integer(path, raw, "max_position_embeddings")),
+            window=_window(path, raw, sliding_window),
+            full_attention_layers=_full_attention_layers(path, raw, layers),
+            rope_theta_sliding=theta_sliding,
+            rope_theta_full=theta_full,
+            rms_norm_eps=_positive(path, raw, "rms_norm_eps"),
+            bos_id=_integer(path, raw, "bos_token_id"),
+            eos_id=_integer(path, raw, "eos_token_id"),
+        ).validate()
+    except ModelFileError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _window(path: Path, raw: dict[str, Any], override: int | None) -> int:
+    """How far a token of a sliding layer sees: half of the raw window, to both sides.
+
+    transformers halves the value when it loads a bidirectional model, and versions before 5 saved what they had
+    halved: 512 came back as 257, and that as 129. A published window is even, one halved so is odd.
+    """
+    window = _integer(path, raw, "sliding_window") if override is None else override
+    if window < 1 or window % 2:
+        raise CheckpointError(
+            f"{path}: sliding_window is {window}; expected an even number. An old transformers re-saves 512 as 257, "
+            "then 129: give the published model's value, with sliding_window=512 (--sliding-window 512)"
+        )
+    return window // 2
+
+
+def _full_attention_layers(path: Path, raw: dict[str, Any], layers: int) -> tuple[int, ...]:
+    """The layers that attend to all tokens: listed by newer files, told by a pattern in older ones."""
+    types = raw.get("layer_types")
+    if types is None:
+        pattern = raw.get("_sliding_window_pattern", raw.get("sliding_window_pattern", _DEFAULT_PATTERN))
+        if type(pattern) is not int or pattern < 1:
+            raise CheckpointError(f"{path}: sliding_window_pattern is {shorten(pattern)}; expected a positive integer")
+        return tuple(range(pattern - 1, layers, pattern))
+    if not isinstance(types, list) or len(types) != layers or not all(kind in [*_LAYER_TYPES] for kind in types):
+        raise CheckpointError(
+            f"{path}: layer_types is {shorten(types)}; expected {layers} entries of {', '.join(_LAYER_TYPES)}"
+        )
+    return tuple(i for i, kind in enumerate(types) if _LAYER_TYPES[kind])
+
+
+def _rope_thetas(path: Path, raw: dict[str, Any]) -> tuple[float, float]:
+    """The rotary bases of sliding and of full layers: in rope_parameters since transformers 5, at top level before."""
+    parameters = raw.get("rope_parameters")
+    if parameters is None:
+        return _positive(path, raw, "rope_local_base_freq"), _positive(path, raw, "rope_theta")
+    thetas = []
+    for kind in _LAYER_TYPES:
+        rope = parameters.get(kind) if isinstance(parameters, dict) else None
+        if not isinstance(rope, dict) or rope.keys() != {"rope_type", "rope_theta"} or rope["rope_type"] != "default":
+            raise CheckpointError(
+                f"{path}: rope_parameters of {kind} is {shorten(rope)}; expected rope_type 'default' and a rope_theta, "
+                "as scaled rotary embeddings are not supported"
+            )
+        thetas.append(_positive(path, rope, "rope_theta"))
+    return thetas[0], thetas[1]
+
+
+def _max_tokens(folder: Path, positions: int) -> int:
+    """The longest text: what sentence-transformers would truncate to."""
+    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        if (folder / name).is_file():
+            limit = _object(folder / name).get(key)
+            if limit is not None:
+                return min(positions, _integer(folder / name, {key: limit}, key))
+    return positions
+
+
+def _encoder_tensors(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the encoder's tensors, as transformers' Gemma3TextModel has them."""
+    hidden, ffn, head_dim = config.hidden, config.ffn, config.head_dim
+    layer = {
+        "input_layernorm": (hidden,),
+        "self_attn.q_proj": (config.q_width, hidden),
+        "self_attn.k_proj": (config.kv_width, hidden),
+        "self_attn.v_proj": (config.kv_width, hidden),
+        "self_attn.q_norm": (head_dim,),
+        "self_attn.k_norm": (head_dim,),
+        "self_attn.o_proj": (hidden, config.q_width),
+        "post_attention_layernorm": (hidden,),
+        "pre_feedforward_layernorm": (hidden,),
+        "mlp.gate_proj": (ffn, hidden),
+        "mlp.up_proj": (ffn, hidden),
+        "mlp.down_proj": (hidden, ffn),
+        "post_feedforward_layernorm": (hidden,),
+    }
+    tensors: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab, hidden)}
+    for i in range(config.layers):
+        tensors.update({f"layers.{i}.{name}.weight": shape for name, shape in layer.items()})
+    return {**tensors, "norm.weight": (hidden,)}
+
+
+# ---- the other files --------------------------------------------------------------------------------------------
+
+
+def _read_modules(folder: Path, hidden: int) -> tuple[Weights, ...]:
+    """Checks that the encoder is followed by mean pooling, dense layers and normalisation; gives the dense layers."""
+    path = folder / "modules.json"
+    modules = read_json(path)
+    if not isinstance(modules, list) or not all(
+        isinstance(module, dict) and isinstance(module.get("type"), str) and isinstance(module.get("path"), str)
+        for module in modules
+    ):
+        raise CheckpointError(f"{path}: it is {shorten(modules)}; expected a list of modules with type and path")
+    kinds = [module["type"].rpartition(".")[2] for module in modules]
+    dense_count = kinds.count("Dense")
+    if dense_count < 1 or kinds != ["Transformer", "Pooling", *["Dense"] * dense_count, "Normalize"]:
+        raise CheckpointError(
+            f"{path}: the modules are {', '.join(kinds)}; expected Transformer, Pooling, Dense (one or more), Normalize"
+        )
+    _check_pooling(folder / modules[1]["path"] / "config.json", hidden)
+    dense, width = [], hidden
+    for module in modules[2:-1]:
+        weights, width = _read_dense(folder / module["path"], width)
+        dense.append(weights)
+    if width != hidden:
+        raise CheckpointError(f"{path}: the dense layers end with {width} features; expected {hidden}, the hidden size")
+    return tuple(dense)
+
+
+def _check_pooling(path: Path, hidden: int) -> None:
+    """Checks that tokens are averaged, prompt included. sentence-transformers 5 and 6 write different keys."""
+    raw = _object(path)
+    modes = [key.removeprefix("pooling_mode_") for key in raw if key.startswith("pooling_mode_") and raw[key] is True]
+    mode = raw.get("pooling_mode", modes)
+    if mode not in ("mean", ["mean"], ["mean_tokens"]) or raw.get("include_prompt", True) is not True:
+        raise CheckpointError(f"{path}: the pooling is {shorten(raw)}; only the mean over all tokens is supported")
+    width = raw.get("embedding_dimension", raw.get("word_embedding_dimension"))
+    if width != hidden:
+        raise CheckpointError(f"{path}: it pools {shorten(width)} features; expected {hidden}, the hidden size")
+
+
+def _read_dense(folder: Path, in_features: int) -> tuple[Weights, int]:
+    """One dense layer, and how many features come out of it."""
+    path = folder / "config.json"
+    raw = _object(path)
+    out_features = _integer(path, raw, "out_features")
+    if raw.get("in_features") != in_features:
+        raise CheckpointError(f"{path}: in_features is {shorten(raw.get('in_features'))}; expected {in_features}")
+    if raw.get("bias") is not False:
+        raise CheckpointError(f"{path}: bias is {shorten(raw.get('bias'))}; only layers without bias are supported")
+    activation = raw.get("activation_function")
+    if not isinstance(activation, str) or activation.rpartition(".")[2] != "Identity":
+        raise CheckpointError(f"{path}: activation_function is {shorten(activation)}; only Identity is supported")
+    weights = Weights(folder)
+    weights.check({"linear.weight": (out_features, in_features)})
+    return weights, out_features
+
+
+def _read_prompts(folder: Path) -> tuple[dict[str, str], str | None, str]:
+    """The prompts by name, the name of the default one or None, and how embeddings are compared."""
+    path = folder / "config_sentence_transformers.json"
+    raw = _object(path)
+    prompts = raw.get("prompts", {})
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise CheckpointError(f"{path}: prompts is {shorten(prompts)}; expected an object of strings")
+    default = raw.get("default_prompt_name")
+    if default is not None and default not in [*prompts]:
+        raise CheckpointError(f"{path}: default_prompt_name is {shorten(default)}; expected null or one of the prompts")
+    similarity = raw.get("similarity_fn_name") or "cosine"  # sentence-transformers' default
+    if not isinstance(similarity, str):
+        raise CheckpointError(f"{path}: similarity_fn_name is {shorten(similarity)}; expected a name such as 'cosine'")
+    return prompts, default, similarity
+
+
+def _read_tokenizer(folder: Path, config: EncoderConfig) -> bytes:
+    """The sentencepiece model, if it is one and has no more pieces than the embedding table has rows."""
+    path = folder / "tokenizer.model"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: the file is missing; sentence-transformers does not save it with a fine-tuned model: "
+            "copy it from the folder of the published one"
+        )
+    model = path.read_bytes()
+    try:
+        pieces = Tokenizer(model, config.bos_id, config.eos_id).vocab
+    except ModelFileError as error:
+        raise CheckpointError(f"{path}: this is not a sentencepiece model; download it again") from error
+    if pieces > config.vocab:
+        raise CheckpointError(f"{path}: it has {pieces} pieces; expected at most {config.vocab}, the vocab_size")
+    return model
+
+
+# ---- JSON -------------------------------------------------------------------------------------------------------
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: it is {shorten(raw)}; expected a JSON object")
+    return raw
+
+
+def _integer(path: Path, raw: dict[str, Any], key: str) -> int:
+    """A positive integer of a JSON object."""
+    value = raw.get(key)
+    if type(value) is not int or value < 1:
+        raise CheckpointError(f"{path}: {key} is {shorten(value)}; expected a positive integer")
+    return value
+
+
+def _positive(path: Path, raw: dict[str, Any], key: str) -> float:
+    """A positive number of a JSON object."""
+    value = raw.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise CheckpointError(f"{path}: {key} is {shorten(value)}; expected a positive number")
+    return float(value)

@@ -1,0 +1,133 @@
+"""Reads the floating-point tensors of a checkpoint, a few rows at a time, as float32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...kernels.errors import CheckpointError, ModelFileError
+from ...kernels.safetensors_file import ITEM_BYTES, Entry, SafetensorsFile, open_safetensors, parse_json, shorten
+
+Float32 = npt.NDArray[np.float32]
+
+_FLOAT_DTYPES = ("F32", "F16", "BF16")
+_SINGLE_FILE = "model.safetensors"
+_INDEX_FILE = "model.safetensors.index.json"
+
+
+class Weights:
+    """The tensors of a folder that holds `model.safetensors`, or shards of it and an index.
+
+    Opening reads only headers. Names are those of the bare encoder: a `model.` prefix, which checkpoints saved
+    from a causal language model have, is taken off.
+
+    Raises:
+        CheckpointError: a file is missing, cut or corrupt, or a tensor is not floating-point.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tensors: dict[str, tuple[SafetensorsFile, Entry]] = {}
+        for path, names in _files(folder).items():
+            file = _open(path)
+            for name in names if names is not None else list(file.entries):
+                if name not in file.entries:
+                    raise CheckpointError(f"{path}: tensor {name!r} is missing, which {_INDEX_FILE} promises")
+                entry = file.entries[name]
+                if entry.dtype not in _FLOAT_DTYPES:
+                    raise CheckpointError(
+                        f"{path}: tensor {name!r} has dtype {entry.dtype}; expected {', '.join(_FLOAT_DTYPES)}: "
+                        "convert the original checkpoint, not one that was quantised"
+                    )
+                self._tensors[name.removeprefix("model.")] = (file, entry)
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises CheckpointError unless the tensors are exactly those expected, by name and shape."""
+        missing, unknown = expected.keys() - self._tensors.keys(), self._tensors.keys() - expected.keys()
+        if missing:
+            raise CheckpointError(
+                f"{self.folder}: tensors are missing: {_some(missing)}; download the checkpoint again"
+            )
+        if unknown:
+            raise CheckpointError(f"{self.folder}: the architecture has no place for tensors {_some(unknown)}")
+        for name, shape in expected.items():
+            found = self._tensors[name][1].shape
+            if found != shape:
+                raise CheckpointError(f"{self.folder}: tensor {name!r} has shape {found}; config.json asks for {shape}")
+
+    def read(self, name: str) -> Float32:
+        """The tensor as float32; raises CheckpointError if a value is not finite."""
+        rows = self._tensors[name][1].shape[0]
+        return self.read_rows(name, 0, rows)
+
+    def read_rows(self, name: str, start: int, stop: int) -> Float32:
+        """Rows start … stop - 1 of the tensor as float32; raises CheckpointError if a value is not finite."""
+        file, entry = self._tensors[name]
+        shape = (stop - start, *entry.shape[1:])
+        row_bytes = math.prod(entry.shape[1:]) * ITEM_BYTES[entry.dtype]
+        values = _as_float32(file, entry.dtype, math.prod(shape), entry.begin + start * row_bytes)
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{self.folder}: tensor {name!r} holds NaN or infinity; the checkpoint is damaged")
+        return values.reshape(shape)
+
+
+def _as_float32(file: SafetensorsFile, dtype: str, count: int, offset: int) -> Float32:
+    """`count` numbers of the file; float32 ones are a view, others a converted copy."""
+    if dtype == "BF16":  # the upper half of a float32; NumPy has no such type
+        return (np.frombuffer(file.mapping, np.uint16, count, offset).astype(np.uint32) << 16).view(np.float32)
+    stored = np.frombuffer(file.mapping, np.float32 if dtype == "F32" else np.float16, count, offset)
+    return stored.astype(np.float32, copy=False)
+
+
+def _files(folder: Path) -> dict[Path, list[str] | None]:
+    """The safetensors files of the folder, and which tensors to take of each: None for all."""
+    if (folder / _SINGLE_FILE).is_file():
+        return {folder / _SINGLE_FILE: None}
+    index = folder / _INDEX_FILE
+    if not index.is_file():
+        raise CheckpointError(
+            f"{folder / _SINGLE_FILE}: the file is missing, and so is {_INDEX_FILE}; download the checkpoint again, "
+            "or save it as safetensors if it has only pytorch_model.bin"
+        )
+    raw = read_json(index)
+    weight_map = raw.get("weight_map") if isinstance(raw, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: it has no weight_map; download the checkpoint again")
+    shards: dict[Path, list[str] | None] = {}
+    for file_name in sorted({str(value) for value in weight_map.values()}):
+        if Path(file_name).name != file_name:
+            raise CheckpointError(f"{index}: shard {shorten(file_name)} is not the name of a file beside it")
+        shards[folder / file_name] = [name for name, value in weight_map.items() if value == file_name]
+    return shards
+
+
+def _open(path: Path) -> SafetensorsFile:
+    """Opens one safetensors file of a checkpoint."""
+    try:
+        return open_safetensors(path)
+    except ModelFileError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The JSON of a file of the checkpoint; raises CheckpointError where there is none."""
+    try:
+        return parse_json("file", path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: the file is missing; download the checkpoint again") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read the file: {error.strerror or error}") from error
+    except (ModelFileError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _some(names: set[str]) -> str:
+    """A few of the names."""
+    limit = 4
+    shown = ", ".join(repr(name) for name in sorted(names)[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

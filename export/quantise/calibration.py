@@ -1,0 +1,95 @@
+"""The texts that quantisation is calibrated on, as token ids.
+
+The texts that ship were written for this purpose and are under the project's licence, none from an evaluation set:
+calibration.jsonl has prose, questions, product titles, logs and code in some forty languages. For `mixed` and `int4`
+there is calibration_short.jsonl as well, with short sentences without a prompt in some eighty languages.
+
+The kinds of texts matter more than their number. In one layer, on short sentences that were held out, the relative
+squared error of a feed-forward block in int4 is 0.00435 with the first file alone, 0.00417 with 30,000 tokens of help
+pages in 42 languages added, and 0.00369 with 5,900 tokens of such sentences. int8 does not need them: 1 - cosine to
+float32, in 1e-4, mean / median over 564 short texts in 65 languages, is 6.7 / 4.4 without, 6.7 / 4.3 with them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ...inputs import check_unicode
+from ...kernels.errors import InputError
+from ...kernels.safetensors_file import shorten
+from ...tokenizer import Tokenizer
+from ..checkpoint.checkpoint import Checkpoint
+from .forward import Offsets
+
+# Longer texts are cut, since attention over them takes time and teaches little that shorter ones do not.
+_MAX_TOKENS = 512
+
+SHIPPED = Path(__file__).with_name("calibration.jsonl")
+SHIPPED_SHORT = Path(__file__).with_name("calibration_short.jsonl")
+
+_LEAST_TEXTS = 8  # with fewer, the statistics of a channel are noise
+
+
+@dataclass(frozen=True)
+class CalibrationBatch:
+    """Texts as the model sees them: ids (tokens,) int32 end to end, and where each text begins and ends."""
+
+    ids: npt.NDArray[np.int32]
+    offsets: Offsets
+
+
+def read_calibration(
+    source: Checkpoint, path: str | os.PathLike[str] | None = None, *, short_sentences: bool = False
+) -> CalibrationBatch:
+    """The texts of a file, or those that ship, tokenized and with their prompts.
+
+    Args:
+        source: the checkpoint, which has tokenizer and prompts.
+        path: a file of texts instead of those that ship.
+        short_sentences: whether short sentences are among those that ship.
+
+    Each line is a JSON object with a "text" and, if it has one, the name of a "prompt"; a prompt that the checkpoint
+    does not have is left out. Raises InputError for a file that is not like that, or that has too few texts.
+    """
+    files = [SHIPPED, SHIPPED_SHORT] if short_sentences else [SHIPPED]
+    if path is not None:
+        files = [Path(path)]
+    texts = [text for file in files for text in _texts(file, source.prompts)]
+    tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
+    limit = min(_MAX_TOKENS, source.config.max_tokens)
+    if len(texts) < _LEAST_TEXTS:
+        raise InputError(f"{path} has {len(texts)} texts; expected at least {_LEAST_TEXTS}, better hundreds")
+    ids = [tokenizer.encode(text, limit).ids for text in texts]
+    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    return CalibrationBatch(np.concatenate(ids).astype(np.int32), offsets)
+
+
+def _texts(file: Path, prompts: dict[str, str]) -> list[str]:
+    """The texts of a file, each after its prompt."""
+    try:
+        lines = list(io.StringIO(file.read_text("utf-8")))  # by line feeds: other separators may be part of a text
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the calibration texts in {file}: {error}; expected UTF-8, JSON lines") from error
+    return [_text(f"{file}, line {number}", line, prompts) for number, line in enumerate(lines, start=1)]
+
+
+def _text(place: str, line: str, prompts: dict[str, str]) -> str:
+    """The text of one line, after its prompt."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{place}: not JSON ({error}); expected an object such as {{"text": "…"}}') from error
+    text = record.get("text") if isinstance(record, dict) else None
+    prompt = record.get("prompt") if isinstance(record, dict) else None
+    if not isinstance(text, str) or not isinstance(prompt, (str, type(None))):
+        raise InputError(f'{place}: found {shorten(record)}; expected an object with a string "text"')
+    text = prompts.get(prompt or "", "") + text
+    check_unicode(place, text)
+    return text

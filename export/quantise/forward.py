@@ -1,0 +1,141 @@
+"""One layer of the model in float32 NumPy, over all calibration texts at once.
+
+The steps are those of kernels/reference.py, which explains them, here over texts that lie end to end, so that the
+inputs of each matrix are one array. `Layer` holds the tensors of one layer by their names in a model file.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ...kernels.config import EncoderConfig
+from ...kernels.layout import PANEL
+from ...kernels.reference import GELU_CUBIC, GELU_SCALE, INT8_MAX
+from ..checkpoint.checkpoint_tensors import Float32
+
+Layer = dict[str, Float32]  # "input_norm", "qkv", …: matrices are (out_features, in_features)
+Offsets = npt.NDArray[np.int64]  # (texts + 1,): text i is tokens offsets[i] … offsets[i + 1] - 1
+
+_ELEMENTWISE_ROWS = 512  # tokens at a time where many temporaries are made, so that they stay in cache
+
+
+@dataclass(frozen=True)
+class LayerValues:
+    """What is computed in a layer: the input and output of each matrix by its name, and the stream between them."""
+
+    inputs: dict[str, Float32]  # "qkv", "o", "gate_up", "down": (tokens, in_features)
+    outputs: dict[str, Float32]  # (tokens, out_features)
+    middle: Float32  # (tokens, hidden), between attention and feed-forward
+    hidden: Float32  # (tokens, hidden), after the layer
+
+
+def layer_values(config: EncoderConfig, index: int, layer: Layer, hidden: Float32, offsets: Offsets) -> LayerValues:
+    """Takes hidden (tokens, hidden) through layer `index`."""
+    eps = config.rms_norm_eps
+    inputs: dict[str, Float32] = {}
+    outputs: dict[str, Float32] = {}
+
+    def product(matrix: str, x: Float32) -> Float32:
+        inputs[matrix], outputs[matrix] = x, x @ layer[matrix].T
+        return outputs[matrix]
+
+    qkv = product("qkv", rms_norm(hidden, layer["input_norm"], eps))
+    out = product("o", attention(config, index, layer, qkv, offsets))
+    middle = hidden + rms_norm(out, layer["post_attention_norm"], eps)
+    gate_up = product("gate_up", rms_norm(middle, layer["pre_ffn_norm"], eps))
+    out = product("down", geglu(gate_up))
+    return LayerValues(inputs, outputs, middle, middle + rms_norm(out, layer["post_ffn_norm"], eps))
+
+
+def rms_norm(x: Float32, multiplier: Float32, eps: float) -> Float32:
+    """x (tokens, width) / rms(x) * multiplier."""
+    return np.asarray(x / np.sqrt(mean_square(x, eps)) * multiplier, x.dtype)
+
+
+def mean_square(x: Float32, eps: float) -> Float32:
+    """The mean square of each row, plus eps: (tokens, 1)."""
+    return np.asarray(np.einsum("tc,tc->t", x, x)[:, None] / np.float32(x.shape[1]) + np.float32(eps))
+
+
+def int8_rounded(x: Float32) -> Float32:
+    """x (rows, columns) rounded to int8, symmetric, one scale per row."""
+    scale = np.maximum(x.max(axis=1), -x.min(axis=1))[:, None] / np.float32(INT8_MAX)
+    codes = x / np.where(scale > 0, scale, np.float32(1))
+    return np.asarray(np.rint(codes, out=codes) * scale)
+
+
+def attention(config: EncoderConfig, index: int, layer: Layer, qkv: Float32, offsets: Offsets) -> Float32:
+    """What the attention of layer `index` makes of qkv (tokens, qkv_width): the input of o, (tokens, q_width)."""
+    heads, kv_heads, eps = config.heads, config.kv_heads, config.rms_norm_eps
+    window = None if config.is_full(index) else config.window
+    cos, sin = rotation(config, index, int(np.max(np.diff(offsets))))
+    out = np.empty((len(qkv), config.q_width), qkv.dtype)
+    for start, end in itertools.pairwise(offsets):
+        text = qkv[start:end].reshape(end - start, -1, config.head_dim)
+        q, k, v = np.split(text, [heads, heads + kv_heads], axis=1)
+        q = rotate(norm_heads(q, layer["q_norm"], eps), cos, sin)
+        k = rotate(norm_heads(k, layer["k_norm"], eps), cos, sin)
+        shares = attention_shares(q.reshape(end - start, kv_heads, -1, config.head_dim), k, window)
+        attended = shares @ v.transpose(1, 0, 2)[:, None]  # (kv_heads, sharing, tokens, head_dim)
+        out[start:end] = attended.transpose(2, 0, 1, 3).reshape(end - start, -1)
+    return out
+
+
+def attention_shares(q: Float32, k: Float32, window: int | None) -> Float32:
+    """What share of each token goes into each token, (kv_heads, sharing, tokens, tokens), rows summing to 1.
+
+    q is (tokens, kv_heads, sharing, head_dim), with the query heads that share a key/value head side by side, and
+    k (tokens, kv_heads, head_dim), both rotated.
+    """
+    tokens = len(q)
+    scores = q.transpose(1, 2, 0, 3) @ k.transpose(1, 2, 0)[:, None]
+    if window is not None and tokens > window + 1:
+        position = np.arange(tokens)
+        scores[:, :, np.abs(position[:, None] - position) > window] = -np.inf
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return np.asarray(scores)
+
+
+def norm_heads(x: Float32, multiplier: Float32, eps: float) -> Float32:
+    """RMSNorm of x (tokens, heads, head_dim) over each head."""
+    return rms_norm(x.reshape(-1, x.shape[2]), multiplier, eps).reshape(x.shape)
+
+
+def rotation(config: EncoderConfig, index: int, tokens: int) -> tuple[Float32, Float32]:
+    """Cosine and sine (tokens, head_dim / 2) of the rotary angles of layer `index`."""
+    theta = config.rope_theta_full if config.is_full(index) else config.rope_theta_sliding
+    half = config.head_dim // 2
+    angle = np.arange(tokens)[:, None] * theta ** -(np.arange(half) / half)
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+def rotate(x: Float32, cos: Float32, sin: Float32) -> Float32:
+    """Rotary position embedding of x (tokens, heads, head_dim); cos and sin have at least as many tokens."""
+    cos, sin = cos[: len(x), None], sin[: len(x), None]
+    first, second = np.split(x, 2, axis=2)
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=2)
+
+
+def geglu(gate_up: Float32) -> Float32:
+    """The input of down, (tokens, ffn), from gate_up's output (tokens, 2 * ffn) in alternating panels."""
+    out = np.empty((len(gate_up), gate_up.shape[1] // 2), gate_up.dtype)
+    for start in range(0, len(gate_up), _ELEMENTWISE_ROWS):
+        rows = slice(start, start + _ELEMENTWISE_ROWS)
+        pairs = gate_up[rows].reshape(-1, gate_up.shape[1] // (2 * PANEL), 2, PANEL)
+        gate, up = pairs[:, :, 0], pairs[:, :, 1]
+        inner = np.float32(GELU_SCALE) * (gate + np.float32(GELU_CUBIC) * (gate * gate * gate))
+        np.tanh(inner, out=inner)
+        out[rows] = (np.float32(0.5) * gate * (1 + inner) * up).reshape(-1, out.shape[1])
+    return out
+
+
+def pooled(x: Float32, offsets: Offsets) -> Float32:
+    """The mean over the tokens of each text: (texts, width)."""
+    lengths = np.diff(offsets)[:, None].astype(np.float32)
+    return np.asarray(np.add.reduceat(x, offsets[:-1], axis=0) / lengths)

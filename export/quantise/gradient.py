@@ -1,0 +1,87 @@
+"""Gradients of the float32 model, layer by layer.
+
+The steps are those of forward.py, backwards.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from ...kernels.config import EncoderConfig
+from ...kernels.layout import PANEL
+from ...kernels.reference import GELU_CUBIC, GELU_SCALE
+from ..checkpoint.checkpoint_tensors import Float32
+from . import forward
+from .forward import Layer, Offsets
+
+
+def layer_gradient(
+    config: EncoderConfig, index: int, layer: Layer, hidden: Float32, offsets: Offsets, gradient: Float32
+) -> Float32:
+    """The gradient by the input of a layer, hidden, given that by its output; all (tokens, hidden)."""
+    eps = config.rms_norm_eps
+    values = forward.layer_values(config, index, layer, hidden, offsets)
+    out, middle = values.outputs, values.middle
+
+    of_down = rms_norm_gradient(out["down"], layer["post_ffn_norm"], eps, gradient)
+    of_gate_up = _geglu_gradient(out["gate_up"], of_down @ layer["down"])
+    gradient = gradient + rms_norm_gradient(middle, layer["pre_ffn_norm"], eps, of_gate_up @ layer["gate_up"])
+    of_o = rms_norm_gradient(out["o"], layer["post_attention_norm"], eps, gradient)
+    of_qkv = _attention_gradient(config, index, layer, out["qkv"], offsets, of_o @ layer["o"])
+    return np.asarray(gradient + rms_norm_gradient(hidden, layer["input_norm"], eps, of_qkv @ layer["qkv"]))
+
+
+def rms_norm_gradient(x: Float32, multiplier: Float32, eps: float, gradient: Float32) -> Float32:
+    """The gradient by x, given that by rms_norm(x, multiplier, eps)."""
+    square = forward.mean_square(x, eps)
+    scaled = gradient * multiplier
+    along = np.einsum("tc,tc->t", scaled, x)[:, None] / (np.float32(x.shape[1]) * square)
+    return np.asarray((scaled - x * along) / np.sqrt(square))
+
+
+def _geglu_gradient(gate_up: Float32, gradient: Float32) -> Float32:
+    """The gradient by gate_up (tokens, 2 * ffn), given that by geglu(gate_up) (tokens, ffn)."""
+    pairs = gate_up.reshape(len(gate_up), -1, 2, PANEL)
+    gate, up = pairs[:, :, 0], pairs[:, :, 1]
+    square = gate * gate
+    tanh = np.tanh(np.float32(GELU_SCALE) * gate * (1 + np.float32(GELU_CUBIC) * square))
+    half = np.float32(0.5) * (1 + tanh)  # gelu(gate) = gate * half
+    inner = np.float32(GELU_SCALE) * (1 + np.float32(3 * GELU_CUBIC) * square)
+    slope = half + np.float32(0.5) * gate * (1 - tanh * tanh) * inner
+    given = gradient.reshape(gate.shape)
+    return np.stack([given * up * slope, given * gate * half], axis=2).reshape(gate_up.shape)
+
+
+def _attention_gradient(
+    config: EncoderConfig, index: int, layer: Layer, qkv: Float32, offsets: Offsets, gradient: Float32
+) -> Float32:
+    """The gradient by qkv (tokens, qkv_width), given that by attention(…, qkv, …) (tokens, q_width)."""
+    heads, kv_heads, head_dim, eps = config.heads, config.kv_heads, config.head_dim, config.rms_norm_eps
+    window = None if config.is_full(index) else config.window
+    cos, sin = forward.rotation(config, index, int(np.max(np.diff(offsets))))
+    out = np.empty_like(qkv)
+    for start, end in itertools.pairwise(offsets):
+        tokens = end - start
+        raw_q, raw_k, v = np.split(qkv[start:end].reshape(tokens, -1, head_dim), [heads, heads + kv_heads], axis=1)
+        q = forward.rotate(forward.norm_heads(raw_q, layer["q_norm"], eps), cos, sin)
+        k = forward.rotate(forward.norm_heads(raw_k, layer["k_norm"], eps), cos, sin)
+        shared = (tokens, kv_heads, heads // kv_heads, head_dim)
+        queries, given = q.reshape(shared), gradient[start:end].reshape(shared)
+        shares = forward.attention_shares(queries, k, window)  # (kv_heads, sharing, tokens, tokens)
+        of_v = np.einsum("gsij,igsd->jgd", shares, given, optimize=True)
+        of_shares = np.einsum("igsd,jgd->gsij", given, v, optimize=True)
+        of_scores = shares * (of_shares - np.einsum("gsij,gsij->gsi", shares, of_shares)[..., None])
+        of_q = np.einsum("gsij,jgd->igsd", of_scores, k, optimize=True).reshape(q.shape)
+        of_k = np.einsum("gsij,igsd->jgd", of_scores, queries, optimize=True)
+        of_q = _norm_heads_gradient(raw_q, layer["q_norm"], eps, forward.rotate(of_q, cos, -sin))
+        of_k = _norm_heads_gradient(raw_k, layer["k_norm"], eps, forward.rotate(of_k, cos, -sin))
+        out[start:end] = np.concatenate([of_q, of_k, of_v], axis=1).reshape(tokens, -1)
+    return out
+
+
+def _norm_heads_gradient(x: Float32, multiplier: Float32, eps: float, gradient: Float32) -> Float32:
+    """The gradient by x (tokens, heads, head_dim) of RMSNorm over each head."""
+    rows = (-1, x.shape[2])
+    return rms_norm_gradient(x.reshape(rows), multiplier, eps, gradient.reshape(rows)).reshape(x.shape)

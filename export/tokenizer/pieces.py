@@ -1,0 +1,149 @@
+"""The pieces of a SentencePiece model of Gemma's kind, read from the model itself.
+
+A model is a protobuf message, declared in sentencepiece_model.proto; SentencePiece's Python interface tells neither the
+types of its pieces nor its settings.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ...kernels.errors import CheckpointError
+
+SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
+MOST_RUN = 63  # spaces in one piece
+MOST_PIECE_BYTES = 255
+
+# Types of pieces; those of another type, unused ones, are never made of text.
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
+_BYTE_PAIRS = 2  # type of a model
+
+_Message: TypeAlias = dict[int, int | bytes]  # the last value of every field
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of a model.
+
+    Attributes:
+        count: how many there are; ids are below it.
+        normal: ids of what merging makes and of single characters, by spelling; what has a lower id merges first.
+        special: ids of what is cut out of the raw text before anything is merged, by spelling.
+        runs: ids of the special pieces "▁▁", "▁▁▁", ...
+        byte_ids: (256,) id of the piece of each byte.
+    """
+
+    count: int
+    normal: dict[str, int]
+    special: dict[str, int]
+    runs: list[int]
+    byte_ids: list[int]
+
+
+def read_pieces(model_bytes: bytes) -> Pieces:
+    """The pieces of a valid SentencePiece model; raises CheckpointError if it is not of Gemma's kind."""
+    fields = list(_fields(model_bytes))
+    _check_settings(dict(fields))
+    normal: dict[str, int] = {}
+    special: dict[str, int] = {}
+    byte_ids: dict[str, int] = {}
+    last_score = float("inf")
+    pieces = [_message(value) for key, value in fields if key == 1]
+    for i, piece in enumerate(pieces):
+        name, score, kind = _text(piece.get(1)), _float(piece.get(2)), piece.get(3, _NORMAL)
+        if kind == _NORMAL:
+            if score >= last_score:
+                raise unsupported(f"piece {name!r} does not rank behind the one before it")
+            normal[name], last_score = i, score
+        elif kind in (_UNKNOWN, _CONTROL, _USER_DEFINED):
+            special[name] = i
+        elif kind == _BYTE:
+            byte_ids[name] = i
+    bytes_by_name = [f"<0x{byte:02X}>" for byte in range(256)]
+    if byte_ids.keys() != {*bytes_by_name}:
+        raise unsupported("it has no piece for every byte, so it cannot spell every character")
+    _check_spelling(normal, special)
+    return Pieces(len(pieces), normal, special, _runs(special), [byte_ids[name] for name in bytes_by_name])
+
+
+def unsupported(reason: str) -> CheckpointError:
+    """The error for a model whose ids the C tokenizer would not give."""
+    return CheckpointError(f"tokenizer.model is not of Gemma's kind: {reason}")
+
+
+def _check_settings(model: _Message) -> None:
+    """Checks that the model merges byte pairs, and that it changes nothing in a text but spaces to "▁"."""
+    trainer, normalizer = _message(model.get(2, b"")), _message(model.get(3, b""))
+    if trainer.get(3) != _BYTE_PAIRS:
+        raise unsupported("it does not merge byte pairs")
+    charsmap, add_dummy_prefix, remove_extra_whitespaces = (normalizer.get(key) for key in (2, 3, 4))
+    if charsmap or add_dummy_prefix != 0 or remove_extra_whitespaces != 0 or normalizer.get(5, 1) != 1:
+        raise unsupported("it normalises texts")
+
+
+def _check_spelling(normal: dict[str, int], special: dict[str, int]) -> None:
+    """Checks that every piece can be stored, and that merging may make it: of characters, and of no special piece."""
+    for name in (*normal, *special):
+        if not name or " " in name or "\0" in name or len(name.encode()) > MOST_PIECE_BYTES:
+            raise unsupported(f"it has the piece {name!r}")
+    specials = re.compile("|".join(re.escape(name) for name in sorted(special)))
+    for name in normal:
+        if not all(character in normal for character in name):
+            raise unsupported(f"piece {name!r} has a character that is no piece")
+        if specials.search(name):
+            raise unsupported(f"piece {name!r} holds a special piece, which is cut out before anything is merged")
+
+
+def _runs(special: dict[str, int]) -> list[int]:
+    """Ids of the special pieces "▁▁", "▁▁▁", ...; no other special piece may hold a "▁"."""
+    runs: list[int] = []
+    while (run := SPACE_SYMBOL * (len(runs) + 2)) in special and len(run) <= MOST_RUN:
+        runs.append(special[run])
+    with_spaces = [name for name in special if SPACE_SYMBOL in name]
+    if len(with_spaces) > len(runs):
+        raise unsupported(f"of its special pieces with spaces {with_spaces}, only runs of 2, 3, ... {MOST_RUN} may be")
+    return runs
+
+
+# ---- protobuf -----------------------------------------------------------------------------------------------------
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field of a valid message: a varint, four or eight bytes, or a length and so many."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        field, wire_type = divmod(varint(), 8)
+        if wire_type == 0:
+            yield field, varint()
+            continue
+        size = {1: 8, 5: 4}.get(wire_type) or varint()
+        yield field, message[at : at + size]
+        at += size
+
+
+def _message(value: int | bytes) -> _Message:
+    return dict(_fields(value)) if isinstance(value, bytes) else {}
+
+
+def _text(value: int | bytes | None) -> str:
+    return value.decode() if isinstance(value, bytes) else ""
+
+
+def _float(value: int | bytes | None) -> float:
+    return float(struct.unpack("<f", value)[0]) if isinstance(value, bytes) else 0.0

@@ -1,0 +1,87 @@
+/* A context: the instruction set, the threads, and the memory that a call works in. */
+#ifndef EG_CONTEXT_H
+#define EG_CONTEXT_H
+
+#include "isa/kernels.h"
+#include "engine/matmul.h"
+#include "model/model.h"
+#include "engine/threads.h"
+
+#include <pthread.h>
+
+enum {
+    /* With fewer rows than this for each thread, and no more than EG_SHARED_ROWS in all, all threads work on one chunk:
+     * each then reads its share of the weights, not all of them. */
+    EG_LEAST_ROWS = 32,
+    EG_SHARED_ROWS = 128,
+    /* Steps of a call, at most: a layer's, where they are shared; and those before and after the layers. */
+    EG_LAYER_STEPS = 9,
+    EG_OTHER_STEPS = 2,
+    /* Tokens whose queries meet the keys at once: times 3 heads 48 rows, a multiple of the float matmul's 6. */
+    EG_ATTENTION_TOKENS = 16,
+};
+
+/* A text in a batch that is laid end to end. Keys and values have slots of their own, so that each text begins on a
+ * multiple of EG_KEY_GRAIN and is computed alike in any batch. */
+typedef struct eg_text {
+    size_t begin, end; /* tokens */
+    size_t slot;       /* of the first token; a multiple of EG_KEY_GRAIN */
+} eg_text;
+
+/* What the forward pass needs room for. */
+typedef struct eg_extent {
+    size_t tokens; /* of all texts */
+    size_t slots;  /* of all texts */
+    size_t texts;
+    size_t longest; /* tokens of the longest text */
+} eg_extent;
+
+/* Memory of one thread; chunk is the instruction set's chunk_rows or, for the first thread, EG_SHARED_ROWS. */
+typedef struct eg_worker_scratch {
+    eg_inputs inputs; /* (chunk, widest input of a matrix) */
+    float *wide;      /* (chunk, widest of qkv_width, ffn and hidden) float32 */
+    float *narrow;    /* (chunk, hidden) float32 */
+    float *rotated;   /* (widest input of a matrix,) float32: one row, before it is rounded */
+    float *scores;    /* (EG_ATTENTION_TOKENS · heads per key head, longest in whole key grains) float32 */
+    float *scales;    /* (EG_ATTENTION_TOKENS · heads per key head,) float32: of the rows of `attended` */
+    float *attended;  /* (EG_ATTENTION_TOKENS · heads per key head, head_dim) float32 */
+} eg_worker_scratch;
+
+typedef struct eg_scratch {
+    eg_extent extent; /* what it is large enough for */
+    size_t bytes;
+    void *arena;
+    eg_text *texts;         /* (texts,) */
+    void *rows;             /* (tokens,) rows of the embedding table; like their scales, only if eg_reads_rows() */
+    uint16_t *row_scales;   /* (tokens, groups) float16 */
+    float *hidden;          /* (tokens, hidden) float32: the residual stream */
+    float *queries;         /* (kv_heads, tokens, heads per key head, head_dim): see attention.c */
+    float *keys[2];         /* (kv_heads, slots / 16, head_dim, 16) float32; even and odd layers */
+    float *values[2];       /* (kv_heads, head_dim / 16, slots, 16) float32; even and odd layers */
+    float *query_scales;    /* (kv_heads, tokens, heads per key head) float32: see eg_attention_ops, like the next */
+    float *key_scales[2];   /* (kv_heads, slots) float32; even and odd layers */
+    float *value_scales[2]; /* (kv_heads, slots) float32; even and odd layers */
+    eg_worker_scratch *workers; /* (threads,) */
+} eg_scratch;
+
+/* cos and sin of position · theta^(-2i / head_dim) for positions 0 … positions - 1. */
+typedef struct eg_rope {
+    size_t positions;
+    float *cosine, *sine; /* (positions, head_dim / 2) float32; one piece of memory, which begins at cosine */
+} eg_rope;
+
+struct eg_context {
+    eg_allocator allocator; /* a copy: a garbage collector may free the model before the context */
+    const eg_model *model;
+    const eg_isa *isa;
+    eg_pool *pool;
+    pthread_mutex_t busy; /* held by the call in progress */
+    double *profile;      /* (threads, EG_OPERATIONS) seconds, see eg_context_profile; NULL: calls are not timed */
+    eg_scratch scratch;
+    eg_rope rope_sliding, rope_full;
+};
+
+/* Makes scratch and rope tables large enough. EG_ERROR_MEMORY leaves the context usable for smaller calls. */
+eg_status eg_context_reserve(eg_context *context, eg_extent needed);
+
+#endif

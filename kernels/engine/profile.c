@@ -1,0 +1,60 @@
+#define _POSIX_C_SOURCE 200809L
+#include "engine/profile.h"
+
+#include "engine/context.h"
+#include "common/error.h"
+
+#include <time.h>
+
+static const char *const names[EG_OPERATIONS] = {
+    [EG_EMBED] = "embed",
+    [EG_NORM] = "norm",
+    [EG_QKV] = "qkv",
+    [EG_PLACE_HEADS] = "place_heads",
+    [EG_ATTENTION_SLIDING] = "attention_sliding",
+    [EG_ATTENTION_FULL] = "attention_full",
+    [EG_QUANTIZE] = "quantize",
+    [EG_O] = "o",
+    [EG_GATE_UP] = "gate_up",
+    [EG_DOWN] = "down",
+    [EG_POOL_AND_HEAD] = "pool_and_head",
+    [EG_WAIT] = "wait",
+};
+
+double eg_now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+void eg_watch_start(eg_stopwatch *watch, double *seconds)
+{
+    *watch = (eg_stopwatch){.seconds = seconds, .lap = seconds != NULL ? eg_now() : 0};
+}
+
+void eg_watch_lap(eg_stopwatch *watch, eg_operation operation)
+{
+    const double now = eg_now();
+    watch->seconds[operation] += now - watch->lap - watch->waited;
+    watch->seconds[EG_WAIT] += watch->waited;
+    watch->lap = now;
+    watch->waited = 0;
+}
+
+/* ---- the public calls ------------------------------------------------------------------------------------------ */
+
+size_t eg_operation_count(void) { return EG_OPERATIONS; }
+
+const char *eg_operation_name(size_t index) { return index < EG_OPERATIONS ? names[index] : NULL; }
+
+eg_status eg_context_profile(eg_context *context, double *seconds)
+{
+    if (context == NULL) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_context_profile needs a context");
+    }
+    pthread_mutex_lock(&context->busy);
+    context->profile = seconds;
+    pthread_mutex_unlock(&context->busy);
+    return EG_OK;
+}

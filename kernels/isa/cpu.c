@@ -1,0 +1,78 @@
+/* How many cores a computation should use. */
+#define _GNU_SOURCE /* sched_getaffinity, CPU_SET */
+#include "isa/cpu.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__linux__)
+#include <sched.h>
+#endif
+
+int eg_cpu_always(void) { return 1; }
+
+#if defined(__linux__)
+
+/* One number from a file under /sys/devices/system/cpu/cpu<cpu>, or `otherwise`. */
+static long cpu_number(size_t cpu, const char *file, long otherwise)
+{
+    char path[128];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/%s", cpu, file);
+    FILE *stream = fopen(path, "r");
+    if (stream == NULL) {
+        return otherwise;
+    }
+    long value;
+    if (fscanf(stream, "%ld", &value) != 1) {
+        value = otherwise;
+    }
+    fclose(stream);
+    return value;
+}
+
+size_t eg_cpu_cores(void)
+{
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        const long online = sysconf(_SC_NPROCESSORS_ONLN);
+        return online > 0 ? (size_t)online : 1;
+    }
+    /* cpu_capacity (ARM big.LITTLE) is 1024 for the fastest cores; x86 does not have it. */
+    long fastest = 0;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, &allowed)) {
+            const long capacity = cpu_number(cpu, "cpu_capacity", 0);
+            fastest = capacity > fastest ? capacity : fastest;
+        }
+    }
+    size_t cores = 0;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed) || cpu_number(cpu, "cpu_capacity", 0) < fastest) {
+            continue;
+        }
+        /* The first number of the sibling list is the core's first hardware thread: count the core there. */
+        const size_t first = (size_t)cpu_number(cpu, "topology/thread_siblings_list", (long)cpu);
+        const int first_is_ours = first < CPU_SETSIZE && CPU_ISSET(first, &allowed);
+        cores += first == cpu || !first_is_ours;
+    }
+    return cores > 0 ? cores : 1;
+}
+
+#else
+
+size_t eg_cpu_cores(void)
+{
+#if defined(__APPLE__)
+    int cores = 0;
+    size_t size = sizeof cores;
+    if (sysctlbyname("hw.perflevel0.physicalcpu", &cores, &size, NULL, 0) == 0 && cores > 0) {
+        return (size_t)cores;
+    }
+#endif
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (size_t)online : 1;
+}
+
+#endif

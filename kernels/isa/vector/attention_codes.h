@@ -1,0 +1,87 @@
+/* Codes of 16 bits for attention, whose products are added up exactly in int32: the same bits on every instruction set.
+ *
+ * A row of queries or keys has a step of its own, such that its codes have a length of at most LARGEST_LENGTH: no
+ * product of two then exceeds an int32 (Cauchy and Schwarz). That leaves codes of about 2,900 where their number is
+ * 256: a rounding error 8 times smaller than that of bfloat16. Values have codes up to VALUE_CODE_MAX, and the weights
+ * of a query, which are not negative, a step such that their codes add up to no more than LARGEST_SUM.
+ *
+ * The including file chooses a register width (see simd.h) and defines
+ *   void store_int16(int16_t *p, vf a)    rounds to VF_LANES int16 */
+#include "isa/kernels.h"
+#include "isa/vector/row_sums.h"
+
+#include <math.h>
+
+enum {
+    INT16_CODE_MAX = 32767,
+    LARGEST_LENGTH = 46300, /* √2³¹ = 46340, less what rounding adds: half of √head_dim */
+    VALUE_CODE_MAX = 8191,
+    LARGEST_SUM = 250000, /* 2³¹ / 8191 = 262175, less what rounding adds: half a step a key */
+};
+
+/* ---- float32 to codes ---------------------------------------------------------------------------------- */
+
+static float largest_of(const float *x, size_t n)
+{
+    vf largest = vf_set(0.0f);
+    for (size_t i = 0; i < n; i += VF_LANES) {
+        largest = vf_max(largest, vf_abs(vf_load(x + i)));
+    }
+    return vf_reduce_max(largest);
+}
+
+/* codes = round(x / step); they may begin where x does */
+static void store_codes(const float *x, size_t n, float steps_per_one, int16_t *codes)
+{
+    const vf factor = vf_set(steps_per_one);
+    for (size_t i = 0; i < n; i += VF_LANES) {
+        store_int16(codes + i, vf_mul(vf_load(x + i), factor));
+    }
+}
+
+/* How many steps 1 is for a row of queries or keys; 0 for a row of zeros. */
+static float steps_of(const float *x, size_t n)
+{
+    const float largest = largest_of(x, n), length = sqrtf(sum_of_squares(x, n));
+    const float by_length = LARGEST_LENGTH / length, by_code = INT16_CODE_MAX / largest;
+    return largest > 0.0f ? by_length < by_code ? by_length : by_code : 0.0f;
+}
+
+static float narrow(float *row, size_t n)
+{
+    const float steps = steps_of(row, n);
+    store_codes(row, n, steps, (int16_t *)(void *)row); /* what is written never runs ahead of what is read */
+    return steps > 0.0f ? 1.0f / steps : 0.0f;
+}
+
+/* ---- scores and weights ----------------------------------------------------------------------------------- */
+
+static void scale_scores(float *scores, size_t n, float query_scale, const float *key_scales)
+{
+    const vf factor = vf_set(query_scale);
+    for (size_t i = 0; i < n; i += VF_LANES) {
+        vf_store(scores + i, vf_mul(vf_mul(vf_load(scores + i), vf_load(key_scales + i)), factor));
+    }
+}
+
+/* A value's scale becomes part of its weight. */
+static float narrow_weights(float *weights, size_t n, float sum, const float *value_scales)
+{
+    vf lanes[SUM_VECTORS], largest = vf_set(0.0f);
+    start_sum(lanes);
+    for (size_t i = 0; i < n; i += SUM_LANES) {
+        EG_UNROLL
+        for (size_t v = 0; v < SUM_VECTORS; v++) {
+            float *place = weights + i + v * VF_LANES;
+            const vf weight = vf_mul(vf_load(place), vf_load(value_scales + i + v * VF_LANES));
+            vf_store(place, weight);
+            lanes[v] = vf_add(lanes[v], weight);
+            largest = vf_max(largest, weight);
+        }
+    }
+    const float by_sum = LARGEST_SUM / add_up(lanes), by_code = INT16_CODE_MAX / vf_reduce_max(largest);
+    const float steps = by_sum < by_code ? by_sum : by_code;
+    const int all_zero = !(steps < INFINITY);
+    store_codes(weights, n, all_zero ? 0.0f : steps, (int16_t *)(void *)weights);
+    return all_zero ? 0.0f : 1.0f / (steps * sum);
+}

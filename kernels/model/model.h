@@ -1,0 +1,67 @@
+/* A model in memory: the tensors of a model file, bound to the places where the forward pass uses them. */
+#ifndef EG_MODEL_H
+#define EG_MODEL_H
+
+#include "model/model_file.h"
+
+enum { EG_MAX_LAYERS = 256 }; /* the bound of config.py: what no model comes near */
+
+/* A weight matrix in panels, (out_features, in_features); its dtype tells the format: F32 float32, I8 int8, U8 int4. */
+typedef struct eg_matrix {
+    eg_dtype dtype;
+    size_t out_features;
+    size_t in_features;
+    const void *panels;
+    const uint8_t *codebooks; /* (out_features / 16, in_features / 64, 16) of int4, else NULL */
+    const float *scale;       /* (out_features,); NULL for float32 */
+} eg_matrix;
+
+typedef struct eg_embedding {
+    eg_dtype dtype;
+    size_t groups;         /* scales of a row */
+    size_t codebook_bytes; /* behind the codes of an int4 row: hidden / 64, or 0 */
+    const void *rows;      /* (vocab, hidden), of int4 (vocab, hidden / 2 + codebook_bytes) */
+    const uint16_t *scale; /* (vocab, groups) float16; NULL for float32 */
+} eg_embedding;
+
+typedef struct eg_layer {
+    int full_attention;
+    const float *input_norm;          /* (hidden,) */
+    eg_matrix qkv;                    /* hidden → (heads + 2 · kv_heads) · head_dim */
+    const float *q_norm;              /* (head_dim,), attention scale included */
+    const float *k_norm;              /* (head_dim,) */
+    eg_matrix o;                      /* heads · head_dim → hidden */
+    const float *post_attention_norm; /* (hidden,) */
+    const float *pre_ffn_norm;        /* (hidden,) */
+    eg_matrix gate_up;                /* hidden → 2 · ffn, in alternating panels of gate and up */
+    eg_matrix down;                   /* ffn → hidden */
+    const float *post_ffn_norm;       /* (hidden,) */
+} eg_layer;
+
+struct eg_model {
+    eg_allocator allocator; /* the model's and its contexts' */
+    eg_config config;       /* full_attention is NULL here: see the layers */
+    eg_embedding embedding;
+    eg_layer *layers;
+    const float *final_norm; /* (hidden,) */
+    eg_matrix head;          /* hidden → hidden */
+    eg_model_file file;      /* all 0 if eg_model_create made the model */
+};
+
+/* eg_model_create, with an allocator. */
+eg_status eg_model_bind(const eg_config *config, const eg_tensor *tensors, size_t tensor_count,
+                        const eg_allocator *allocator, eg_model **model);
+
+/* 1 if rows of the embedding table must be read by eg_read_rows, not in memory. One fault in a mapping brings 16 pages
+ * or more into a process, of which a row needs a tenth of one: 256 tokens took 27 MB, and as much reading from a disk.
+ */
+int eg_reads_rows(const eg_model *model);
+
+/* Bytes of one row of the embedding table. */
+size_t eg_row_bytes(const eg_model *model);
+
+/* Reads the rows of tokens from the file: rows (tokens, eg_row_bytes()), scale (tokens, groups), unless float32. 0 if
+ * the file cannot be read. */
+int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale);
+
+#endif

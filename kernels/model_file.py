@@ -1,0 +1,320 @@
+"""Opens a model file: memory-mapped, every offset, shape and dtype checked, nothing copied. See export/FORMAT.md."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import EncoderConfig
+from .errors import ModelFileError
+from .layout import (
+    DTYPE_FORMATS,
+    EMBEDDING_GROUP_GRAIN,
+    FORMAT_DTYPES,
+    MatrixFormat,
+    RowFormat,
+    Tensor,
+    codebook_shape,
+    embedding_shape,
+    matrices,
+    panel_shape,
+    vectors,
+)
+from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
+
+FORMAT_NAME = "embgemma"
+FORMAT_VERSION = "4"
+Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+DEFAULT_SCHEME: Scheme = "int8"  # the most exact of the small ones
+
+ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
+
+EMBEDDING = "embedding"
+TOKENIZER_TABLE = "tokenizer.table"
+TOKENIZER = "tokenizer.model"
+CHECKSUM = "metadata_crc32"
+METADATA_KEYS = frozenset(
+    (
+        "format",
+        "format_version",
+        "scheme",
+        "config",
+        "prompts",
+        "default_prompt_name",
+        "similarity_fn_name",
+        "producer",
+        CHECKSUM,
+    )
+)
+
+DTYPE_NAMES: dict[np.dtype[Any], str] = {
+    np.dtype(np.float32): "F32",
+    np.dtype(np.float16): "F16",
+    np.dtype(np.int8): "I8",
+    np.dtype(np.uint8): "U8",
+}
+_DTYPE_NAME_FORMATS = {DTYPE_NAMES[dtype]: name for dtype, name in DTYPE_FORMATS.items()}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file that passed every check.
+
+    Attributes:
+        path: where it lies.
+        config: shapes and constants of the encoder.
+        scheme: one of SCHEMES; tells how it was made, while each matrix's own dtype tells how to read it.
+        prompts: prompt texts by name, as the checkpoint published them.
+        default_prompt_name: the prompt used when the caller names none, or None.
+        similarity_fn_name: how the checkpoint compares two embeddings, such as "cosine".
+        tensors: read-only views into the mapped file, by name; shapes and layouts as in kernels/layout.py.
+        tokenizer_table: (bytes,) uint8 view of what the C engine tokenizes with; None if the file has none.
+        tokenizer_model: (bytes,) uint8 view of the sentencepiece model; None if the file has none.
+        metadata: the raw strings that all of the above was read from.
+        embedding_dim: size of a full embedding, where it is less than config.hidden.
+    """
+
+    path: Path
+    config: EncoderConfig
+    scheme: str
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: str
+    tensors: dict[str, Tensor]
+    tokenizer_table: npt.NDArray[np.uint8] | None
+    tokenizer_model: npt.NDArray[np.uint8] | None
+    metadata: dict[str, str]
+    embedding_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a model file holds under one name."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the tensor takes in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def expected_tensors(
+    config: EncoderConfig,
+    formats: Mapping[str, MatrixFormat],
+    embedding: RowFormat,
+    tokenizer_bytes: int,
+    table_bytes: int = 0,
+) -> dict[str, TensorInfo]:
+    """Every tensor of a model file, in file order, which is the order in which a token meets them.
+
+    formats tells the format of every matrix by name, embedding that of the table. A file of tokenizer_bytes 0 has no
+    tokenizer, one of table_bytes 0 none for C.
+    """
+    matrix_specs = {spec.name: spec for spec in matrices(config)}
+    vector_lengths = dict(vectors(config))
+    float32 = np.dtype(np.float32)
+    infos: dict[str, TensorInfo] = {}
+
+    def add_matrix(name: str) -> None:
+        spec, matrix_format = matrix_specs[name], formats[name]
+        shape = panel_shape(matrix_format, spec.out_features, spec.in_features)
+        infos[f"{name}.weight"] = TensorInfo(FORMAT_DTYPES[matrix_format], shape)
+        if matrix_format == "int4":
+            shape = codebook_shape(spec.out_features, spec.in_features)
+            infos[f"{name}.codebook"] = TensorInfo(np.dtype(np.uint8), shape)
+        if matrix_format != "float32":
+            infos[f"{name}.scale"] = TensorInfo(float32, (spec.out_features,))
+
+    def add_vector(name: str) -> None:
+        infos[name] = TensorInfo(float32, (vector_lengths[name],))
+
+    table_shape = embedding_shape(embedding, config.vocab, config.hidden)
+    infos[f"{EMBEDDING}.weight"] = TensorInfo(FORMAT_DTYPES[embedding.format], table_shape)
+    if embedding.groups:
+        infos[f"{EMBEDDING}.scale"] = TensorInfo(np.dtype(np.float16), (config.vocab, embedding.groups))
+    for layer in (f"layers.{i}" for i in range(config.layers)):
+        add_vector(f"{layer}.input_norm")
+        add_matrix(f"{layer}.qkv")
+        add_vector(f"{layer}.q_norm")
+        add_vector(f"{layer}.k_norm")
+        add_matrix(f"{layer}.o")
+        add_vector(f"{layer}.post_attention_norm")
+        add_vector(f"{layer}.pre_ffn_norm")
+        add_matrix(f"{layer}.gate_up")
+        add_matrix(f"{layer}.down")
+        add_vector(f"{layer}.post_ffn_norm")
+    add_vector("final_norm")
+    add_matrix("head")
+    if table_bytes:
+        infos[TOKENIZER_TABLE] = TensorInfo(np.dtype(np.uint8), (table_bytes,))
+    if tokenizer_bytes:
+        infos[TOKENIZER] = TensorInfo(np.dtype(np.uint8), (tokenizer_bytes,))
+    return infos
+
+
+def metadata_checksum(metadata: Mapping[str, str]) -> str:
+    """CRC-32, in eight hexadecimal digits, of all metadata but the checksum itself: `key=value` lines sorted by key.
+
+    A flipped bit in a rope base or an epsilon would otherwise give wrong numbers that no shape check can see.
+    """
+    lines = "".join(f"{key}={metadata[key]}\n" for key in sorted(metadata) if key != CHECKSUM)
+    return f"{zlib.crc32(lines.encode('utf-8', 'surrogatepass')):08x}"
+
+
+def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
+    """Maps and checks the model file at `path`; raises ModelFileError, naming the file, for any defect."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise ModelFileError("this is a folder, not a model file; make one of a checkpoint with `embgemma convert`")
+        return _check(path, open_safetensors(path))
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ModelFileError(f"{path}: the metadata is nested too deeply; the file is corrupt") from error
+
+
+def _check(path: Path, file: SafetensorsFile) -> ModelFile:
+    """The model file, if its tensors are those that its config asks for."""
+    metadata = file.metadata
+    check_metadata(metadata)
+    config = EncoderConfig.from_json(metadata["config"])
+    infos = _expected(config, file.entries)
+    _check_entries(file, infos)
+    tensors = {name: _view(file, name, info) for name, info in infos.items()}
+    tokenizer_table = tensors.pop(TOKENIZER_TABLE, None)
+    tokenizer_model = tensors.pop(TOKENIZER, None)
+    _check_finite(tensors)
+    file.mapping.madvise(mmap.MADV_DONTNEED)  # the checks have touched a page here and there, 25 MB in all
+    prompts, default_prompt_name = read_prompts(metadata)
+    return ModelFile(
+        path=path,
+        config=config,
+        scheme=metadata["scheme"],
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
+        similarity_fn_name=metadata["similarity_fn_name"],
+        tensors=tensors,
+        tokenizer_table=tokenizer_table,
+        tokenizer_model=tokenizer_model,
+        metadata=metadata,
+    )
+
+
+def check_metadata(metadata: dict[str, str]) -> None:
+    """Checks that the metadata is complete, of a version and scheme that this release reads, and not corrupt."""
+    if metadata.get("format") != FORMAT_NAME:
+        raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"the file has format version {version!r}, this release reads {FORMAT_VERSION!r}; "
+            "update embgemma or convert the checkpoint again"
+        )
+    missing = METADATA_KEYS - metadata.keys()
+    if missing:
+        raise ModelFileError(f"the metadata lacks {sorted(missing)}; convert the checkpoint again")
+    checksum = metadata_checksum(metadata)
+    if metadata[CHECKSUM] != checksum:
+        raise ModelFileError(f"the metadata's checksum is {checksum}, not {metadata[CHECKSUM]!r}: the file is corrupt")
+    if metadata["scheme"] not in SCHEMES:
+        raise ModelFileError(f"the scheme is {metadata['scheme']!r}; this release reads {', '.join(SCHEMES)}")
+
+
+def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:
+    """The tensors that the file must hold, given its config and the choices that the format leaves to the writer."""
+    formats = {spec.name: _format_of(spec.name, entries) for spec in matrices(config)}
+    embedding = RowFormat(_format_of(EMBEDDING, entries))
+    if embedding.format != "float32":
+        groups = _last_dimension(f"{EMBEDDING}.scale", entries)
+        embedding = RowFormat(embedding.format, groups)
+        if embedding.format == "int4" and _last_dimension(f"{EMBEDDING}.weight", entries) != config.hidden // 2:
+            embedding = RowFormat("int4", groups, codebooks=True)
+        if config.hidden % groups or (config.hidden // groups) % EMBEDDING_GROUP_GRAIN:
+            raise ModelFileError(
+                f"an embedding row of {config.hidden} has {groups} scales; expected each to cover a multiple of "
+                f"{EMBEDDING_GROUP_GRAIN} elements"
+            )
+    tokenizer_bytes, table_bytes = (
+        _last_dimension(name, entries) if name in entries else 0 for name in (TOKENIZER, TOKENIZER_TABLE)
+    )
+    if table_bytes % ALIGNMENT:
+        raise ModelFileError(f"tensor {TOKENIZER_TABLE!r} has {table_bytes} bytes; expected a multiple of {ALIGNMENT}")
+    return expected_tensors(config, formats, embedding, tokenizer_bytes, table_bytes)
+
+
+def _format_of(matrix: str, entries: dict[str, Entry]) -> MatrixFormat:
+    """The format of a matrix, which the dtype of its stored weight tells."""
+    entry = _find(f"{matrix}.weight", entries)
+    if entry.dtype not in _DTYPE_NAME_FORMATS:
+        raise ModelFileError(f"tensor '{matrix}.weight' has dtype {entry.dtype}; expected F32, I8 or U8")
+    return _DTYPE_NAME_FORMATS[entry.dtype]
+
+
+def _last_dimension(name: str, entries: dict[str, Entry]) -> int:
+    """The last dimension, at least 1, of a tensor whose size the config does not tell."""
+    shape = _find(name, entries).shape
+    if not shape or shape[-1] < 1:
+        raise ModelFileError(f"tensor {name!r} has shape {shape}; expected no dimension of 0")
+    return shape[-1]
+
+
+def _find(name: str, entries: dict[str, Entry]) -> Entry:
+    """The entry of a tensor that every model file has."""
+    if name not in entries:
+        raise ModelFileError(f"tensor {name!r} is missing; convert the checkpoint again")
+    return entries[name]
+
+
+def _check_entries(file: SafetensorsFile, infos: dict[str, TensorInfo]) -> None:
+    """Checks names, dtypes, shapes, order and alignment."""
+    if file.data_start % ALIGNMENT:
+        raise ModelFileError(f"the data starts at byte {file.data_start}; expected a multiple of {ALIGNMENT}")
+    unknown = file.entries.keys() - infos.keys()
+    if unknown:
+        raise ModelFileError(f"the config has no place for the tensors {sorted(unknown)[:4]}; convert again")
+    for name, info in infos.items():
+        entry = _find(name, file.entries)
+        if (entry.dtype, entry.shape) != (DTYPE_NAMES[info.dtype], info.shape):
+            raise ModelFileError(
+                f"tensor {name!r} is {entry.dtype} {entry.shape}; expected {DTYPE_NAMES[info.dtype]} {info.shape}"
+            )
+    if list(file.entries) != list(infos):
+        raise ModelFileError("the tensors do not lie in the order of the format; convert the checkpoint again")
+
+
+def _view(file: SafetensorsFile, name: str, info: TensorInfo) -> Tensor:
+    """A read-only view of one tensor in the mapped file."""
+    flat = np.frombuffer(file.mapping, info.dtype, math.prod(info.shape), file.entries[name].begin)
+    return flat.reshape(info.shape)
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    """Checks the norms and the matrices' scales (0.8 MB); weights and embedding scales stay on disk until used."""
+    for name, tensor in tensors.items():
+        is_scale = name.endswith(".scale") and not name.startswith(EMBEDDING)
+        if (is_scale or name.endswith("norm")) and not np.isfinite(tensor).all():
+            raise ModelFileError(f"tensor {name!r} holds a value that is not finite; convert the checkpoint again")
+
+
+def read_prompts(metadata: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """The prompts by name, and the name of the default one."""
+    prompts = parse_json("prompts", metadata["prompts"])
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise ModelFileError(f"the prompts are {shorten(prompts)}; expected an object of strings")
+    default = parse_json("default_prompt_name", metadata["default_prompt_name"])
+    if default is not None and (not isinstance(default, str) or default not in prompts):
+        raise ModelFileError(f"the default prompt is {shorten(default)}; expected null or one of {sorted(prompts)}")
+    return prompts, default

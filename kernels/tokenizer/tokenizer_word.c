@@ -1,0 +1,155 @@
+/* The tokens of a word by search, in time linear in its length, instead of by merging.
+ *
+ * They are the one row of tokens in which merging alone would give every two neighbours: export/merges.py says why. It
+ * is found from left to right: take the longest piece that goes with the token before it, and where none does, take
+ * back that token. No tokens of the word end at a place from which the search came back, so it passes each place once.
+ * (H. van Antwerpen and A. Neubeck, "So many tokens, so little time", GitHub blog, 2024.) */
+#include "tokenizer/tokenizer_word.h"
+
+#include "common/error.h"
+
+#include <string.h>
+
+enum { MOST_UNDONE = 2 * EG_MOST_PIECE_BYTES }; /* merges in two pieces */
+
+void eg_word_search_begin(eg_word_search *s, const eg_tokenizer *table)
+{
+    s->table = table;
+    s->tokens = s->few_tokens;
+    s->token_room = EG_FEW_TOKENS;
+    s->dead = memset(s->few_places, 0, sizeof s->few_places);
+    s->dead_bytes = sizeof s->few_places;
+    s->dead_end = 0;
+}
+
+void eg_word_search_end(eg_word_search *s)
+{
+    if (s->tokens != s->few_tokens) {
+        eg_release(&s->table->allocator, s->tokens);
+    }
+    if (s->dead != s->few_places) {
+        eg_release(&s->table->allocator, s->dead);
+    }
+}
+
+/* Makes room for twice as many tokens. */
+static eg_status grow_tokens(eg_word_search *s)
+{
+    const eg_allocator *allocator = &s->table->allocator;
+    eg_token *tokens = eg_allocate_unset(allocator, 2 * s->token_room, sizeof *tokens);
+    if (tokens == NULL) {
+        return eg_fail(EG_ERROR_MEMORY, "no memory for %zu tokens of a word", 2 * s->token_room);
+    }
+    memcpy(tokens, s->tokens, s->token_room * sizeof *tokens);
+    if (s->tokens != s->few_tokens) {
+        eg_release(allocator, s->tokens);
+    }
+    s->tokens = tokens;
+    s->token_room *= 2;
+    return EG_OK;
+}
+
+/* Marks a place, counted from the beginning of a word of so many bytes. */
+static eg_status mark_dead(eg_word_search *s, size_t place, size_t word_bytes)
+{
+    const size_t mask_bytes = word_bytes / 8 + 1;
+    if (mask_bytes > s->dead_bytes) { /* nothing is marked yet */
+        unsigned char *dead = eg_allocate(&s->table->allocator, mask_bytes, 1);
+        if (dead == NULL) {
+            return eg_fail(EG_ERROR_MEMORY, "no memory for a word of %zu bytes", word_bytes);
+        }
+        if (s->dead != s->few_places) {
+            eg_release(&s->table->allocator, s->dead);
+        }
+        s->dead = dead;
+        s->dead_bytes = mask_bytes;
+    }
+    s->dead[place / 8] |= (unsigned char)(1u << place % 8);
+    s->dead_end = place + 1 > s->dead_end ? place + 1 : s->dead_end;
+    return EG_OK;
+}
+
+static int is_dead(const eg_word_search *s, size_t place)
+{
+    return place < s->dead_end && (s->dead[place / 8] >> place % 8 & 1);
+}
+
+static void clear_dead(eg_word_search *s)
+{
+    if (s->dead_end > 0) {
+        memset(s->dead, 0, (s->dead_end + 7) / 8);
+        s->dead_end = 0;
+    }
+}
+
+/* 1 if merging leaves these two tokens side by side: undoes their merges, the latest first, and finds no pair across
+ * the border that would have been merged before what was undone. */
+static int are_neighbours(const eg_tokenizer *t, eg_token before, uint32_t right)
+{
+    uint32_t left = before.id;
+    int longest = before.longest != 0; /* then no pair that begins where `left` begins can be a piece */
+    if (longest && !eg_is_merged(t, left)) {
+        return 1; /* nothing of it can join what follows */
+    }
+    uint32_t left_order = eg_merge_order(t, left), right_order = eg_merge_order(t, right);
+    uint32_t limit = UINT32_MAX; /* merges of a lower order would have crossed the border */
+    for (int undone = 0; undone < MOST_UNDONE; undone++) {
+        const uint32_t merged = longest ? EG_NO_PIECE : eg_find_merge(t, left, right);
+        if (merged != EG_NO_PIECE && eg_merge_order(t, merged) < limit) {
+            return 0;
+        }
+        if (left_order == 0 && right_order == 0) {
+            return 1;
+        }
+        if (left_order > right_order) {
+            limit = left_order;
+            left = eg_parts(t, left).right;
+            left_order = eg_merge_order(t, left);
+            longest = 0;
+        } else { /* of equal ones, the left is merged first */
+            limit = right_order + 1;
+            right = eg_parts(t, right).left;
+            right_order = eg_merge_order(t, right);
+        }
+    }
+    return 1; /* only a corrupt table comes here */
+}
+
+eg_status eg_find_tokens(eg_word_search *s, const unsigned char *text, size_t begin, size_t end, size_t *token_count,
+                         size_t *stop)
+{
+    size_t count = 0, at = begin;
+    size_t limit = end; /* where the next token may end: before the one that was taken back, if one was */
+    eg_status status = EG_OK;
+    while (at < end && status == EG_OK) {
+        eg_match match = eg_piece_at(s->table, text, at, limit);
+        if (match.end == 0 && limit == end) {
+            break;
+        }
+        uint32_t longest = limit == end;
+        while (match.end != 0 && (is_dead(s, match.end - begin) ||
+                                  (count > 0 && !are_neighbours(s->table, s->tokens[count - 1], match.id)))) {
+            match = eg_piece_at(s->table, text, at, match.end - 1);
+            longest = 0;
+        }
+        if (match.end != 0) {
+            status = count < s->token_room ? EG_OK : grow_tokens(s);
+            if (status == EG_OK) {
+                s->tokens[count++] = (eg_token){(uint32_t)match.end, match.id, longest};
+                at = match.end;
+                limit = end;
+            }
+        } else if (count > 0) {
+            status = mark_dead(s, at - begin, end - begin);
+            limit = at - 1;
+            count--;
+            at = count > 0 ? s->tokens[count - 1].end : begin;
+        } else {
+            status = eg_table_corrupt(); /* every word has tokens */
+        }
+    }
+    clear_dead(s);
+    *token_count = count;
+    *stop = at;
+    return status;
+}

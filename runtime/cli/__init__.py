@@ -1,0 +1,1 @@
+"""The `embgemma` command: one module for each of its commands."""

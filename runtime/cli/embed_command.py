@@ -1,0 +1,171 @@
+"""The command `embgemma embed`: texts from arguments, a file or a pipe; embeddings to a file or a pipe."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from tqdm import tqdm
+
+from ..kernels.errors import InputError
+from ..model import EmbeddingModel, TruncationWarning, load
+from ..output_file import check_destination
+from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, open_writer
+from .records import Record, argument_records, json_records, line_records
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+JSON_SUFFIXES = (".jsonl", ".ndjson")
+PIPE = "-"  # names standard input or output in place of a file
+
+
+def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what the command takes, but for the model and what it runs on."""
+    source = parser.add_argument_group("input: TEXT, --input, or else standard input")
+    source.add_argument("texts", nargs="*", metavar="TEXT", help="a text to embed")
+    source.add_argument("--input", metavar="FILE", help="UTF-8 file of texts, one a line; - for standard input")
+    source.add_argument("--input-format", choices=("lines", "jsonl"), help="default: by the file's suffix, else lines")
+    source.add_argument("--field", default="text", help="JSONL: field that holds the text (default: text)")
+    source.add_argument("--id-field", metavar="FIELD", help="JSONL: field that holds an id, to go with the embedding")
+    result = parser.add_argument_group("output")
+    result.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=f"file that ends in {', '.join(SUFFIXES)}; JSONL on standard output if left out",
+    )
+    result.add_argument("--force", action="store_true", help="replace an output file that exists")
+    result.add_argument("--dim", type=int, metavar="N", help="size of the embeddings, such as 512, 256 or 128")
+    prompt = parser.add_argument_group("prompt").add_mutually_exclusive_group()
+    prompt.add_argument("--prompt-name", metavar="NAME", help="prompt of the model to put before every text")
+    prompt.add_argument("--prompt", metavar="TEXT", help="prompt to put before every text")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts computed at once (default: 32)")
+
+
+@dataclass
+class Report:
+    """What went wrong with single lines, told on standard error as it happens and summed up at the end."""
+
+    place: str  # what the numbers count: "line" or "text"
+    written: int = 0
+    unreadable: int = 0
+    cut: list[int] = field(default_factory=list)  # lines that were too long
+
+    def problem(self, record: Record) -> None:
+        """Tells of a record that cannot be read."""
+        self.unreadable += 1
+        self._tell(f"{self.place} {record.line}: {record.problem}")
+
+    def sum_up(self, max_tokens: int) -> int:
+        """Tells the totals, if anything went wrong; returns the exit code."""
+        if self.cut:
+            shown = 10
+            numbers = ", ".join(map(str, self.cut[:shown])) + (", ..." if len(self.cut) > shown else "")
+            self._tell(f"cut to {max_tokens} tokens: {len(self.cut)} too long, {self.place} {numbers}")
+        if self.unreadable:
+            self._tell(f"{self.unreadable} of {self.unreadable + self.written} could not be read; the rest is embedded")
+        return 1 if self.unreadable else 0
+
+    @staticmethod
+    def _tell(message: str) -> None:
+        tqdm.write(f"embgemma: {message}", file=sys.stderr)  # around a progress bar, if there is one
+
+
+def run_embed(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    output = None if arguments.output in (None, PIPE) else Path(arguments.output)
+    if output is not None:
+        if output.suffix not in SUFFIXES:
+            raise InputError(f"the name of the output, {output}, must end in {', '.join(SUFFIXES)}")
+        check_destination(output, force=arguments.force)
+    if arguments.texts and arguments.input is not None:
+        raise InputError("texts were given as arguments and by --input; give one or the other")
+    with ExitStack() as stack:
+        records, total = stack.enter_context(_open_records(arguments))
+        model = stack.enter_context(
+            load(arguments.model, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
+        )
+        dim = arguments.dim if arguments.dim is not None else model.get_embedding_dimension()
+        model.encode([], truncate_dim=dim, prompt_name=arguments.prompt_name, batch_size=arguments.batch_size)
+        writer = stack.enter_context(
+            open_writer(output, dim) if output is not None else nullcontext(JsonLinesWriter(sys.stdout.buffer))
+        )
+        report = Report(place="text" if arguments.texts else "line")
+        hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())  # a bar would run through the rows
+        progress = stack.enter_context(tqdm(total=total, unit="text", disable=hidden))
+        while chunk := list(islice(records, arguments.batch_size)):
+            _embed_chunk(model, chunk, arguments, writer, report)
+            if output is None:
+                sys.stdout.buffer.flush()
+            progress.update(len(chunk))
+    return report.sum_up(model.max_seq_length)
+
+
+@contextmanager
+def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Record], int | None]]:
+    """The records of the input, and how many there are where that is known beforehand."""
+    if arguments.texts:
+        yield argument_records(arguments.texts), len(arguments.texts)
+        return
+    name = arguments.input or PIPE
+    if name == PIPE and (sys.stdin is None or (arguments.input is None and sys.stdin.isatty())):
+        raise InputError("no texts: give them as arguments, in a file with --input, or on standard input")
+    input_format = arguments.input_format or ("jsonl" if Path(name).suffix in JSON_SUFFIXES else "lines")
+    with nullcontext(sys.stdin.buffer) if name == PIPE else Path(name).open("rb") as stream:
+        total = _count_lines(stream) if sys.stderr.isatty() else None  # for the progress bar
+        if input_format == "jsonl":
+            yield json_records(stream, arguments.field, arguments.id_field), total
+        else:
+            yield line_records(stream), total
+
+
+def _count_lines(stream: BinaryIO) -> int | None:
+    """How many lines there are to read; None if they can be read only once."""
+    if not stream.seekable():
+        return None
+    start = stream.tell()
+    lines = sum(1 for _ in stream)
+    stream.seek(start)
+    return lines
+
+
+def _embed_chunk(
+    model: EmbeddingModel,
+    chunk: list[Record],
+    arguments: argparse.Namespace,
+    writer: EmbeddingWriter,
+    report: Report,
+) -> None:
+    """Embeds the readable records of a chunk and writes all of it in order."""
+    readable = [record for record in chunk if record.problem is None]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TruncationWarning)
+        embeddings = iter(
+            model.encode(
+                [record.text for record in readable],
+                prompt_name=arguments.prompt_name,
+                prompt=arguments.prompt,
+                batch_size=arguments.batch_size,
+                show_progress_bar=False,
+                truncate_dim=arguments.dim,
+            )
+        )
+    for warning in caught:
+        if isinstance(warning.message, TruncationWarning):
+            report.cut += [readable[i].line for i in warning.message.indices]
+        else:
+            warnings.warn(warning.message, stacklevel=2)
+    for record in chunk:
+        if record.problem is None:
+            writer.write(record, next(embeddings))
+            report.written += 1
+        else:
+            writer.write(record, None)
+            report.problem(record)

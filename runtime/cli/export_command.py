@@ -1,0 +1,104 @@
+"""The command `embgemma export-onnx`: a checkpoint as an ONNX model, or as a folder with all that an app needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..kernels.errors import BackendError, InputError
+from ..model import ONNX_SUFFIX
+from ..onnx.onnx_choices import FORMATS, LEAST_EXTENSIONS, TARGETS, least_onnxruntime
+from ..output_file import check_destination, whole_file
+
+if TYPE_CHECKING:
+    import argparse
+
+_LEAST, _LEAST_INT4 = least_onnxruntime("portable", "int8"), least_onnxruntime("portable", "int4")
+
+DESCRIPTION = f"""\
+Makes an ONNX model of a published checkpoint: one file, input_ids and attention_mask in (int64, batch by tokens), unit
+vectors out (sentence_embedding). It is run in ONNX Runtime and compared with the engine before it takes its name.
+
+What runs it, tried with tiny models:
+  --target onnxruntime  ONNX Runtime {_LEAST}
+  --target portable     ONNX Runtime {_LEAST}, {_LEAST_INT4} for int4; others that know ONNX opset 21 (ONNX 1.16)
+  --text                needs onnxruntime-extensions {LEAST_EXTENSIONS} as well
+"""
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments that `convert` does not have too."""
+    output = parser.add_mutually_exclusive_group(required=True)
+    output.add_argument("-o", "--output", metavar="FILE", help="model to write, *.onnx")
+    output.add_argument(
+        "--bundle",
+        metavar="FOLDER",
+        help="folder to make instead: model.onnx, the checkpoint's tokenizer, required_operators.config, and "
+        "manifest.json, which tells inputs, outputs, prompts, versions, examples to check an app with, and digests",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="int8",
+        help="how weights are stored: float32; int8 (default), with activations rounded token by token; int4, in "
+        "blocks of 32, but int8 in the head, the first two and the last six layers",
+    )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default="onnxruntime",
+        help="whose operators: ONNX Runtime's own (default), which are faster, or those of the ONNX standard",
+    )
+    parser.add_argument(
+        "--text",
+        action="store_true",
+        help="the model takes texts instead of token ids: strings (batch), each with its prompt before it",
+    )
+    parser.add_argument("--truncate-dim", type=int, metavar="N", help="size of the vectors: 512, 256 or 128")
+    parser.add_argument(
+        "--operators-config",
+        metavar="FILE",
+        help="also write the operators that a reduced build of ONNX Runtime must keep: a required_operators.config",
+    )
+    parser.add_argument("--last-hidden-state", action="store_true", help="give the vectors of tokens as well")
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    if arguments.output is not None and Path(arguments.output).suffix != ONNX_SUFFIX:
+        raise InputError(f"the name of the output, {arguments.output}, must end in {ONNX_SUFFIX}")
+    operators_config = None if arguments.operators_config is None else Path(arguments.operators_config)
+    if operators_config is not None:
+        check_destination(operators_config, force=arguments.force)
+        if arguments.output is not None and operators_config.resolve() == Path(arguments.output).resolve():
+            raise InputError(f"--output and --operators-config both name {operators_config}; give each its own file")
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        message = f"export-onnx needs the packages onnx and onnxruntime ({error}); run `pip install 'embgemma[onnx]'`"
+        raise BackendError(message) from error
+    from ..export.onnx.bundle import export_bundle  # only this command needs the exporter
+    from ..export.onnx.export import export_onnx
+
+    export = export_onnx if arguments.bundle is None else export_bundle
+    exported = export(
+        arguments.checkpoint,
+        arguments.output if arguments.bundle is None else arguments.bundle,
+        weights_format=arguments.format,
+        target=arguments.target,
+        truncate_dim=arguments.truncate_dim,
+        last_hidden_state=arguments.last_hidden_state,
+        text=arguments.text,
+        calibrated=not arguments.no_calibration,
+        calibration=arguments.calibration,
+        sliding_window=arguments.sliding_window,
+        force=arguments.force,
+    )
+    if operators_config is not None:
+        with whole_file(operators_config) as file:
+            file.write(exported.operators_config.encode())
+    size = exported.model.stat().st_size / 1e6
+    sys.stderr.write(f"embgemma: {exported.verification}\nembgemma: wrote {exported.model} ({size:.1f} MB)\n")
+    return 0

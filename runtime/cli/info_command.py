@@ -1,0 +1,170 @@
+"""The command `embgemma info`: what a model file or an ONNX model holds, and what it runs on here."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..kernels import available_backends, create_backend
+from ..kernels.layout import DTYPE_FORMATS
+from ..kernels.model_file import ModelFile, read_model_file
+from ..kernels.native import instruction_sets
+from ..model import ONNX_SUFFIX, load
+from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
+from ..onnx.onnx_facts import OnnxFacts, Value, onnx_facts
+from ..onnx.onnx_file import read_onnx_file
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+
+    from ..kernels.backend import Backend
+
+MEGABYTE = 1e6
+
+# Parts of a model by the first words of the names of their tensors, once `layers.N.` is taken off. The constants of an
+# ONNX model have the same words.
+PARTS = {
+    "embedding table": ("embedding",),
+    "attention": ("qkv", "o"),
+    "feed-forward": ("gate_up", "down"),
+    "head": ("head",),
+}
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    path = Path(arguments.model)
+    if path.suffix == ONNX_SUFFIX:
+        return _run_onnx_info(path, arguments)
+    model_file = read_model_file(path)
+    _print_facts(_file_facts(model_file))  # even where nothing can run it
+    backend = create_backend(
+        model_file.config,
+        model_file.tensors,
+        backend=arguments.backend,
+        threads=arguments.threads,
+        isa=arguments.isa,
+    )
+    _print_facts(_engine_facts(backend))
+    return 0
+
+
+def _run_onnx_info(path: Path, arguments: argparse.Namespace) -> int:
+    """Runs the command for an ONNX model."""
+    file = read_onnx_file(path, with_tokenizer=True)
+    model_file = describe_onnx_model(path, file)
+    _print_facts(_onnx_facts(model_file, onnx_facts(path, file)))
+    model = load(path, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
+    _print_facts(iter([("in use", f"{model.backend}, {model.isa}, threads {model.threads}")]))
+    return 0
+
+
+def _print_facts(facts: Iterator[tuple[str, str]]) -> None:
+    label_width = 12
+    for label, text in facts:
+        sys.stdout.write(f"{label:<{label_width}}{text}".rstrip() + "\n")
+
+
+def _file_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
+    """What a model file holds: labels and texts, the label empty in lines that go on."""
+    yield "file", f"{model_file.path} ({_megabytes(model_file.path.stat().st_size)})"
+    yield "made by", f"{model_file.metadata['producer']}, scheme {model_file.scheme}"
+    yield from _encoder_facts(model_file)
+    yield "embeddings", f"{model_file.config.hidden} dimensions or fewer, compared by {model_file.similarity_fn_name}"
+    yield from _size_facts(_sizes(model_file))
+    yield from _prompt_facts(model_file)
+
+
+def _onnx_facts(model_file: ModelFile, facts: OnnxFacts) -> Iterator[tuple[str, str]]:
+    """What an ONNX model holds: labels and texts, the label empty in lines that go on."""
+    path, needs = model_file.path, facts.needs(model_file.scheme)
+    yield "file", f"{path} ({_megabytes(path.stat().st_size)})"
+    yield "made by", f"{model_file.metadata['producer']}, format {model_file.scheme}, target {facts.target}"
+    yield from _encoder_facts(model_file)
+    dim = facts.outputs[SENTENCE_EMBEDDING].shape[1]
+    yield "embeddings", f"{dim} dimensions or fewer, compared by {model_file.similarity_fn_name}"
+    yield from _value_facts("inputs", facts.inputs)
+    yield from _value_facts("outputs", facts.outputs)
+    yield "needs", ", ".join(f"{package} {version} or newer" for package, version in needs.items())
+    yield "", "operator sets " + ", ".join(f"{domain} {version}" for domain, version in facts.opsets.items())
+    yield from _size_facts(_onnx_sizes(facts))
+    yield from _prompt_facts(model_file)
+
+
+def _encoder_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
+    config = model_file.config
+    yield "model", f"{config.layers} layers, hidden {config.hidden}, feed-forward {config.ffn}, {config.vocab} tokens"
+    yield "attention", f"{config.heads} heads of {config.head_dim}, {config.kv_heads} for keys and values"
+    full = ", ".join(map(str, config.full_attention_layers)) or "none"
+    yield "", f"{config.window} tokens to either side; all tokens in layers {full}"
+    yield "texts", f"up to {config.max_tokens} tokens"
+
+
+def _value_facts(label: str, values: Mapping[str, Value]) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        yield label, f"{name:<18} {value.dtype:<7} ({', '.join(map(str, value.shape))})"
+        label = ""
+
+
+def _size_facts(sizes: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, str]]:
+    label = "sizes"
+    for part, (size, formats) in sizes.items():
+        yield label, f"{part:<16} {_megabytes(size):>10}  {formats}".rstrip()
+        label = ""
+
+
+def _prompt_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
+    label = "prompts"
+    for name, prompt in model_file.prompts.items():
+        default = "  (default)" if name == model_file.default_prompt_name else ""
+        yield label, f"{name:<24} {json.dumps(prompt, ensure_ascii=False)}{default}"
+        label = ""
+    if not model_file.prompts:
+        yield label, "none"
+
+
+def _engine_facts(backend: Backend) -> Iterator[tuple[str, str]]:
+    """What the model runs on here."""
+    backends = available_backends()
+    yield "backends", ", ".join(backends)
+    if "native" in backends:
+        sets = [isa.name for isa in instruction_sets() if isa.supported]
+        yield "", f"instruction sets of native on this CPU, best first: {', '.join(sets)}"
+    yield "in use", f"{backend.name}, instruction set {backend.isa}, threads {backend.threads}"
+
+
+def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
+    """Bytes and formats of each part of the model, codebooks and scales included."""
+    sizes = dict.fromkeys((*PARTS, "norms", "tokenizer"), (0, ""))
+    for name, tensor in model_file.tensors.items():
+        part = _part(name, "norms")
+        size, formats = sizes[part]
+        if name.endswith(".weight"):
+            stored = DTYPE_FORMATS[tensor.dtype]
+            formats = formats if stored in formats.split(", ") else f"{formats}, {stored}".removeprefix(", ")
+        sizes[part] = (size + tensor.nbytes, formats)
+    tokenizers = (model_file.tokenizer_table, model_file.tokenizer_model)
+    sizes["tokenizer"] = (sum(tensor.nbytes for tensor in tokenizers if tensor is not None), "")
+    return sizes
+
+
+def _onnx_sizes(facts: OnnxFacts) -> dict[str, tuple[int, str]]:
+    """Bytes of each part of an ONNX model, scales included; formats are those of the model."""
+    sizes = dict.fromkeys((*PARTS, "tokenizer", "others"), 0)
+    for name, size in facts.tensors.items():
+        sizes[name if name == "tokenizer" else _part(name, "others")] += size
+    return {part: (size, "") for part, size in sizes.items()}
+
+
+def _part(name: str, otherwise: str) -> str:
+    """The part of the model that a tensor belongs to by its name."""
+    word = re.sub(r"^layers\.\d+\.", "", name).split(".")[0]
+    return next((part for part, words in PARTS.items() if word in words), otherwise)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / MEGABYTE:.1f} MB"

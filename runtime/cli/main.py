@@ -1,0 +1,184 @@
+"""The command `embgemma`: convert or export a checkpoint, embed texts, tell about a model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..kernels.errors import EmbgemmaError, InputError
+from ..kernels.model_file import DEFAULT_SCHEME, SCHEMES
+from .embed_command import add_embed_arguments, run_embed
+from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
+from .export_command import add_export_arguments, run_export
+from .info_command import run_info
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_FAILURE = 1
+EXIT_WRONG_USE = 2  # argparse's own
+# What shells report of programs that a signal ended: 128 + its number.
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with these arguments, sys.argv's if None; returns the exit code.
+
+    0: done. 1: failed, or some lines of the input could not be read. 2: wrong arguments (argparse raises SystemExit).
+    """
+    arguments = make_parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code: int = arguments.run(arguments)
+            if sys.stdout is not None:  # None: it was closed before we started
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        _tell("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except EmbgemmaError as error:
+        _tell(str(error))
+        return EXIT_WRONG_USE if isinstance(error, InputError) else EXIT_FAILURE
+    except OSError as error:
+        _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return EXIT_FAILURE
+    return code
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Takes options and other arguments in any order, as in `embed MODEL --dim 256 TEXT`.
+
+    argparse offers that for a whole parser, not for a command of it.
+    """
+
+    _intermixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses intermixed; argparse calls back here for each of its two passes."""
+        if self._intermixing:
+            return super().parse_known_args(args, namespace)
+        self._intermixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixing = False
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; `run` in its result is the function of the command chosen."""
+    parser = argparse.ArgumentParser(prog="embgemma", description="EmbeddingGemma on a CPU: text in, embedding out.")
+    parser.add_argument("--version", action="version", version=f"embgemma {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
+
+    convert = commands.add_parser(
+        "convert",
+        help="make a model file of a checkpoint",
+        description="Makes a model file of a published checkpoint: one file with weights, tokenizer and prompts.",
+    )
+    convert.add_argument("-o", "--output", metavar="FILE", required=True, help="model file to write, *.safetensors")
+    convert.add_argument(
+        "--scheme",
+        choices=SCHEMES,
+        default=DEFAULT_SCHEME,
+        help="how weights are stored: float32; int8 (default); balanced: int4, but int8 where errors cost most; "
+        "mixed: int4, but for int8 attention; int4: the smallest; the head is int8 in all of them",
+    )
+    _add_checkpoint_arguments(convert)
+    convert.set_defaults(run=_run_convert)
+
+    export = commands.add_parser(
+        "export-onnx",
+        help="make an ONNX model of a checkpoint",
+        description=EXPORT_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_export_arguments(export)
+    _add_checkpoint_arguments(export)
+    export.set_defaults(run=run_export)
+
+    embed = commands.add_parser(
+        "embed",
+        help="embed texts",
+        description="Embeds texts. A line that cannot be read is named on standard error, and the rest is embedded.",
+    )
+    _add_model_arguments(embed)
+    add_embed_arguments(embed)
+    embed.set_defaults(run=run_embed)
+
+    info = commands.add_parser(
+        "info",
+        help="tell about a model file or an ONNX model",
+        description="Tells what a model file or an ONNX model holds, and what it runs on here.",
+    )
+    _add_model_arguments(info)
+    info.set_defaults(run=run_info)
+    return parser
+
+
+def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the checkpoint, and how it is quantised and written."""
+    parser.add_argument("checkpoint", help="folder in the layout of sentence-transformers")
+    calibration = parser.add_mutually_exclusive_group()
+    calibration.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help='texts to quantise for, JSON lines such as {"text": "…", "prompt": "query"} (default: some 270 that ship)',
+    )
+    calibration.add_argument(
+        "--no-calibration",
+        action="store_true",
+        help="round each weight by itself: takes seconds instead of minutes, and is less exact",
+    )
+    parser.add_argument(
+        "--sliding-window",
+        type=int,
+        metavar="N",
+        help="replaces sliding_window of config.json, where an old library re-saved it wrongly: 512 for EmbeddingGemma",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an output file that exists")
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the model file and what it runs on."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="model file, made by `embgemma convert`, or *.onnx by `export-onnx`"
+    )
+    engine = parser.add_argument_group("what it runs on")
+    engine.add_argument("--backend", default="auto", help="native, numba, reference (slow), or auto (default)")
+    engine.add_argument("--isa", help="instruction set of the native backend, such as avx2 (default: the best)")
+    engine.add_argument("--threads", type=int, metavar="N", help="default: the number of physical cores")
+
+
+def _run_convert(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    from ..export.convert import convert  # only this command needs the exporter
+
+    output = convert(
+        arguments.checkpoint,
+        arguments.output,
+        arguments.scheme,
+        calibrated=not arguments.no_calibration,
+        calibration=arguments.calibration,
+        sliding_window=arguments.sliding_window,
+        force=arguments.force,
+    )
+    _tell(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Tells a warning as a sentence, without the line of source that gave it."""
+    _tell(f"warning: {message}")
+
+
+def _tell(message: str) -> None:
+    sys.stderr.write(f"embgemma: {message}\n")

@@ -1,0 +1,162 @@
+"""The backend that runs an exported ONNX model in ONNX Runtime."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..kernels.batch import check_batch
+from ..kernels.config import EncoderConfig
+from ..kernels.errors import BackendError, InputError, ModelFileError
+from ..kernels.model_file import FORMAT_NAME, FORMAT_VERSION, ModelFile, check_metadata, read_prompts
+from .onnx_file import OnnxFile, read_onnx_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
+SENTENCE_EMBEDDING = "sentence_embedding"
+PAD_ID = 0  # any token will do where the mask is 0
+
+TOKENIZER_KEY = "tokenizer_model"  # in the metadata: the sentencepiece model, compressed by zlib, in base64
+
+GET_ONNX = "run `pip install 'embgemma[onnx]'`"
+
+# ONNX Runtime multiplies uint8 by int8 with sums that saturate on x86 without VNNI, unless it is asked not to: cosines
+# to float32 fell from 0.998 to 0.989. Asked, it multiplies uint8 by uint8, which takes 1.3 to 1.7 times as long with
+# AVX-512 VNNI and gives the same bits there. Weights stored as uint8 would cost as much, without a choice.
+SESSION_CONFIG = {"session.x64quantprecision": "1"}
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_ERRORS_ONLY = 3  # of its log
+
+
+def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBackend]:
+    """Opens a model that `embgemma export-onnx` made: what a model file would tell of it, and what runs it."""
+    file = read_onnx_file(path)
+    model_file = describe_onnx_model(path, file)
+    backend = OnnxBackend(path, model_file.config, file.model, threads)
+    return replace(model_file, embedding_dim=backend.dim), backend
+
+
+def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
+    """What a model file would tell; raises ModelFileError unless `embgemma export-onnx` made it."""
+    if file.metadata.get("format") != FORMAT_NAME:
+        raise ModelFileError(
+            f"{path}: embgemma did not make this ONNX model; make one of a checkpoint with `embgemma export-onnx`"
+        )
+    version = file.metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: the model has format version {version!r}, this release reads {FORMAT_VERSION!r}; export it again"
+        )
+    try:
+        check_metadata(file.metadata)
+        config = EncoderConfig.from_json(file.metadata["config"])
+        prompts, default_prompt_name = read_prompts(file.metadata)
+        tokenizer_model = file.tokenizer_model or zlib.decompress(base64.b64decode(file.metadata[TOKENIZER_KEY]))
+    except (KeyError, ValueError, zlib.error) as error:
+        raise ModelFileError(f"{path}: the metadata lacks the tokenizer ({error}); export the model again") from error
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    return ModelFile(
+        path=path,
+        config=config,
+        scheme=file.metadata["scheme"],
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
+        similarity_fn_name=file.metadata["similarity_fn_name"],
+        tensors={},
+        tokenizer_table=None,
+        tokenizer_model=np.frombuffer(tokenizer_model, np.uint8),
+        metadata=file.metadata,
+    )
+
+
+def session_options(threads: int | None = None) -> Any:
+    """Options for ONNX Runtime with so many threads, None for the number of physical cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = _ERRORS_ONLY
+    for key, value in SESSION_CONFIG.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+class OnnxBackend:
+    """The `Backend` of ONNX Runtime on the CPU.
+
+    Args:
+        path: the model; weights are read where they lie in it.
+        config: of the encoder in it.
+        model: the model without its weights, as `read_onnx_file` gives it.
+        threads: how many threads to compute with; None for the number of physical cores.
+
+    Attributes:
+        dim: size of its vectors.
+
+    Raises:
+        BackendError: onnxruntime is not installed.
+        ModelFileError: onnxruntime cannot open the model.
+    """
+
+    name = "onnx"
+
+    def __init__(self, path: Path, config: EncoderConfig, model: bytes, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendError(f"{path}: an ONNX model needs the package onnxruntime; {GET_ONNX}") from error
+        options = session_options(threads)
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.resolve().parent))
+        try:
+            self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its own classes, which derive from nothing more specific
+            raise ModelFileError(
+                f"{path}: ONNX Runtime {onnxruntime.__version__} cannot open the model ({error}); "
+                "update onnxruntime, or export the model again"
+            ) from error
+        self._config = config
+        self._path = path
+        self.dim = int(next(o for o in self._session.get_outputs() if o.name == SENTENCE_EMBEDDING).shape[1])
+        self.isa = f"onnxruntime {onnxruntime.__version__}"
+        self.threads = threads or os.cpu_count() or 1
+
+    def encode(
+        self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, normalize: bool
+    ) -> npt.NDArray[np.float32]:
+        """See `Backend.encode`; a text's vector depends on others in the batch by float32 rounding."""
+        ids, offsets = check_batch(self._config, ids, offsets, dim)
+        if dim > self.dim:
+            raise InputError(f"an embedding size of {dim} was asked for; this model was exported with {self.dim}")
+        vectors = self.run([ids[start:end] for start, end in itertools.pairwise(offsets)])[:, :dim]
+        if not normalize:
+            return vectors
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
+
+    def run(self, texts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
+        """Unit vectors (texts, self.dim) of a padded batch of texts; raises BackendError where ONNX Runtime fails."""
+        tokens = max(map(len, texts))
+        ids = np.full((len(texts), tokens), PAD_ID, np.int64)
+        mask = np.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        try:
+            vectors: npt.NDArray[np.float32] = self._session.run(
+                [SENTENCE_EMBEDDING], {INPUT_IDS: ids, ATTENTION_MASK: mask}
+            )[0]
+        except Exception as error:  # see __init__
+            raise BackendError(f"{self._path}: {self.isa} cannot run the model ({error})") from error
+        return vectors

@@ -1,0 +1,51 @@
+"""The cache of files that are made for the benchmark: another maker, another file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from embgemma.benchmarks.harness import cache
+from embgemma.benchmarks.harness.cache import cached
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of one file and one folder."""
+    folder = tmp_path / "package"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "one.py").write_text("1")
+    (folder / "inner" / "two.py").write_text("2")
+    monkeypatch.setattr(cache, "PACKAGE", folder)
+    return folder
+
+
+def make(folder: Path, content: str, packages: tuple[str, ...] = ()) -> Path:
+    made = cached(folder / "x", lambda made: (made / "file").write_text(content), ["one.py", "inner"], packages)
+    return made / "file"
+
+
+def test_what_is_made_stays_until_its_makers_change(package: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    (kept / "x-other.0123").mkdir(parents=True)
+    assert make(kept, "first").read_text() == "first"
+    assert make(kept, "again").read_text() == "first"
+    for i, changed in enumerate([package / "one.py", package / "inner" / "two.py", package / "inner" / "new.py"]):
+        changed.write_text("changed")
+        assert make(kept, f"changed {i}").read_text() == f"changed {i}"
+    assert make(kept, "pytest", ("pytest",)).read_text() == "pytest"
+    assert sorted(path.name.partition(".")[0] for path in kept.iterdir()) == ["x", "x-other"]
+
+
+def test_what_fails_leaves_nothing(package: Path, tmp_path: Path) -> None:
+    def fail(made: Path) -> None:
+        (made / "file").write_text("half")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        cached(tmp_path / "x", fail, ["one.py"])
+    assert [path.name for path in tmp_path.iterdir()] == [package.name]

@@ -1,0 +1,49 @@
+"""The command that measures the C tokenizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from embgemma.benchmarks.speed import tokenizer_speed
+from embgemma.export.synthetic import write_synthetic_model
+from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
+from embgemma.kernels.native import library_problem
+from tests import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
+
+
+def test_it_tells_what_it_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer_speed, "HOSTILE_BYTES", 4096)
+    model, table = tiny.tokenizer_model(), build_tokenizer_table(tiny.tokenizer_model()).tobytes()
+    path, texts = tmp_path / "model.safetensors", tmp_path / "texts.txt"
+    write_synthetic_model(path, tiny.CONFIG, "int8", tokenizer_model=model, tokenizer_table=table)
+    texts.write_text("the of\né\n", "utf-8")
+    assert tokenizer_speed.main([str(path), "--texts", str(texts)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("file: 2 texts, 8 bytes, ")
+    assert [line.split("  ")[1] for line in lines[1:5]] == [
+        *("C call alone", "C engine, batches", "C engine, one by one", "sentencepiece"),
+    ]
+    assert len(lines) == 6 + len(tokenizer_speed.HOSTILE)
+
+
+def test_the_texts_that_come_along_are_of_four_kinds() -> None:
+    kinds = tokenizer_speed.sample_texts()
+    assert len(kinds) == 4
+    assert all(sum(map(len, texts)) >= tokenizer_speed.LEAST_BYTES for texts in kinds.values())
+
+
+def test_a_file_without_both_tokenizers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.safetensors"
+    write_synthetic_model(path, tiny.CONFIG, "int8", tokenizer_model=tiny.tokenizer_model())
+    with pytest.raises(SystemExit):
+        tokenizer_speed.main([str(path)])
+    assert "lacks tokenizer.table" in capsys.readouterr().err

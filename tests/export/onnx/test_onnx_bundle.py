@@ -1,0 +1,117 @@
+"""Bundles of an ONNX model: what the manifest tells is so, and a bundle is there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import embgemma
+from embgemma.cli.main import main
+from embgemma.kernels.errors import EmbgemmaError, InputError
+from embgemma.tokenizer import Tokenizer
+from tests import tiny
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from embgemma.export.onnx.bundle import export_bundle  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny.write_checkpoint(tmp_path_factory.mktemp("bundle") / "checkpoint")
+    (folder / "tokenizer.json").write_text("{}")  # copied as it is
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path) -> Path:
+    folder = checkpoint.parent / "bundle"
+    assert main(["export-onnx", str(checkpoint), "--bundle", str(folder), "--no-calibration"]) == 0
+    return folder
+
+
+def read_manifest(bundle: Path) -> Any:
+    return json.loads((bundle / "manifest.json").read_text("utf-8"))
+
+
+def test_files_are_those_of_the_manifest(bundle: Path, checkpoint: Path) -> None:
+    manifest = read_manifest(bundle)
+    names = {"config.json", "model.onnx", "required_operators.config", "tokenizer.json", "tokenizer.model"}
+    assert manifest["files"].keys() == names
+    assert {path.name for path in bundle.iterdir()} == names | {"manifest.json"}
+    for name, told in manifest["files"].items():
+        data = (bundle / name).read_bytes()
+        assert told == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    for name in manifest["tokens"]["tokenizer"]:
+        assert (bundle / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
+def test_an_app_can_go_by_the_manifest(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    tokens, model = manifest["tokens"], manifest["model"]
+    assert (model["weights"], model["target"], model["needs"]) == ("int8", "onnxruntime", {"onnxruntime": "1.18"})
+    assert (tokens["max"], tokens["pad_id"]) == (tiny.CONFIG.max_tokens, 0)
+    assert manifest["prompts"] == tiny.PROMPTS
+    tokenizer = Tokenizer((bundle / "tokenizer.model").read_bytes(), tokens["bos_id"], tokens["eos_id"])
+    options = onnxruntime.SessionOptions()
+    for key, value in model["session_config"].items():
+        options.add_session_config_entry(key, value)
+    session = onnxruntime.InferenceSession(bundle / model["file"], options)
+    assert [value.name for value in session.get_inputs()] == [*model["inputs"]]
+    assert len(manifest["examples"]) > 1
+    for example in manifest["examples"]:
+        ids = tokenizer.encode(example["prompt_and_text"], tokens["max"]).ids
+        assert ids == example["input_ids"]
+        inputs = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
+        vector = session.run([manifest["embedding"]["output"]], inputs)[0][0]
+        assert vector.shape == (manifest["embedding"]["dimensions"],)
+        np.testing.assert_allclose(vector[:8], example["embedding_begins"], atol=1e-2)
+
+
+def test_a_bundle_that_takes_text_needs_no_other_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_extensions")
+    export_bundle(checkpoint, tmp_path / "bundle", text=True, truncate_dim=64, calibrated=False)
+    manifest = read_manifest(tmp_path / "bundle")
+    assert {*manifest["files"]} == {"model.onnx", "required_operators.config"}
+    assert manifest["tokens"]["tokenizer"] == "model.onnx"
+    assert manifest["model"]["inputs"] == {"text": {"dtype": "string", "shape": ["batch_size"]}}
+    assert manifest["model"]["needs"]["onnxruntime-extensions"] == "0.9"
+    assert manifest["embedding"]["dimensions"] == 64
+
+
+def test_a_bundle_is_replaced_when_told_to(bundle: Path, checkpoint: Path) -> None:
+    arguments = ["export-onnx", str(checkpoint), "--bundle", str(bundle), "--no-calibration"]
+    assert main(arguments) == 2
+    (bundle / "stale").write_text("")
+    assert main([*arguments, "--force"]) == 0
+    assert not (bundle / "stale").exists()
+    assert embgemma.load(bundle / "model.onnx").encode("the of").shape == (tiny.CONFIG.hidden,)
+    assert {path.name for path in bundle.parent.iterdir()} == {"bundle", "checkpoint"}
+
+
+def test_only_bundles_are_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter").write_text("dear")
+    (tmp_path / "file").write_text("")
+    for name, problem in (("mine", "no bundle"), ("file", "a file"), ("none/bundle", "create it first")):
+        with pytest.raises(InputError, match=problem):
+            export_bundle(checkpoint, tmp_path / name, calibrated=False, force=True)
+    assert (mine / "letter").read_text() == "dear"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "file"}
+
+
+def test_a_failure_leaves_what_was_there(bundle: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (bundle / "manifest.json").read_bytes()
+    monkeypatch.setattr("embgemma.export.onnx.verify.PLAIN_BOUNDS", {"int8": 1.1})
+    for folder in (bundle, bundle.parent / "new"):
+        with pytest.raises(EmbgemmaError, match="does not compute"):
+            export_bundle(checkpoint, folder, calibrated=False, force=True)
+    assert (bundle / "manifest.json").read_bytes() == before
+    assert {path.name for path in bundle.parent.iterdir()} == {"bundle", "checkpoint"}

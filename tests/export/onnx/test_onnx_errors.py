@@ -1,0 +1,177 @@
+"""Bad calls of the ONNX export and bad ONNX models: one clear sentence, and no half file."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import embgemma
+from embgemma.cli.main import main
+from embgemma.kernels.errors import CheckpointError, EmbgemmaError, InputError, ModelFileError
+from tests import tiny
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from embgemma.export.onnx.export import export_onnx  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    return export_onnx(folder, folder.parent / "int8.onnx", "int8", calibrated=False).model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["-o", "model.onnx", "--format", "int3"], "argument --format: invalid choice: 'int3'"),
+        (["-o", "model.onnx", "--target", "mobile"], "argument --target: invalid choice: 'mobile'"),
+        (["-o", "model.bin"], "the name of the output, model.bin, must end in .onnx"),
+        (["-o", "none/model.onnx"], "cannot write none/model.onnx: the folder none does not exist; create it first"),
+        (["-o", "a.onnx", "--bundle", "b"], "argument --bundle: not allowed with argument -o/--output"),
+        (["-o", "a.onnx", "--operators-config", "./a.onnx"], "--output and --operators-config both name a.onnx"),
+        ([], "one of the arguments -o/--output --bundle is required"),
+    ],
+)
+def test_bad_calls_of_the_command(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    problem: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(["export-onnx", str(folder), *arguments])
+    except SystemExit as exit_of_argparse:
+        code = int(str(exit_of_argparse.code))
+    assert code == 2
+    assert problem in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.model", "model.safetensors", "config.json", "2_Dense/config.json"])
+def test_an_incomplete_checkpoint_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    source = tmp_path / "checkpoint"
+    shutil.copytree(folder, source)
+    (source / missing).unlink()
+    assert main(["export-onnx", str(source), "-o", str(tmp_path / "model.onnx")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert missing in line
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_bad_calls_leave_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match="target"):
+        export_onnx(folder, output, "int8", target="mobile")
+    with pytest.raises(InputError, match="format"):
+        export_onnx(folder, output, "int3")
+    with pytest.raises(InputError, match="truncate_dim"):
+        export_onnx(folder, output, truncate_dim=1000)
+    broken = tiny.write_checkpoint(tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError):
+        export_onnx(broken, output, calibrated=False)
+    assert not output.exists()
+    output.write_text("mine")
+    assert main(["export-onnx", str(folder), "-o", str(output), "--no-calibration"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "model.onnx"]
+
+
+@pytest.mark.parametrize(("output", "named"), [("-o=model.onnx", "model.onnx"), ("--bundle=b", "b/model.onnx")])
+def test_a_full_disk_leaves_nothing(folder: Path, tmp_path: Path, output: str, named: str) -> None:
+    limit = 200_000  # bytes of a file: stands for a disk that has no more
+    code = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+        "from embgemma.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["export-onnx", str(folder), output, "--no-calibration"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == f"embgemma: {named}: File too large"
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_graph_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embgemma.export.onnx.verify.BOUNDS", {"float32": 1.1})
+    monkeypatch.setattr("embgemma.export.onnx.verify.PLAIN_BOUNDS", {"float32": 1.1})
+    with pytest.raises(EmbgemmaError, match="does not compute"):
+        export_onnx(folder, tmp_path / "model.onnx", "float32")
+    assert not list(tmp_path.iterdir())
+
+
+def test_foreign_models_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    foreign = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "other", [value], [value])
+    path = tmp_path / "other.onnx"
+    onnx.save(onnx.helper.make_model(foreign), path)
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "text.onnx").write_text("no model\n" * 100)
+    problems = {
+        "other": "embgemma did not make this ONNX model",
+        "folder": "this is a folder",
+        "empty": "this is not an ONNX model, or it is cut",
+        "text": "this is not an ONNX model, or it is cut",
+        "none": "there is no such file",
+    }
+    for name, problem in problems.items():
+        path = tmp_path / f"{name}.onnx"
+        for arguments in (["info", str(path)], ["embed", str(path), "the"]):
+            assert main(arguments) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"embgemma: {path}: {problem}")
+
+
+def test_a_flipped_byte_is_refused_or_harmless(model: Path, tmp_path: Path) -> None:
+    data = bytearray(model.read_bytes())
+    rng = np.random.default_rng(0)
+    path = tmp_path / "flipped.onnx"
+    refused = 0
+    for position in rng.integers(0, 40_000, 60):  # metadata and operations
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            embgemma.load(path).close()
+        except ModelFileError:
+            refused += 1
+    assert refused > 20
+
+
+def test_other_versions_are_refused(model: Path, tmp_path: Path) -> None:
+    stored = onnx.load(model)
+    next(entry for entry in stored.metadata_props if entry.key == "format_version").value = "1"
+    onnx.save(stored, tmp_path / "old.onnx")
+    with pytest.raises(ModelFileError, match=r"format version '1'.*export it again"):
+        embgemma.load(tmp_path / "old.onnx")
+
+
+def test_damaged_models_are_refused(model: Path, tmp_path: Path) -> None:
+    data = model.read_bytes()
+    for size in itertools.chain(range(0, 200, 7), (len(data) // 2, len(data) - 1)):
+        path = tmp_path / "cut.onnx"
+        path.write_bytes(data[:size])
+        with pytest.raises(ModelFileError, match=r"cut\.onnx"):
+            embgemma.load(path)
