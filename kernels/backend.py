@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .config import EncoderConfig
 from .errors import BackendError, InputError
+from .model_file import ModelFile
 from .native import NativeBackend, library_problem
 
 BACKENDS = ("native", "numba", "reference")  # fastest first
@@ -66,30 +64,22 @@ def available_backends() -> tuple[str, ...]:
 
 
 def create_backend(
-    config: EncoderConfig,
-    tensors: Mapping[str, npt.NDArray[Any]],
-    *,
-    backend: str = "auto",
-    threads: int | None = None,
-    isa: str | None = None,
-    path: Path | None = None,
+    model_file: ModelFile, *, backend: str = "auto", threads: int | None = None, isa: str | None = None
 ) -> Backend:
-    """Binds weights to a backend.
+    """Binds a model file to a backend.
 
     Args:
-        config: shapes and constants of the model.
-        tensors: by the names, types and layouts of layout.py; kept alive and never written.
+        model_file: as `read_model_file` gives it. The C engine opens the file by itself, as an app does; the others
+            compute with its tensors.
         backend: "native" (the C engine), "numba", "reference" (NumPy in float64, slow), or "auto": the C engine if
             it was compiled into this install, else Numba with a warning that it is the slower one.
         threads: how many threads to compute with; None for the number of physical cores.
         isa: instruction set of the C engine, one of `native.instruction_sets()`; None for what the environment
             variable EMBGEMMA_ISA names, else the best that this CPU has.
-        path: the model file that the tensors lie in, if any. The C engine then opens it by itself, and reads the rows
-            of the embedding table that it needs: mapped, 256 tokens take 27 MB.
 
     Raises:
         BackendError: the backend or the instruction set is unknown, or missing here.
-        ModelFileError: a tensor is missing, or has the wrong type or shape.
+        ModelFileError: the file is no longer what it was when it was read.
         InputError: the number of threads is out of range.
     """
     if threads is not None and (not isinstance(threads, int) or threads < 1):
@@ -99,17 +89,17 @@ def create_backend(
     if isa is not None and backend != "native":
         raise BackendError(f"isa={isa!r} chooses code of the C engine; backend {backend!r} has no such choice")
     if backend == "native":
-        return NativeBackend(config, tensors, threads=threads, isa=isa, path=path)
+        return NativeBackend(model_file, threads=threads, isa=isa)
     if backend == "numba":
         if not _numba_is_installed():
             raise BackendError(f"backend='numba' needs the package numba, which is not installed; {GET_NUMBA}")
         from .numba_backend import NumbaBackend
 
-        return NumbaBackend(config, tensors, threads)
+        return NumbaBackend(model_file.config, model_file.tensors, threads)
     if backend == "reference":
         from .reference import ReferenceBackend
 
-        return ReferenceBackend(config, tensors)
+        return ReferenceBackend(model_file.config, model_file.tensors)
     raise BackendError(f"backend={backend!r}; expected 'auto' or one of {', '.join(map(repr, BACKENDS))}")
 
 

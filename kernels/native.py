@@ -1,7 +1,7 @@
 """The C engine from Python: finds the shared library and drives it through cffi.
 
-cffi declares what embgemma.h declares by reading the copy that was installed beside the library, so the two always
-agree. It releases the GIL while C code runs.
+cffi reads the declarations from the headers that were installed beside the library, so the two always agree. It
+releases the GIL while C code runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.resources
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .batch import check_batch
-from .config import EncoderConfig
 from .errors import BackendError, EmbgemmaError, InputError, ModelFileError
+from .model_file import ModelFile
 
 LIBRARY_NAME = "libembgemma.dylib" if sys.platform == "darwin" else "libembgemma.so"
 HEADER_NAME = "embgemma.h"
@@ -40,7 +40,7 @@ class InstructionSet:
 
 @dataclass(frozen=True)
 class Library:
-    """The shared library, open: `c` has the functions and constants of embgemma.h."""
+    """The shared library, open: `c` has the functions and constants of the headers."""
 
     ffi: cffi.FFI
     c: Any
@@ -114,22 +114,15 @@ class NativeBackend:
 
     name = "native"
 
-    def __init__(
-        self,
-        config: EncoderConfig,
-        tensors: Mapping[str, npt.NDArray[Any]],
-        *,
-        threads: int | None = None,
-        isa: str | None = None,
-        path: Path | None = None,
-    ) -> None:
+    def __init__(self, model_file: ModelFile, *, threads: int | None = None, isa: str | None = None) -> None:
         """See `create_backend`."""
-        self._library = load_library()
-        self._config = config
+        library = self._library = load_library()
+        self._config = model_file.config
         self._threads_wanted = 0 if threads is None else threads
         self._isa_wanted = isa
-        library = self._library
-        self._model = _create_model(library, config, tensors) if path is None else _open_model(library, path)
+        slot = library.ffi.new("eg_model **")
+        library.check(library.c.eg_model_open(os.fsencode(model_file.path), slot))
+        self._model = library.ffi.gc(slot[0], library.c.eg_model_free)
         self._context = self._create_context()
         self._process = os.getpid()
 
@@ -217,59 +210,3 @@ def _free_context(c: Any, _model: Any, process: int, context: Any) -> None:
     """Frees a context in the process that made it: elsewhere its threads do not exist and cannot be joined."""
     if os.getpid() == process:
         c.eg_context_free(context)
-
-
-def _open_model(library: Library, path: Path) -> Any:
-    """An eg_model of a model file."""
-    slot = library.ffi.new("eg_model **")
-    library.check(library.c.eg_model_open(os.fsencode(path), slot))
-    return library.ffi.gc(slot[0], library.c.eg_model_free)
-
-
-def _create_model(library: Library, config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]]) -> Any:
-    """An eg_model, which keeps the tensors alive."""
-    ffi, c = library.ffi, library.c
-    full_attention = ffi.new("uint8_t[]", [config.is_full(layer) for layer in range(config.layers)])
-    shapes_and_constants = {
-        "layers": config.layers,
-        "hidden": config.hidden,
-        "ffn": config.ffn,
-        "heads": config.heads,
-        "kv_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "vocab": config.vocab,
-        "max_tokens": config.max_tokens,
-        "window": config.window,
-        "full_attention": full_attention,
-        "rope_theta_sliding": config.rope_theta_sliding,
-        "rope_theta_full": config.rope_theta_full,
-        "rms_norm_eps": config.rms_norm_eps,
-    }
-    entries, alive = _tensor_array(library, tensors)
-    slot = ffi.new("eg_model **")
-    library.check(c.eg_model_create(ffi.new("eg_config *", shapes_and_constants), entries, len(tensors), slot))
-    return ffi.gc(slot[0], functools.partial(_free_model, c, alive))
-
-
-def _free_model(c: Any, _alive: list[Any], model: Any) -> None:
-    c.eg_model_free(model)
-
-
-def _tensor_array(library: Library, tensors: Mapping[str, npt.NDArray[Any]]) -> tuple[Any, list[Any]]:
-    """(eg_tensor[], what it points to and does not keep alive)."""
-    ffi, c = library.ffi, library.c
-    dtypes = {np.float32: c.EG_F32, np.float16: c.EG_F16, np.int8: c.EG_I8, np.uint8: c.EG_U8}
-    entries = ffi.new("eg_tensor[]", len(tensors))
-    alive: list[Any] = []
-    for entry, (name, tensor) in zip(entries, tensors.items(), strict=True):
-        if tensor.dtype.type not in dtypes or not tensor.flags.c_contiguous or tensor.ndim > len(entry.shape):
-            raise ModelFileError(
-                f"tensor {name!r} has type {tensor.dtype}, shape {tensor.shape} and strides {tensor.strides}; expected "
-                f"{', '.join(dtype.__name__ for dtype in dtypes)}, at most {len(entry.shape)} dimensions, contiguous"
-            )
-        alive += [ffi.new("char[]", name.encode()), ffi.from_buffer(tensor)]
-        entry.name, entry.data = alive[-2:]
-        entry.dtype = dtypes[tensor.dtype.type]
-        entry.rank = tensor.ndim
-        entry.shape[0 : tensor.ndim] = tensor.shape
-    return entries, alive

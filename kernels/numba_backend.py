@@ -21,7 +21,6 @@ from .numba_memory import Held, Room, hold_batch, hold_model, hold_scratch, key_
 from .numba_threads import make_teams
 from .numba_tiles import CPU_NAME, ISA
 from .numba_views import rows_of
-from .tensors import check_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +52,6 @@ class NumbaBackend:
     isa = f"llvm {CPU_NAME} {ISA}"
 
     def __init__(self, config: EncoderConfig, tensors: Mapping[str, Tensor], threads: int | None = None) -> None:
-        check_tensors(config, tensors)
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise InputError(f"threads={threads}; expected 1 to {MAX_THREADS}")
         self.config = config

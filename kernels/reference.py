@@ -21,7 +21,6 @@ import numpy.typing as npt
 from .batch import check_batch
 from .layout import PANEL, embedding_rows, unpack_matrix
 from .rotation import rotate_blocks
-from .tensors import check_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,7 +98,7 @@ class ReferenceBackend:
     """The `Backend` of NumPy float64. Matrices are unpacked when first used and kept: 8 bytes a weight.
 
     Args:
-        config, tensors: as `read_model_file` gives them; a missing or misshapen tensor is a ModelFileError.
+        config, tensors: as `read_model_file` gives them, which has checked them.
         quantize_activations: whether the inputs of integer matrices are rounded to int8; see the module.
     """
 
@@ -110,7 +109,6 @@ class ReferenceBackend:
     def __init__(
         self, config: EncoderConfig, tensors: Mapping[str, Tensor], *, quantize_activations: bool = True
     ) -> None:
-        check_tensors(config, tensors)
         self.config = config
         self.tensors = tensors
         self.quantize_activations = quantize_activations

@@ -76,10 +76,7 @@ def load(
     if Path(path).suffix == ONNX_SUFFIX:
         return _load_onnx(Path(path), backend, threads, isa)
     model_file = read_model_file(path)
-    engine = create_backend(
-        model_file.config, model_file.tensors, backend=backend, threads=threads, isa=isa, path=model_file.path
-    )
-    return EmbeddingModel(model_file, engine)
+    return EmbeddingModel(model_file, create_backend(model_file, backend=backend, threads=threads, isa=isa))
 
 
 def _load_onnx(path: Path, backend: str, threads: int | None, isa: str | None) -> EmbeddingModel:

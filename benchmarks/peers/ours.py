@@ -43,11 +43,7 @@ def open_variant(variant: Variant, threads: int | None) -> Encoder:
     model_file = read_model_file(variant.path)
     options = variant.options
     backend = create_backend(
-        model_file.config,
-        model_file.tensors,
-        backend=options.get("backend", "auto"),
-        threads=threads,
-        isa=options.get("isa"),
+        model_file, backend=options.get("backend", "auto"), threads=threads, isa=options.get("isa")
     )
     if options.get("tokenizer") == "no":
         model_file = dataclasses.replace(model_file, tokenizer_model=None, tokenizer_table=None)

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...kernels import create_backend
 from ...kernels.config import DIMENSION_GRAIN, EncoderConfig
 from ...kernels.errors import EmbgemmaError
 from ...kernels.layout import matrices, pack_panels, vectors
-from ...kernels.model_file import ALIGNMENT
+from ...kernels.reference import ReferenceBackend
 from ...onnx.onnx_backend import open_onnx_model
 from ...onnx.onnx_choices import Format
 from ...tokenizer import Tokenizer
@@ -101,7 +100,7 @@ def _texts(source: Checkpoint) -> list[Ids]:
 
 
 def _float32_vectors(source: Checkpoint, texts: list[Ids], dim: int) -> npt.NDArray[np.float32]:
-    """The vectors (texts, dim) of the engine, with an embedding table of just the rows that occur."""
+    """The vectors (texts, dim) of the reference, with an embedding table of just the rows that occur."""
     used, positions = np.unique(np.concatenate(texts), return_inverse=True)
     rows = -(-len(used) // DIMENSION_GRAIN) * DIMENSION_GRAIN
     config: EncoderConfig = dataclasses.replace(source.config, vocab=rows, bos_id=0, eos_id=1)
@@ -111,16 +110,6 @@ def _float32_vectors(source: Checkpoint, texts: list[Ids], dim: int) -> npt.NDAr
     tensors = {name: folded_norm(source, name) for name, _ in vectors(config)}
     for spec in matrices(config):
         tensors[f"{spec.name}.weight"] = pack_panels(folded_matrix(source, spec.name), "float32")
-    tensors = {name: _aligned(tensor) for name, tensor in {"embedding.weight": table, **tensors}.items()}
-    engine = create_backend(config, tensors)
+    engine = ReferenceBackend(config, {"embedding.weight": table, **tensors})
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     return engine.encode(positions.astype(np.int32), offsets, dim, True)
-
-
-def _aligned(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A copy that starts where the engine wants it."""
-    memory = np.empty(tensor.nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    copy = memory[start : start + tensor.nbytes].view(np.float32).reshape(tensor.shape)
-    copy[...] = tensor
-    return copy

@@ -42,13 +42,7 @@ def run_info(arguments: argparse.Namespace) -> int:
         return _run_onnx_info(path, arguments)
     model_file = read_model_file(path)
     _print_facts(_file_facts(model_file))  # even where nothing can run it
-    backend = create_backend(
-        model_file.config,
-        model_file.tensors,
-        backend=arguments.backend,
-        threads=arguments.threads,
-        isa=arguments.isa,
-    )
+    backend = create_backend(model_file, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
     _print_facts(_engine_facts(backend))
     return 0
 

@@ -94,7 +94,7 @@ def plain_embedding(ids: list[int]) -> F64:
 
 
 def encode(model: ModelFile, ids: list[int]) -> npt.NDArray[np.float32]:
-    backend = create_backend(model.config, model.tensors, backend="reference")
+    backend = create_backend(model, backend="reference")
     offsets = np.array([0, len(ids)], np.int64)
     return np.asarray(backend.encode(np.array(ids, np.int32), offsets, CONFIG.hidden, True)[0])
 

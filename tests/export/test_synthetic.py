@@ -47,7 +47,7 @@ def test_different_texts_have_different_vectors(tmp_path: Path) -> None:
     write_synthetic_model(path, tiny.CONFIG, "int8")
     model = read_model_file(path)
     ids = np.array([2, 5, 6, 7, 1, 2, 5, 6, 8, 1], np.int32)
-    backend = create_backend(model.config, model.tensors, backend="reference")
+    backend = create_backend(model, backend="reference")
     first, second = backend.encode(ids, np.array([0, 5, 10], np.int64), tiny.CONFIG.hidden, True)
     assert 0 < first @ second < 0.99
 

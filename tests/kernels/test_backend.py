@@ -32,7 +32,7 @@ def no_numba(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_without_the_engine_is_numba_and_says_so(model: ModelFile) -> None:
     pytest.importorskip("numba")
     with pytest.warns(UserWarning, match=f"slow Numba backend is active: {PROBLEM}.*install a C compiler") as caught:
-        assert create_backend(model.config, model.tensors).name == "numba"
+        assert create_backend(model).name == "numba"
     assert caught[0].filename == __file__, "the warning points at the caller"
     assert available_backends() == ("numba", "reference")
 
@@ -40,25 +40,25 @@ def test_auto_without_the_engine_is_numba_and_says_so(model: ModelFile) -> None:
 @pytest.mark.usefixtures("no_native", "no_numba")
 def test_auto_with_nothing_to_run_on_names_both_ways_out(model: ModelFile) -> None:
     with pytest.raises(BackendError, match=r"install a C compiler.*pip install 'embgemma\[numba\]'"):
-        create_backend(model.config, model.tensors)
+        create_backend(model)
     assert available_backends() == ("reference",)
 
 
 @pytest.mark.usefixtures("no_numba")
 def test_numba_that_is_not_installed_is_refused_by_name(model: ModelFile) -> None:
     with pytest.raises(BackendError, match=r"pip install 'embgemma\[numba\]'"):
-        create_backend(model.config, model.tensors, backend="numba")
+        create_backend(model, backend="numba")
 
 
 def test_reference_is_there_for_the_asking(model: ModelFile) -> None:
-    assert create_backend(model.config, model.tensors, backend="reference").name == "reference"
+    assert create_backend(model, backend="reference").name == "reference"
 
 
 def test_unknown_backend_is_refused(model: ModelFile) -> None:
     with pytest.raises(BackendError, match="'cuda'; expected 'auto' or one of 'native', 'numba', 'reference'"):
-        create_backend(model.config, model.tensors, backend="cuda")
+        create_backend(model, backend="cuda")
 
 
 def test_instruction_set_of_another_backend_is_refused(model: ModelFile) -> None:
     with pytest.raises(BackendError, match="isa='avx2' chooses code of the C engine"):
-        create_backend(model.config, model.tensors, backend="reference", isa="avx2")
+        create_backend(model, backend="reference", isa="avx2")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,9 +24,10 @@ from embgemma.kernels.model_file import SCHEMES, ModelFile, Scheme, read_model_f
 from embgemma.kernels.native import instruction_sets, library_problem
 from embgemma.kernels.reference import ReferenceBackend
 from tests.conftest import SMALL_CONFIG
+from tests.kernels.changed_file import write_changed
 
-# Two query heads to each of two key/value heads, and a window that most texts below are longer than.
-CONFIG = replace(SMALL_CONFIG, heads=4, kv_heads=2, window=5, full_attention_layers=(1,))
+# Three query heads to each of two key/value heads, and a window that most texts below are longer than.
+CONFIG = replace(SMALL_CONFIG, heads=6, kv_heads=2, window=5, full_attention_layers=(1,))
 # In tokens: within the window, at its edge and past it, and around the sizes of tiles and blocks.
 LENGTHS = (1, 2, 5, 6, 7, 11, 12, 15, 16, 17, 31, 32, 33, 48, 64, 65, 127, 128)
 
@@ -38,7 +43,7 @@ NATIVE = [] if library_problem() is not None else [isa.name for isa in instructi
 Choice = tuple[str, str | None]  # name and instruction set
 CHOICES: list[Choice] = [("numba", None), *(("native", name) for name in NATIVE), ("reference", None)]
 
-ALIGNMENT = 64  # bytes: where the C engine wants tensors
+CHILD_DEADLINE = 60  # seconds: a child that waits for threads it does not have never ends
 
 Vectors = npt.NDArray[np.float32]
 
@@ -74,7 +79,7 @@ def tested(choice: Choice) -> Choice:
 
 def bind(model: ModelFile, choice: Choice, threads: int = 2) -> Backend:
     name, isa = choice
-    return create_backend(model.config, model.tensors, backend=name, isa=isa, threads=threads)
+    return create_backend(model, backend=name, isa=isa, threads=threads)
 
 
 @cache
@@ -160,14 +165,22 @@ def test_shorter_embeddings_are_the_first_values(model: Callable[[Scheme], Model
 
 
 WRONG_BATCHES = [
-    pytest.param(np.array([2, CONFIG.vocab]), np.array([0, 2]), 64, "token 1 has id 512", id="id too large"),
+    pytest.param(
+        np.array([2, CONFIG.vocab]), np.array([0, 2]), 64, "token 1 has id 512; expected 0 to 511", id="id too large"
+    ),
     pytest.param(np.array([-1, 1]), np.array([0, 2]), 64, "token 0 has id -1", id="id negative"),
+    pytest.param(np.array([2, 2**40, 1]), np.array([0, 3]), 64, "token 1 has id 1099511627776", id="id beyond int32"),
     pytest.param(np.array([2, 1]), np.array([0, 2, 2]), 64, "text 1 has 0 tokens", id="empty text"),
-    pytest.param(np.ones(129, np.int32), np.array([0, 129]), 64, "text 0 has 129 tokens", id="too long"),
+    pytest.param(np.array([2, 1]), np.array([0, 2, 1, 2]), 64, "text 1 has -1 tokens", id="offsets descend"),
+    pytest.param(
+        np.ones(129, np.int32), np.array([0, 129]), 64, "text 0 has 129 tokens; expected 1 to 128", id="too long"
+    ),
     pytest.param(np.array([2, 1]).astype(np.float32), np.array([0, 2]), 64, "type float32", id="ids not integers"),
     pytest.param(np.array([2, 1]), np.array([0.0, 2.0]), 64, "type float64", id="offsets not integers"),
     pytest.param(np.array([[2, 1]]), np.array([0, 2]), 64, "shape", id="ids not a row"),
     pytest.param(np.array([2, 1]), np.array([0, 1]), 64, "offsets", id="ids left over"),
+    pytest.param(np.array([2, 1]), np.array([0, 3]), 64, "end with 2", id="ids too few"),
+    pytest.param(np.array([2, 1]), np.array([], np.int64), 64, "end with 2", id="no offsets"),
     pytest.param(np.array([2, 1]), np.array([0, 2]), 0, "embedding size of 0", id="size 0"),
     pytest.param(np.array([2, 1]), np.array([0, 2]), 193, "embedding size of 193", id="size too large"),
 ]
@@ -192,22 +205,56 @@ def test_no_texts_give_no_vectors(model: Callable[[Scheme], ModelFile], choice: 
     assert vectors.dtype == np.float32
 
 
-def aligned(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A copy at a multiple of ALIGNMENT."""
-    memory = np.empty(tensor.nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    copy = memory[start : start + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
-    copy[...] = tensor
-    return copy
-
-
 def test_large_activations_do_no_harm(
-    model: Callable[[Scheme], ModelFile], expected: Callable[[Scheme], tuple[Vectors, float]], tested: Choice
+    model: Callable[[Scheme], ModelFile],
+    expected: Callable[[Scheme], tuple[Vectors, float]],
+    tested: Choice,
+    tmp_path: Path,
 ) -> None:
     """The residual stream of the real model reaches 1e6."""
     file, factor = model("int8"), np.float32(1e6)
-    tensors = {name: aligned(tensor * factor) if "post_" in name else tensor for name, tensor in file.tensors.items()}
-    large = replace(file, tensors=tensors)
+    norms = {name: tensor * factor for name, tensor in file.tensors.items() if "post_" in name}
+    large = read_model_file(write_changed(tmp_path / "large.safetensors", file, norms))
     found = encode(bind(large, tested), texts())
-    vectors = encode(ReferenceBackend(CONFIG, tensors), texts())
+    vectors = encode(ReferenceBackend(CONFIG, large.tensors), texts())
     assert np.max(distance(found, vectors)) <= FLOAT_TOLERANCE + 2 * expected("int8")[1]
+
+
+def test_calls_from_many_threads_do_not_disturb_each_other(
+    model: Callable[[Scheme], ModelFile], tested: Choice
+) -> None:
+    backend = bind(model("mixed"), tested)
+    pairs = [[texts()[-1][:length], texts()[-2][: length // 2]] for length in range(2, 34)]
+    expected = [encode(backend, pair) for pair in pairs]
+    found: dict[int, Vectors] = {}
+
+    def call(start: int) -> None:
+        for i in range(start, len(pairs), 4):
+            found[i] = encode(backend, pairs[i])
+
+    threads = [threading.Thread(target=call, args=(start,)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(found[i], vectors) for i, vectors in enumerate(expected))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_encodes_and_ends(model: Callable[[Scheme], ModelFile], tested: Choice) -> None:
+    backend = bind(model("mixed"), tested)
+    expected = encode(backend, texts()[-3:])
+    child = os.fork()
+    if child == 0:
+        signal.alarm(CHILD_DEADLINE)
+        same = False
+        try:
+            same = np.array_equal(encode(backend, texts()[-3:]), expected)
+            del backend
+            gc.collect()
+        finally:
+            os._exit(0 if same else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert np.array_equal(encode(backend, texts()[-3:]), expected)

@@ -53,7 +53,7 @@ def test_names(backend: NumbaBackend) -> None:
 @pytest.mark.parametrize("threads", [0, 257])
 def test_absurd_numbers_of_threads_are_refused(model: ModelFile, threads: int) -> None:
     with pytest.raises(InputError, match=f"threads={threads}"):
-        create_backend(model.config, model.tensors, backend="numba", threads=threads)
+        create_backend(model, backend="numba", threads=threads)
 
 
 def test_as_many_stages_as_there_are_counters(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_compiled_code_is_kept_and_found_again(model: ModelFile, tmp_path: Path)
     script = (
         "import numpy, sys; from embgemma.kernels.model_file import read_model_file; "
         "from embgemma.kernels import create_backend, numba_forward; "
-        "file = read_model_file(sys.argv[1]); backend = create_backend(file.config, file.tensors, backend='numba'); "
+        "file = read_model_file(sys.argv[1]); backend = create_backend(file, backend='numba'); "
         "backend.encode(numpy.array([2, 1]), numpy.array([0, 2]), 64, True); "
         "print(sum(numba_forward.forward.stats.cache_hits.values()))"
     )

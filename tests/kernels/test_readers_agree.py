@@ -7,14 +7,17 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.errors import ModelFileError
+from embgemma.kernels.layout import Tensor
 from embgemma.kernels.model_file import CHECKSUM, metadata_checksum, read_model_file
 from embgemma.kernels.native import library_problem, load_library
 from embgemma.kernels.safetensors_file import LENGTH_BYTES
 from tests import tiny
+from tests.kernels.changed_file import write_changed
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 
@@ -70,6 +73,28 @@ def accepted_by_c(path: Path) -> str | None:
         return str(error)
     library.c.eg_model_free(slot[0])
     return None
+
+
+WRONG_TENSORS: dict[str, Tensor | None] = {
+    "final_norm": None,
+    "layers.0.q_norm": np.ones(63, np.float32),
+    "layers.2.o.weight": np.ones((8, 48, 16, 4), np.float16),
+    "head.weight": np.ones((7, 16, 16, 4), np.uint8),
+    "head.scale": None,
+    "layers.1.down.codebook": None,
+    "embedding.weight": np.ones((895, 66), np.uint8),
+    "embedding.scale": np.ones((896, 7), np.float16),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TENSORS)
+def test_wrong_tensors_are_refused_by_both(tmp_path: Path, name: str) -> None:
+    good, wrong = tmp_path / "good.safetensors", tmp_path / "wrong.safetensors"
+    write_synthetic_model(good, tiny.CONFIG, "mixed")
+    write_changed(wrong, read_model_file(good), {name: WRONG_TENSORS[name]})
+    for message in (accepted_by_python(wrong), accepted_by_c(wrong)):
+        assert message is not None
+        assert name.partition(".")[0] in message
 
 
 def test_readers_agree(parts: tuple[bytes, bytes], tmp_path: Path) -> None:

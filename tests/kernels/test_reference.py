@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from embgemma.export.convert import convert
-from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.layout import PANEL, unpack_matrix
 from embgemma.kernels.model_file import ModelFile, Scheme, read_model_file
 from embgemma.kernels.reference import (
@@ -142,27 +141,6 @@ def test_embedding_is_the_mean_of_all_tokens_through_the_head(small_model: Calla
     assert np.allclose(
         unit, expected[:64] / np.linalg.norm(expected[:64]), rtol=2 * np.finfo(np.float32).eps, atol=1e-9
     )
-
-
-def test_wrong_tensors_are_refused(small_model: Callable[[Scheme], ModelFile]) -> None:
-    model = small_model("int8")
-    good = dict(model.tensors)
-    wrong = {
-        "tensor 'final_norm' is missing": ("final_norm", None),
-        "'layers.0.q_norm' has shape": ("layers.0.q_norm", good["layers.0.q_norm"][:-1]),
-        "'layers.2.o.weight' has type float64": ("layers.2.o.weight", good["layers.2.o.weight"].astype(np.float64)),
-        "'head.weight' has shape": ("head.weight", good["head.weight"][:-1]),
-        "'head.scale' is missing": ("head.scale", None),
-        "'embedding.weight' has shape": ("embedding.weight", good["embedding.weight"][:-1]),
-        "'embedding.scale' has 7 scales a row": ("embedding.scale", np.ones((512, 7), np.float16)),
-        "'embedding.scale' has shape .* type float32": ("embedding.scale", good["embedding.scale"].astype(np.float32)),
-    }
-    for message, (name, tensor) in wrong.items():
-        tensors = {key: value for key, value in good.items() if key != name}
-        if tensor is not None:
-            tensors[name] = tensor
-        with pytest.raises(ModelFileError, match=message):
-            ReferenceBackend(model.config, tensors)
 
 
 def test_every_layer_is_that_of_sentence_transformers(checkpoint: Path, golden: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def create() -> Backend:
         path = Path(folder) / "small.safetensors"
         write_synthetic_model(path, CONFIG, "mixed")
         model = read_model_file(path)
-        return create_backend(model.config, model.tensors)
+        return create_backend(model)
 
 
 def check_refusal() -> str:

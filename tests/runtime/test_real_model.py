@@ -123,7 +123,7 @@ def test_bits_do_not_depend_on_batch_order_or_threads(
     order = np.random.default_rng(0).permutation(len(ids))
     file = read_model_file(converted(scheme))
     for threads in (2, 1):
-        engine = create_backend(file.config, file.tensors, backend=backend, threads=threads)
+        engine = create_backend(file, backend=backend, threads=threads)
         together = encode_in_one_call(engine, ids)
         if threads == 2:
             alone = np.concatenate([encode_in_one_call(engine, [text]) for text in ids])

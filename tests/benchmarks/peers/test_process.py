@@ -25,7 +25,7 @@ def test_vectors_come_back_as_the_backend_made_them(model_path: Path) -> None:
         vectors = process.encode(ids)
         assert len(process.time_calls(ids, 4)) == 4
         assert process.loaded.facts["backend"] == "reference"
-    backend = create_backend(model.config, model.tensors, backend="reference")
+    backend = create_backend(model, backend="reference")
     offsets = np.arange(4, dtype=np.int64) * 9
     assert np.array_equal(vectors, backend.encode(ids.reshape(-1), offsets, model.config.hidden, True))
 

@@ -37,7 +37,7 @@ def test_operations_add_up_to_the_work_of_a_call(model_path: Path, tokens: int) 
 @needs_native
 def test_titles_are_of_what_the_engine_times(model_path: Path) -> None:
     model = read_model_file(model_path)
-    backend = NativeBackend(model.config, model.tensors, threads=2)
+    backend = NativeBackend(model, threads=2)
     ids, offsets = np.arange(3, 43, dtype=np.int32), np.array([0, 40])
     with backend.profiled() as seconds:
         timed = backend.encode(ids, offsets, 8, True)
