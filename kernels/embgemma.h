@@ -94,7 +94,7 @@ eg_status eg_embed(eg_context *context, const char *const *texts, const size_t *
 
 /* Grows when a program that was compiled with an older header could not run with the library: it is part of the shared
  * library's name. One that opens the library by hand compares it with what eg_abi_version() returns. */
-#define EMBGEMMA_ABI_VERSION 1
+#define EMBGEMMA_ABI_VERSION 2
 
 uint32_t eg_abi_version(void);
 const char *eg_version(void); /* of the release, such as "0.1.0" */
@@ -114,38 +114,6 @@ typedef struct eg_allocator {
  * model. allocator: copied; the model and its contexts take all memory from it, but for the stacks of threads. NULL for
  * that of the C library. */
 eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocator *allocator, eg_model **model);
-
-/* ---- a model without a file: weights in memory, never copied, never written -------------------------------- */
-
-typedef enum eg_dtype { EG_F32 = 0, EG_F16 = 1, EG_I8 = 2, EG_U8 = 3 } eg_dtype;
-
-/* One tensor of a model file, by the names, types and layouts of export/FORMAT.md. */
-typedef struct eg_tensor {
-    const char *name;
-    eg_dtype dtype;
-    uint32_t rank;     /* at most 4 */
-    uint64_t shape[4]; /* elements, outermost first */
-    const void *data;  /* 64-byte aligned; must outlive the model */
-} eg_tensor;
-
-typedef struct eg_config {
-    uint32_t layers;
-    uint32_t hidden;
-    uint32_t ffn;
-    uint32_t heads;
-    uint32_t kv_heads;
-    uint32_t head_dim;
-    uint32_t vocab;
-    uint32_t max_tokens;
-    uint32_t window;               /* a sliding layer attends iff |i - j| <= window */
-    const uint8_t *full_attention; /* (layers,): 1 where a layer attends to all tokens; copied */
-    double rope_theta_sliding;
-    double rope_theta_full;
-    double rms_norm_eps;
-} eg_config;
-
-/* Checks every tensor against the config and binds it. Tensors the config does not name are ignored. */
-eg_status eg_model_create(const eg_config *config, const eg_tensor *tensors, size_t tensor_count, eg_model **model);
 
 /* ---- token ids to vectors ------------------------------------------------------------------------------------ */
 
@@ -203,19 +171,6 @@ eg_status eg_tokenize_batch(const eg_tokenizer *tokenizer, const char *text, con
 size_t eg_isa_count(void);
 const char *eg_isa_name(size_t index);   /* NULL past the end */
 uint32_t eg_isa_supported(size_t index); /* 1 if this CPU and its operating system can run it */
-
-/* The machine's limits, for rooflines: multiply-accumulates per second of the context's int8 kernel with operands
- * in registers, and bytes per second of reading `bytes` of memory; both over all threads of the context, for
- * about `seconds`. */
-eg_status eg_measure_multiply_rate(eg_context *context, double seconds, double *macs_per_second);
-eg_status eg_measure_read_rate(eg_context *context, size_t bytes, double seconds, double *bytes_per_second);
-
-/* Where the time goes: every later call of eg_encode on this context adds to
- *   seconds: (eg_context_threads(), eg_operation_count()) float64, what each thread spends on each operation
- * until this is called again; NULL ends it. Timing adds some 0.1 µs to each step of each thread. */
-size_t eg_operation_count(void);
-const char *eg_operation_name(size_t index); /* NULL past the end */
-eg_status eg_context_profile(eg_context *context, double *seconds);
 
 /* cffi: skip */
 #if defined(__cplusplus)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,26 +77,39 @@ class MatrixSpec:
     in_features: int
 
 
+class NormSpec(NamedTuple):
+    """Float32 weights of a norm, stored as the multiplier itself (1 + w, folds applied)."""
+
+    name: str
+    length: int
+
+
+def weights(config: EncoderConfig) -> Iterator[MatrixSpec | NormSpec]:
+    """Matrices and norms in the order in which a token meets them, which is that of the file, after the embedding."""
+    hidden = config.hidden
+    for i in range(config.layers):
+        yield NormSpec(f"layers.{i}.input_norm", hidden)
+        yield MatrixSpec(f"layers.{i}.qkv", config.qkv_width, hidden)
+        yield NormSpec(f"layers.{i}.q_norm", config.head_dim)
+        yield NormSpec(f"layers.{i}.k_norm", config.head_dim)
+        yield MatrixSpec(f"layers.{i}.o", hidden, config.q_width)
+        yield NormSpec(f"layers.{i}.post_attention_norm", hidden)
+        yield NormSpec(f"layers.{i}.pre_ffn_norm", hidden)
+        yield MatrixSpec(f"layers.{i}.gate_up", 2 * config.ffn, hidden)
+        yield MatrixSpec(f"layers.{i}.down", hidden, config.ffn)
+        yield NormSpec(f"layers.{i}.post_ffn_norm", hidden)
+    yield NormSpec("final_norm", hidden)
+    yield MatrixSpec("head", hidden, hidden)
+
+
 def matrices(config: EncoderConfig) -> Iterator[MatrixSpec]:
-    """The weight matrices in the order in which a token meets them; `NAME.weight` and `NAME.scale` store them."""
-    for i in range(config.layers):
-        yield MatrixSpec(f"layers.{i}.qkv", config.qkv_width, config.hidden)
-        yield MatrixSpec(f"layers.{i}.o", config.hidden, config.q_width)
-        yield MatrixSpec(f"layers.{i}.gate_up", 2 * config.ffn, config.hidden)
-        yield MatrixSpec(f"layers.{i}.down", config.hidden, config.ffn)
-    yield MatrixSpec("head", config.hidden, config.hidden)
+    """The matrices among `weights`; `NAME.weight` and `NAME.scale` store them."""
+    return (spec for spec in weights(config) if isinstance(spec, MatrixSpec))
 
 
-def vectors(config: EncoderConfig) -> Iterator[tuple[str, int]]:
-    """(name, length) of the float32 norm weights, each stored as the multiplier itself (1 + w, folds applied)."""
-    for i in range(config.layers):
-        yield f"layers.{i}.input_norm", config.hidden
-        yield f"layers.{i}.q_norm", config.head_dim
-        yield f"layers.{i}.k_norm", config.head_dim
-        yield f"layers.{i}.post_attention_norm", config.hidden
-        yield f"layers.{i}.pre_ffn_norm", config.hidden
-        yield f"layers.{i}.post_ffn_norm", config.hidden
-    yield "final_norm", config.hidden
+def vectors(config: EncoderConfig) -> Iterator[NormSpec]:
+    """The norms among `weights`."""
+    return (spec for spec in weights(config) if isinstance(spec, NormSpec))
 
 
 def panel_shape(matrix_format: MatrixFormat, out_features: int, in_features: int) -> tuple[int, ...]:

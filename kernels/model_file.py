@@ -21,13 +21,14 @@ from .layout import (
     EMBEDDING_GROUP_GRAIN,
     FORMAT_DTYPES,
     MatrixFormat,
+    NormSpec,
     RowFormat,
     Tensor,
     codebook_shape,
     embedding_shape,
     matrices,
     panel_shape,
-    vectors,
+    weights,
 )
 from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
 
@@ -73,7 +74,8 @@ class ModelFile:
     Attributes:
         path: where it lies.
         config: shapes and constants of the encoder.
-        scheme: one of SCHEMES; tells how it was made, while each matrix's own dtype tells how to read it.
+        scheme: a label that says how it was made, as a rule one of SCHEMES; the dtype of each matrix says how to read
+            it.
         prompts: prompt texts by name, as the checkpoint published them.
         default_prompt_name: the prompt used when the caller names none, or None.
         similarity_fn_name: how the checkpoint compares two embeddings, such as "cosine".
@@ -122,45 +124,26 @@ def expected_tensors(
     formats tells the format of every matrix by name, embedding that of the table. A file of tokenizer_bytes 0 has no
     tokenizer, one of table_bytes 0 none for C.
     """
-    matrix_specs = {spec.name: spec for spec in matrices(config)}
-    vector_lengths = dict(vectors(config))
-    float32 = np.dtype(np.float32)
-    infos: dict[str, TensorInfo] = {}
-
-    def add_matrix(name: str) -> None:
-        spec, matrix_format = matrix_specs[name], formats[name]
+    float32, uint8 = np.dtype(np.float32), np.dtype(np.uint8)
+    table_shape = embedding_shape(embedding, config.vocab, config.hidden)
+    infos = {f"{EMBEDDING}.weight": TensorInfo(FORMAT_DTYPES[embedding.format], table_shape)}
+    if embedding.groups:
+        infos[f"{EMBEDDING}.scale"] = TensorInfo(np.dtype(np.float16), (config.vocab, embedding.groups))
+    for spec in weights(config):
+        if isinstance(spec, NormSpec):
+            infos[spec.name] = TensorInfo(float32, (spec.length,))
+            continue
+        name, matrix_format = spec.name, formats[spec.name]
         shape = panel_shape(matrix_format, spec.out_features, spec.in_features)
         infos[f"{name}.weight"] = TensorInfo(FORMAT_DTYPES[matrix_format], shape)
         if matrix_format == "int4":
-            shape = codebook_shape(spec.out_features, spec.in_features)
-            infos[f"{name}.codebook"] = TensorInfo(np.dtype(np.uint8), shape)
+            infos[f"{name}.codebook"] = TensorInfo(uint8, codebook_shape(spec.out_features, spec.in_features))
         if matrix_format != "float32":
             infos[f"{name}.scale"] = TensorInfo(float32, (spec.out_features,))
-
-    def add_vector(name: str) -> None:
-        infos[name] = TensorInfo(float32, (vector_lengths[name],))
-
-    table_shape = embedding_shape(embedding, config.vocab, config.hidden)
-    infos[f"{EMBEDDING}.weight"] = TensorInfo(FORMAT_DTYPES[embedding.format], table_shape)
-    if embedding.groups:
-        infos[f"{EMBEDDING}.scale"] = TensorInfo(np.dtype(np.float16), (config.vocab, embedding.groups))
-    for layer in (f"layers.{i}" for i in range(config.layers)):
-        add_vector(f"{layer}.input_norm")
-        add_matrix(f"{layer}.qkv")
-        add_vector(f"{layer}.q_norm")
-        add_vector(f"{layer}.k_norm")
-        add_matrix(f"{layer}.o")
-        add_vector(f"{layer}.post_attention_norm")
-        add_vector(f"{layer}.pre_ffn_norm")
-        add_matrix(f"{layer}.gate_up")
-        add_matrix(f"{layer}.down")
-        add_vector(f"{layer}.post_ffn_norm")
-    add_vector("final_norm")
-    add_matrix("head")
     if table_bytes:
-        infos[TOKENIZER_TABLE] = TensorInfo(np.dtype(np.uint8), (table_bytes,))
+        infos[TOKENIZER_TABLE] = TensorInfo(uint8, (table_bytes,))
     if tokenizer_bytes:
-        infos[TOKENIZER] = TensorInfo(np.dtype(np.uint8), (tokenizer_bytes,))
+        infos[TOKENIZER] = TensorInfo(uint8, (tokenizer_bytes,))
     return infos
 
 
@@ -214,7 +197,7 @@ def _check(path: Path, file: SafetensorsFile) -> ModelFile:
 
 
 def check_metadata(metadata: dict[str, str]) -> None:
-    """Checks that the metadata is complete, of a version and scheme that this release reads, and not corrupt."""
+    """Checks that the metadata is complete, of a version that this release reads, and not corrupt."""
     if metadata.get("format") != FORMAT_NAME:
         raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
     version = metadata.get("format_version")
@@ -229,8 +212,6 @@ def check_metadata(metadata: dict[str, str]) -> None:
     checksum = metadata_checksum(metadata)
     if metadata[CHECKSUM] != checksum:
         raise ModelFileError(f"the metadata's checksum is {checksum}, not {metadata[CHECKSUM]!r}: the file is corrupt")
-    if metadata["scheme"] not in SCHEMES:
-        raise ModelFileError(f"the scheme is {metadata['scheme']!r}; this release reads {', '.join(SCHEMES)}")
 
 
 def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:

@@ -27,6 +27,7 @@ from .model_file import ModelFile
 
 LIBRARY_NAME = "libembgemma.dylib" if sys.platform == "darwin" else "libembgemma.so"
 HEADER_NAME = "embgemma.h"
+BENCH_HEADER_NAME = "embgemma_bench.h"
 PREPROCESSOR_BLOCK = re.compile(r"/\* cffi: skip \*/.*?/\* cffi: end of skip \*/", re.DOTALL)
 
 
@@ -70,7 +71,8 @@ def _open_library() -> Library | str:
     if not isinstance(path, Path) or not path.is_file():
         return "this install has no C engine, for want of a C compiler when it was made"
     ffi = cffi.FFI()
-    ffi.cdef(PREPROCESSOR_BLOCK.sub("", (path.parent / HEADER_NAME).read_text(encoding="utf-8")))
+    for header in (HEADER_NAME, BENCH_HEADER_NAME):
+        ffi.cdef(PREPROCESSOR_BLOCK.sub("", (path.parent / header).read_text(encoding="utf-8")))
     try:
         return Library(ffi, ffi.dlopen(str(path)))
     except OSError as error:

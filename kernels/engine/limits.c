@@ -1,6 +1,7 @@
 /* What this machine can do at most, so that a benchmark can say how much of it was reached. */
 #include "engine/context.h"
 #include "common/error.h"
+#include "embgemma_bench.h"
 
 #include <string.h>
 

@@ -3,6 +3,7 @@
 
 #include "engine/context.h"
 #include "common/error.h"
+#include "embgemma_bench.h"
 
 #include <time.h>
 

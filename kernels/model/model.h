@@ -2,9 +2,8 @@
 #ifndef EG_MODEL_H
 #define EG_MODEL_H
 
-#include "model/model_file.h"
-
-enum { EG_MAX_LAYERS = 256 }; /* the bound of config.py: what no model comes near */
+#include "model/config.h"
+#include "model/safetensors.h"
 
 /* A weight matrix in panels, (out_features, in_features); its dtype tells the format: F32 float32, I8 int8, U8 int4. */
 typedef struct eg_matrix {
@@ -38,19 +37,40 @@ typedef struct eg_layer {
     const float *post_ffn_norm;       /* (hidden,) */
 } eg_layer;
 
+typedef struct eg_prompt {
+    eg_string name, text;
+} eg_prompt;
+
+/* What a model has besides its weights. */
+typedef struct eg_model_file {
+    void *mapping; /* NULL if the file lies in memory of the caller */
+    size_t mapping_bytes;
+    int descriptor;     /* of the same file; none without a mapping */
+    char *header;       /* the prompts lie in it */
+    eg_prompt *prompts; /* (prompt_count,) in the order of the file */
+    size_t prompt_count;
+    const eg_prompt *default_prompt; /* NULL if it has none */
+    eg_tokenizer *tokenizer;         /* NULL if it has none */
+} eg_model_file;
+
 struct eg_model {
     eg_allocator allocator; /* the model's and its contexts' */
-    eg_config config;       /* full_attention is NULL here: see the layers */
+    eg_config config;
     eg_embedding embedding;
     eg_layer *layers;
     const float *final_norm; /* (hidden,) */
     eg_matrix head;          /* hidden → hidden */
-    eg_model_file file;      /* all 0 if eg_model_create made the model */
+    eg_model_file file;
 };
 
-/* eg_model_create, with an allocator. */
-eg_status eg_model_bind(const eg_config *config, const eg_tensor *tensors, size_t tensor_count,
-                        const eg_allocator *allocator, eg_model **model);
+/* Binds the tensors of a file to a model, which has no `file` yet. They must come in the order of the format, each of
+ * the type and shape that the config asks for, norms and scales finite. tokenizer_table: receives NULL if there is
+ * none. After an error nothing needs to be freed. */
+eg_status eg_model_bind(const eg_config *config, const eg_safetensors *file, const eg_allocator *allocator,
+                        eg_model **model, const eg_tensor **tokenizer_table);
+
+/* NULL if there is none of this name. */
+const eg_prompt *eg_find_prompt(const eg_model_file *file, const char *name);
 
 /* 1 if rows of the embedding table must be read by eg_read_rows, not in memory. One fault in a mapping brings 16 pages
  * or more into a process, of which a row needs a tenth of one: 256 tokens took 27 MB, and as much reading from a disk.

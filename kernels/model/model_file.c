@@ -1,27 +1,23 @@
 /* Opens a model file: mapped, every offset, shape and type checked, nothing copied but the header. See
  * export/FORMAT.md; twin of model_file.py. */
 #define _POSIX_C_SOURCE 200809L
-#include "model/model_file.h"
+#include "model/model.h"
 
 #include "common/crc32.h"
 #include "common/error.h"
-#include "model/model.h"
-#include "model/safetensors.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define FORMAT_VERSION "4" /* of export/FORMAT.md: the one that this release reads */
+
 enum {
     MAX_PROMPTS = 256,
-    VOCAB_GRAIN = 64, /* so many rows are whole 64-byte lines, whatever their format */
-    NAME_BYTES = 64,
     PATH_SHOWN = 200, /* bytes of a path in a message */
 };
 
@@ -62,9 +58,9 @@ static eg_status check_metadata(const eg_safetensors *file)
         return eg_fail(EG_ERROR_MODEL,
                        "this is not an embgemma model file; make one of a checkpoint with `embgemma convert`");
     }
-    if (version.text == NULL || !eg_string_is(version, EG_FORMAT_VERSION)) {
+    if (version.text == NULL || !eg_string_is(version, FORMAT_VERSION)) {
         return eg_fail(EG_ERROR_MODEL,
-                       "the file has format version %.20s, this release reads " EG_FORMAT_VERSION
+                       "the file has format version %.20s, this release reads " FORMAT_VERSION
                        "; update embgemma or convert the checkpoint again",
                        version.text != NULL ? version.text : "none");
     }
@@ -73,249 +69,27 @@ static eg_status check_metadata(const eg_safetensors *file)
             return eg_fail(EG_ERROR_MODEL, "the metadata lacks %s; convert the checkpoint again", keys[i]);
         }
     }
-    const eg_status status = check_checksum(file);
-    const eg_string scheme = eg_metadata(file, "scheme");
-    if (status == EG_OK && !eg_string_is(scheme, "float32") && !eg_string_is(scheme, "int8") &&
-        !eg_string_is(scheme, "balanced") && !eg_string_is(scheme, "mixed") && !eg_string_is(scheme, "int4")) {
-        return eg_fail(EG_ERROR_MODEL, "the scheme is %.20s; this release reads float32, int8, balanced, mixed, int4",
-                       scheme.text);
-    }
-    return status;
+    return check_checksum(file);
 }
 
-/* ---- config --------------------------------------------------------------------------------------------------- */
+/* ---- tokenizer and prompts ------------------------------------------------------------------------------------- */
 
-typedef struct file_config {
-    eg_config encoder; /* full_attention points to full_attention below, once all is read */
-    uint32_t bos_id, eos_id;
-    uint8_t full_attention[EG_MAX_LAYERS];
-    size_t last_full_attention; /* the highest layer in the list */
-} file_config;
-
-typedef struct config_field {
-    const char *name;
-    size_t offset;                             /* in a file_config */
-    enum { INTEGER, NUMBER, LAYER_LIST } kind; /* uint32_t, double, full_attention */
-} config_field;
-
-#define ENCODER_FIELD(name, kind) {#name, offsetof(file_config, encoder.name), kind}
-static const config_field config_fields[] = {
-    ENCODER_FIELD(layers, INTEGER),
-    ENCODER_FIELD(hidden, INTEGER),
-    ENCODER_FIELD(ffn, INTEGER),
-    ENCODER_FIELD(heads, INTEGER),
-    ENCODER_FIELD(kv_heads, INTEGER),
-    ENCODER_FIELD(head_dim, INTEGER),
-    ENCODER_FIELD(vocab, INTEGER),
-    ENCODER_FIELD(max_tokens, INTEGER),
-    ENCODER_FIELD(window, INTEGER),
-    {"full_attention_layers", 0, LAYER_LIST},
-    ENCODER_FIELD(rope_theta_sliding, NUMBER),
-    ENCODER_FIELD(rope_theta_full, NUMBER),
-    ENCODER_FIELD(rms_norm_eps, NUMBER),
-    {"bos_id", offsetof(file_config, bos_id), INTEGER},
-    {"eos_id", offsetof(file_config, eos_id), INTEGER},
-};
-enum { CONFIG_FIELDS = sizeof config_fields / sizeof config_fields[0] };
-
-static void read_full_attention(eg_json *json, file_config *config)
-{
-    for (int more = eg_json_open(json, '['); more; more = eg_json_more(json, '[')) {
-        const uint64_t layer = eg_json_integer(json);
-        if (layer >= EG_MAX_LAYERS) {
-            eg_json_fail(json, "full_attention_layers has a layer that cannot be");
-            return;
-        }
-        config->full_attention[layer] = 1;
-        config->last_full_attention = layer > config->last_full_attention ? (size_t)layer : config->last_full_attention;
-    }
-}
-
-static void read_field(eg_json *json, const config_field *field, file_config *config)
-{
-    char *place = (char *)config + field->offset;
-    if (field->kind == LAYER_LIST) {
-        read_full_attention(json, config);
-    } else if (field->kind == NUMBER) {
-        const double number = eg_json_number(json);
-        memcpy(place, &number, sizeof number);
-    } else {
-        const uint64_t integer = eg_json_integer(json);
-        if (integer > UINT32_MAX) {
-            eg_json_fail(json, "an integer is too large");
-        }
-        const uint32_t value = (uint32_t)integer;
-        memcpy(place, &value, sizeof value);
-    }
-}
-
-static eg_status read_config(eg_string text, file_config *config)
-{
-    *config = (file_config){.bos_id = 0};
-    int seen[CONFIG_FIELDS] = {0};
-    eg_json json = eg_json_read(text);
-    for (int more = eg_json_open(&json, '{'); more; more = eg_json_more(&json, '{')) {
-        const eg_string key = eg_json_key(&json);
-        size_t i = 0;
-        while (i < CONFIG_FIELDS && !eg_string_is(key, config_fields[i].name)) {
-            i++;
-        }
-        if (i == CONFIG_FIELDS || seen[i]) {
-            eg_json_fail(&json, "there is a field that no config has, or one twice");
-            break;
-        }
-        seen[i] = 1;
-        read_field(&json, &config_fields[i], config);
-    }
-    eg_json_finish(&json);
-    if (json.problem != NULL) {
-        return eg_fail(EG_ERROR_MODEL, "the config is damaged: %s; convert the checkpoint again", json.problem);
-    }
-    for (size_t i = 0; i < CONFIG_FIELDS; i++) {
-        if (!seen[i]) {
-            return eg_fail(EG_ERROR_MODEL, "the config lacks %s; convert the checkpoint again", config_fields[i].name);
-        }
-    }
-    const eg_config *encoder = &config->encoder; /* eg_model_create checks the rest */
-    if (encoder->vocab % VOCAB_GRAIN != 0 || encoder->max_tokens < 2) {
-        return eg_fail(EG_ERROR_MODEL,
-                       "config fields vocab and max_tokens are %u and %u: expected a multiple of %d, "
-                       "and room for <bos> and <eos>",
-                       encoder->vocab, encoder->max_tokens, VOCAB_GRAIN);
-    }
-    if (config->bos_id >= encoder->vocab || config->eos_id >= encoder->vocab) {
-        return eg_fail(EG_ERROR_MODEL, "bos_id %u and eos_id %u: expected below %u, the vocab", config->bos_id,
-                       config->eos_id, encoder->vocab);
-    }
-    if (config->last_full_attention >= encoder->layers) {
-        return eg_fail(EG_ERROR_MODEL, "full_attention_layers has layer %zu: expected below %u, the layers",
-                       config->last_full_attention, encoder->layers);
-    }
-    return EG_OK;
-}
-
-/* ---- tensors: names and order; eg_model_create checks types, shapes and alignment ------------------------------- */
-
-typedef struct order {
-    const eg_safetensors *file;
-    const char *layer; /* what the next names begin with */
-    size_t next;
-    char missing[NAME_BYTES]; /* the first that did not come in its turn; "" if all did */
-} order;
-
-/* The next tensor, if it has this name; else NULL. */
-static const eg_tensor *come(order *o, const char *name, const char *kind, int must)
-{
-    char full[NAME_BYTES];
-    snprintf(full, sizeof full, "%s%s%s", o->layer, name, kind);
-    if (o->missing[0] != '\0') {
-        return NULL;
-    }
-    if (o->next < o->file->tensor_count && strcmp(o->file->tensors[o->next].name, full) == 0) {
-        return &o->file->tensors[o->next++];
-    }
-    if (must) {
-        memcpy(o->missing, full, sizeof full);
-    }
-    return NULL;
-}
-
-static void vector_comes(order *o, const char *name) { (void)come(o, name, "", 1); }
-
-static void matrix_comes(order *o, const char *name)
-{
-    const eg_tensor *weight = come(o, name, ".weight", 1);
-    if (weight != NULL && weight->dtype == EG_U8) {
-        (void)come(o, name, ".codebook", 1);
-    }
-    if (weight != NULL && weight->dtype != EG_F32) {
-        (void)come(o, name, ".scale", 1);
-    }
-}
-
-/* Rule 3 of FORMAT.md. A reader that goes by names alone would let two names stand for one tensor. */
-static eg_status check_order(const eg_safetensors *file, const eg_config *config, const eg_tensor **table)
-{
-    order o = {.file = file, .layer = ""};
-    const eg_tensor *rows = come(&o, "embedding", ".weight", 1);
-    if (rows != NULL && rows->dtype != EG_F32) {
-        (void)come(&o, "embedding", ".scale", 1);
-    }
-    for (uint32_t i = 0; i < config->layers && o.missing[0] == '\0'; i++) {
-        char layer[24]; /* "layers.4294967295." */
-        snprintf(layer, sizeof layer, "layers.%u.", i);
-        o.layer = layer;
-        vector_comes(&o, "input_norm");
-        matrix_comes(&o, "qkv");
-        vector_comes(&o, "q_norm");
-        vector_comes(&o, "k_norm");
-        matrix_comes(&o, "o");
-        vector_comes(&o, "post_attention_norm");
-        vector_comes(&o, "pre_ffn_norm");
-        matrix_comes(&o, "gate_up");
-        matrix_comes(&o, "down");
-        vector_comes(&o, "post_ffn_norm");
-    }
-    o.layer = "";
-    vector_comes(&o, "final_norm");
-    matrix_comes(&o, "head");
-    if (o.missing[0] != '\0') {
-        return eg_fail(EG_ERROR_MODEL, "tensor %s is missing or out of order; convert the checkpoint again", o.missing);
-    }
-    *table = come(&o, "tokenizer.table", "", 0);
-    const eg_tensor *tokenizers[] = {*table, come(&o, "tokenizer.model", "", 0)};
-    for (int i = 0; i < 2; i++) {
-        const eg_tensor *bytes = tokenizers[i];
-        if (bytes != NULL && (bytes->dtype != EG_U8 || bytes->rank != 1 || bytes->shape[0] == 0)) {
-            return eg_fail(EG_ERROR_MODEL, "tensor %s is not a row of bytes; convert the checkpoint again",
-                           bytes->name);
-        }
-    }
-    if (o.next < file->tensor_count) {
-        return eg_fail(EG_ERROR_MODEL, "the config has no place for the tensor %.60s; convert the checkpoint again",
-                       file->tensors[o.next].name);
-    }
-    return EG_OK;
-}
-
-static eg_status open_tokenizer(const eg_tensor *table, const file_config *config, const eg_allocator *allocator,
-                                eg_tokenizer **tokenizer)
+static eg_status open_tokenizer(const eg_tensor *table, eg_model *model)
 {
     if (table == NULL) {
         return EG_OK;
     }
+    const eg_config *config = &model->config;
     const eg_status status = eg_tokenizer_create(table->data, eg_tensor_bytes(table), config->bos_id, config->eos_id,
-                                                 allocator, tokenizer);
-    if (status == EG_OK && eg_tokenizer_vocab(*tokenizer) > config->encoder.vocab) {
+                                                 &model->allocator, &model->file.tokenizer);
+    if (status == EG_OK && eg_tokenizer_vocab(model->file.tokenizer) > config->vocab) {
         return eg_fail(EG_ERROR_MODEL,
                        "the tokenizer has %u pieces and the embedding table %u rows, so they do not belong together; "
                        "convert the checkpoint again",
-                       eg_tokenizer_vocab(*tokenizer), config->encoder.vocab);
+                       eg_tokenizer_vocab(model->file.tokenizer), config->vocab);
     }
     return status;
 }
-
-/* Norms and the matrices' scales (0.8 MB); weights and embedding scales stay on disk until used. */
-static eg_status check_finite(const eg_safetensors *file)
-{
-    for (size_t i = 0; i < file->tensor_count; i++) {
-        const eg_tensor *tensor = &file->tensors[i];
-        if (tensor->dtype != EG_F32 || tensor->rank != 1) {
-            continue;
-        }
-        const float *values = tensor->data;
-        for (uint64_t j = 0; j < tensor->shape[0]; j++) {
-            if (!isfinite(values[j])) {
-                return eg_fail(EG_ERROR_MODEL,
-                               "tensor %s holds a value that is not finite; convert the checkpoint again",
-                               tensor->name);
-            }
-        }
-    }
-    return EG_OK;
-}
-
-/* ---- prompts -------------------------------------------------------------------------------------------------- */
 
 const eg_prompt *eg_find_prompt(const eg_model_file *file, const char *name)
 {
@@ -373,31 +147,23 @@ static eg_status read_prompts(const eg_safetensors *file, const eg_allocator *al
 
 /* ---- all of it ------------------------------------------------------------------------------------------------ */
 
-/* The model of a file whose entries are in order. What it keeps of the file goes to its `file`. */
-static eg_status bind_file(eg_safetensors *file, const eg_allocator *allocator, eg_model **out)
+/* The model of a file whose header was read; takes over the header. */
+static eg_status open_header(eg_safetensors *file, const eg_allocator *allocator, eg_model **out)
 {
-    file_config config;
-    eg_model_file parts = {.mapping = NULL};
-    const eg_tensor *table = NULL;
+    eg_config config;
     eg_model *model = NULL;
+    const eg_tensor *table = NULL;
     eg_status status = check_metadata(file);
-    status = status == EG_OK ? read_config(eg_metadata(file, "config"), &config) : status;
-    status = status == EG_OK ? check_order(file, &config.encoder, &table) : status;
-    if (status == EG_OK) {
-        config.encoder.full_attention = config.full_attention;
-        status = eg_model_bind(&config.encoder, file->tensors, file->tensor_count, allocator, &model);
-    }
-    status = status == EG_OK ? check_finite(file) : status;
-    status = status == EG_OK ? read_prompts(file, allocator, &parts) : status;
-    status = status == EG_OK ? open_tokenizer(table, &config, allocator, &parts.tokenizer) : status;
+    status = status == EG_OK ? eg_config_read(eg_metadata(file, "config"), &config) : status;
+    status = status == EG_OK ? eg_model_bind(&config, file, allocator, &model, &table) : status;
+    status = status == EG_OK ? read_prompts(file, allocator, &model->file) : status;
+    status = status == EG_OK ? open_tokenizer(table, model) : status;
     if (status != EG_OK) {
-        eg_model_file_close(&parts, allocator);
         eg_model_free(model);
         return status;
     }
-    parts.header = file->header;
+    model->file.header = file->header;
     file->header = NULL;
-    model->file = parts;
     *out = model;
     return EG_OK;
 }
@@ -407,7 +173,7 @@ static eg_status open_bytes(const void *data, size_t bytes, const eg_allocator *
     eg_safetensors file;
     eg_status status = eg_safetensors_read(data, bytes, allocator, &file);
     if (status == EG_OK) {
-        status = bind_file(&file, allocator, out);
+        status = open_header(&file, allocator, out);
         eg_safetensors_free(&file, allocator);
     }
     return status;
@@ -488,12 +254,17 @@ eg_status eg_model_open(const char *path, eg_model **out)
     return status == EG_OK ? EG_OK : fail_naming(status, path);
 }
 
-void eg_model_file_close(eg_model_file *file, const eg_allocator *allocator)
+void eg_model_free(eg_model *model)
 {
-    eg_tokenizer_free(file->tokenizer);
-    eg_release(allocator, file->prompts);
-    eg_release(allocator, file->header);
-    unmap_file(file);
+    if (model != NULL) {
+        const eg_allocator allocator = model->allocator;
+        eg_tokenizer_free(model->file.tokenizer);
+        eg_release(&allocator, model->file.prompts);
+        eg_release(&allocator, model->file.header);
+        unmap_file(&model->file);
+        eg_release(&allocator, model->layers);
+        eg_release(&allocator, model);
+    }
 }
 
 /* ---- rows of the embedding table ------------------------------------------------------------------------------- */
@@ -544,6 +315,10 @@ int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void 
 }
 
 /* ---- what it tells --------------------------------------------------------------------------------------------- */
+
+uint32_t eg_model_dim(const eg_model *model) { return model->config.hidden; }
+
+uint32_t eg_model_max_tokens(const eg_model *model) { return model->config.max_tokens; }
 
 const eg_tokenizer *eg_model_tokenizer(const eg_model *model) { return model->file.tokenizer; }
 

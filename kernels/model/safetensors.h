@@ -8,6 +8,16 @@
 #include "model/json.h"
 #include "common/memory.h"
 
+typedef enum eg_dtype { EG_F32 = 0, EG_F16 = 1, EG_I8 = 2, EG_U8 = 3 } eg_dtype;
+
+typedef struct eg_tensor {
+    const char *name;
+    eg_dtype dtype;
+    uint32_t rank;     /* at most 4 */
+    uint64_t shape[4]; /* elements, outermost first */
+    const void *data;
+} eg_tensor;
+
 typedef struct eg_pair {
     eg_string key, value;
 } eg_pair;

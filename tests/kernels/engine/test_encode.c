@@ -4,7 +4,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "embgemma.h"
 #include "isa/kernels.h"
-#include "tests/kernels/engine/small_model.h"
+#include "tests/kernels/model/small_model.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -136,11 +136,8 @@ static void check_every_isa(eg_dtype attention, eg_dtype others)
 {
     const char *portable_isa = NULL;
     float portable[TEXTS * HIDDEN];
-    static weights w;
-    make_weights(&w, attention, others);
-    const eg_config c = config();
-    eg_model *model = NULL;
-    CHECK(eg_model_create(&c, w.tensors, w.count, &model) == EG_OK, "%s", eg_error_message());
+    unsigned char *file;
+    eg_model *model = make_model(attention, others, &file);
     for (size_t i = 0; model != NULL && i < eg_isa_count(); i++) {
         const char *isa = eg_isa_name(i);
         if (eg_isa_supported(i)) {
@@ -161,36 +158,10 @@ static void check_every_isa(eg_dtype attention, eg_dtype others)
         }
     }
     eg_model_free(model);
-    free_weights(&w);
+    free(file);
 }
 
 /* ---- what must be refused ---------------------------------------------------------------------------------- */
-
-static void check_model_refusals(weights *w)
-{
-    eg_model *model = NULL;
-    const eg_config good = config();
-    eg_config bad = good;
-    bad.hidden = HIDDEN + 1;
-    CHECK_REFUSED(eg_model_create(&bad, w->tensors, w->count, &model), EG_ERROR_MODEL, "hidden");
-    bad = good;
-    bad.layers = LAYERS + 1;
-    CHECK_REFUSED(eg_model_create(&bad, w->tensors, w->count, &model), EG_ERROR_MODEL, "layers");
-    for (size_t i = 0; i < w->count; i++) {
-        eg_tensor *tensor = &w->tensors[i];
-        const eg_tensor kept = *tensor;
-        tensor->name = "another";
-        CHECK_REFUSED(eg_model_create(&good, w->tensors, w->count, &model), EG_ERROR_MODEL, kept.name);
-        *tensor = kept;
-        tensor->shape[0]++;
-        CHECK_REFUSED(eg_model_create(&good, w->tensors, w->count, &model), EG_ERROR_MODEL, kept.name);
-        *tensor = kept;
-        tensor->data = (const char *)kept.data + 4;
-        CHECK_REFUSED(eg_model_create(&good, w->tensors, w->count, &model), EG_ERROR_MODEL, kept.name);
-        *tensor = kept;
-    }
-    CHECK(model == NULL, "a refused model is no model");
-}
 
 static void check_call_refusals(const eg_model *model)
 {
@@ -216,17 +187,13 @@ static void check_call_refusals(const eg_model *model)
 
 static void check_refusals(void)
 {
-    static weights w;
-    make_weights(&w, EG_I8, EG_U8);
-    check_model_refusals(&w);
-    const eg_config c = config();
-    eg_model *model = NULL;
-    CHECK(eg_model_create(&c, w.tensors, w.count, &model) == EG_OK, "%s", eg_error_message());
+    unsigned char *file;
+    eg_model *model = make_model(EG_I8, EG_U8, &file);
     if (model != NULL) {
         check_call_refusals(model);
     }
     eg_model_free(model);
-    free_weights(&w);
+    free(file);
 }
 
 int main(void)

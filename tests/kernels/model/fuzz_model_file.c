@@ -5,7 +5,7 @@
  *
  * An input is three bytes, how much data follows the header, and the header's text; the data is 0. Lengths, padding and
  * checksum are right, or no mutation would get far. Valid headers, whole and cut, are made by the mutator itself. */
-#include "tests/kernels/model/model_bytes.h"
+#include "tests/kernels/model/small_model.h"
 
 enum { SIZE_BYTES = 3, MOST_DATA = 1 << 21, FRESH_ONE_IN = 200 };
 
@@ -54,13 +54,10 @@ int LLVMFuzzerTestOneInput(const unsigned char *input, size_t bytes)
 /* A valid input, in one of three formats. */
 static size_t fresh(unsigned char *input, size_t most, unsigned seed)
 {
-    static weights w[3];
-    static text header;
-    weights *chosen = &w[seed % 3];
-    if (chosen->count == 0) {
-        make_weights(chosen, seed % 3 == 0 ? EG_F32 : EG_I8, seed % 3 == 0 ? EG_F32 : seed % 3 == 1 ? EG_I8 : EG_U8);
-    }
-    const size_t data_bytes = make_header(&header, chosen, (edit){NO_EDIT, NULL, NULL});
+    static tensors t;
+    static buffer header;
+    list_tensors(&t, seed % 3 == 0 ? EG_F32 : EG_I8, seed % 3 == 0 ? EG_F32 : seed % 3 == 1 ? EG_I8 : EG_U8);
+    const size_t data_bytes = make_header(&header, &t, no_edit);
     if (most < SIZE_BYTES + header.length) {
         return 0;
     }
