@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,33 @@ import numpy.typing as npt
 
 from .config import EncoderConfig
 from .errors import InputError
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """The ids of one text, `<bos>` and `<eos>` included, and whether its end was cut off to fit."""
+
+    ids: list[int]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """The ids of several texts, as `Backend.encode` takes them.
+
+    Attributes:
+        ids: (total,) int32, of all texts end to end.
+        offsets: (texts + 1,) int64, where each text begins, and last where they end.
+        truncated: (texts,) bool, whether the end of each was cut off to fit.
+    """
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.bool_]
+
+    def split(self) -> list[list[int]]:
+        """The ids of each text."""
+        return [self.ids[begin:end].tolist() for begin, end in pairwise(self.offsets)]
 
 
 def check_batch(
@@ -41,5 +70,7 @@ def check_batch(
         raise InputError(f"text {wrong[0]} has {lengths[wrong[0]]} tokens; expected 1 to {config.max_tokens}")
     wrong = np.flatnonzero((ids < 0) | (ids >= config.vocab))
     if wrong.size:
-        raise InputError(f"token {wrong[0]} has id {ids[wrong[0]]}; expected 0 to {config.vocab - 1}")
+        text = int(np.searchsorted(offsets, wrong[0], side="right")) - 1
+        token = wrong[0] - offsets[text]
+        raise InputError(f"text {text} has id {ids[wrong[0]]} at token {token}; expected 0 to {config.vocab - 1}")
     return np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(offsets, np.int64)

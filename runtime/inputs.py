@@ -13,8 +13,6 @@ from .kernels.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from .kernels.config import EncoderConfig
-
     TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
@@ -34,16 +32,16 @@ def check_texts(sentences: str | Iterable[str]) -> list[str]:
     return texts
 
 
-def check_token_ids(index: int, text: TokenIds, config: EncoderConfig) -> npt.NDArray[np.int32]:
-    """The ids of text number `index` as a valid array."""
-    ids = np.asarray(text)
-    if ids.ndim != 1 or not 1 <= len(ids) <= config.max_tokens:
-        raise InputError(f"ids[{index}] has shape {ids.shape}; expected 1 to {config.max_tokens} token ids in a row")
-    if ids.dtype.kind not in "iu":
-        raise InputError(f"ids[{index}] has elements of type {ids.dtype}; expected integers")
-    if ids.min() < 0 or ids.max() >= config.vocab:
-        raise InputError(f"ids[{index}] has ids from {ids.min()} to {ids.max()}; expected 0 to {config.vocab - 1}")
-    return ids.astype(np.int32)
+def join_token_ids(texts: Sequence[TokenIds]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Ids of all texts end to end, and where each begins, for `check_batch`, which checks their numbers."""
+    rows = [np.asarray(text) for text in texts]
+    for i, row in enumerate(rows):
+        if row.ndim != 1:
+            raise InputError(f"ids[{i}] has shape {row.shape}; expected token ids in a row")
+        if row.size and row.dtype.kind not in "iu":
+            raise InputError(f"ids[{i}] has elements of type {row.dtype}; expected integers")
+    ids = np.concatenate([np.empty(0, np.int64), *(row.astype(np.int64) for row in rows)])
+    return ids, np.cumsum([0, *map(len, rows)], dtype=np.int64)
 
 
 def check_integer(name: str, value: int, low: int, high: int | None) -> int:

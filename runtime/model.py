@@ -11,12 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from . import similarity as _similarity
-from .inputs import check_integer, check_texts, check_token_ids, check_unicode
+from .inputs import check_integer, check_texts, check_unicode, join_token_ids
 from .kernels import create_backend
+from .kernels.batch import check_batch
 from .kernels.errors import BackendError, EmbgemmaError, InputError, ModelFileError
 from .kernels.model_file import ModelFile, read_model_file
 from .kernels.native import library_problem
-from .native_tokenizer import NativeTokenizer
+from .kernels.native_tokenizer import NativeTokenizer
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -206,15 +207,12 @@ class EmbeddingModel:
 
         Raises InputError if a text is empty or longer than `config.max_tokens`, or an id is out of range.
         """
-        texts = [check_token_ids(i, text, self.config) for i, text in enumerate(ids)]
-        return self._embed(
-            texts,
-            len(texts),
-            dim=self._dim(truncate_dim),
-            normalize=normalize_embeddings,
-            batch_size=len(texts),
-            show_progress=False,
-        )
+        dim = self._dim(truncate_dim)
+        flat, offsets = check_batch(self.config, *join_token_ids(ids), dim)
+        embeddings = np.empty((len(offsets) - 1, dim), np.float32)
+        for _ in self._embed(flat, offsets, embeddings, normalize_embeddings, len(offsets)):
+            pass
+        return embeddings
 
     @overload
     def tokenize(  # type: ignore[overload-overlap]  # a str is an iterable of str too; the first match wins
@@ -233,7 +231,7 @@ class EmbeddingModel:
         prefix = self._prompt(prompt_name, prompt, ())
         tokenizer = self._text_tokenizer()
         texts = [prefix + text for text in check_texts(sentences)]
-        ids = [text.tolist() for text in tokenizer.encode_batch(texts, self._max_seq_length).split()]
+        ids = tokenizer.encode_batch(texts, self._max_seq_length).split()
         return ids[0] if isinstance(sentences, str) else ids
 
     def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Embeddings:
@@ -316,22 +314,16 @@ class EmbeddingModel:
         texts = check_texts(sentences)
         limit = self._max_seq_length
         truncated: list[int] = []
-
-        def tokenize() -> Iterator[npt.NDArray[np.int32]]:
-            for start in range(0, len(texts), TOKENIZED_AT_ONCE):
-                part = [prompt + text for text in texts[start : start + TOKENIZED_AT_ONCE]]
+        embeddings = np.empty((len(texts), dim), np.float32)
+        tokenized_at_once = batch_size * max(1, TOKENIZED_AT_ONCE // batch_size)
+        with tqdm(total=len(texts), desc="Embedding", unit="text", disable=not show_progress_bar) as progress:
+            for start in range(0, len(texts), tokenized_at_once):
+                part = [prompt + text for text in texts[start : start + tokenized_at_once]]
                 tokenized = tokenizer.encode_batch(part, limit)
                 truncated.extend((start + np.flatnonzero(tokenized.truncated)).tolist())
-                yield from tokenized.split()
-
-        embeddings = self._embed(
-            tokenize(),
-            len(texts),
-            dim=dim,
-            normalize=normalize,
-            batch_size=batch_size,
-            show_progress=show_progress_bar,
-        )
+                out = embeddings[start : start + len(part)]
+                for done in self._embed(tokenized.ids, tokenized.offsets, out, normalize, batch_size):
+                    progress.update(done)
         if truncated:
             caller_of_encode = 3
             message = (
@@ -343,28 +335,22 @@ class EmbeddingModel:
 
     def _embed(
         self,
-        texts: Iterable[npt.NDArray[np.int32]],
-        count: int,
-        *,
-        dim: int,
+        ids: npt.NDArray[np.int32],
+        offsets: npt.NDArray[np.int64],
+        out: Embeddings,
         normalize: bool,
         batch_size: int,
-        show_progress: bool,
-    ) -> Embeddings:
-        """Embeddings (count, dim) of tokenized texts, batch by batch, so that scratch memory stays bounded."""
+    ) -> Iterator[int]:
+        """Embeds texts laid end to end into out (texts, dim), batch by batch; yields how many texts each batch has."""
         backend = self._backend()
+        dim = out.shape[1]
         # Of a full unit vector the head computes all; of a shortened one only what is kept.
         computed_dim = dim if normalize else self._embedding_dim
-        embeddings = np.empty((count, dim), np.float32)
-        done = 0
-        with tqdm(total=count, desc="Embedding", unit="text", disable=not show_progress) as progress:
-            for batch in _batches(texts, batch_size, self.config.max_tokens):
-                ids = np.concatenate(batch)
-                offsets = np.cumsum([0, *map(len, batch)], dtype=np.int64)
-                embeddings[done : done + len(batch)] = backend.encode(ids, offsets, computed_dim, True)[:, :dim]
-                done += len(batch)
-                progress.update(len(batch))
-        return embeddings
+        for first, last in _batches(offsets, batch_size, self.config.max_tokens):
+            batch = ids[offsets[first] : offsets[last]]
+            starts = offsets[first : last + 1] - offsets[first]
+            out[first:last] = backend.encode(batch, starts, computed_dim, True)[:, :dim]
+            yield last - first
 
     def _backend(self) -> Backend:
         if self._open_backend is None:
@@ -425,17 +411,11 @@ def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None
     return tokenizer
 
 
-def _batches(
-    texts: Iterable[npt.NDArray[np.int32]], most_texts: int, most_tokens: int
-) -> Iterator[list[npt.NDArray[np.int32]]]:
-    """Texts in runs of at most this many texts, and of at most this many tokens unless one text alone has more."""
-    batch: list[npt.NDArray[np.int32]] = []
-    tokens = 0
-    for text in texts:
-        if batch and (len(batch) == most_texts or tokens + len(text) > most_tokens):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(text)
-        tokens += len(text)
-    if batch:
-        yield batch
+def _batches(offsets: npt.NDArray[np.int64], most_texts: int, most_tokens: int) -> Iterator[tuple[int, int]]:
+    """First text, and last text plus one, of batches of so many texts and tokens at most, or of one longer text."""
+    first, texts = 0, len(offsets) - 1
+    while first < texts:
+        fitting = int(np.searchsorted(offsets, offsets[first] + most_tokens, side="right")) - 1
+        last = min(max(fitting, first + 1), first + most_texts)
+        yield first, last
+        first = last

@@ -20,18 +20,16 @@ is ordinary text, where sentence-transformers fails with an index error.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .kernels.batch import TokenizedText, TokenizedTexts
 from .kernels.errors import ModelFileError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy.typing as npt
 
 SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
 
@@ -39,34 +37,6 @@ SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
 # has a line break beside another character, so nothing merges across such a cut, and what lies far beyond the last
 # token that fits is never looked at (10 million characters at once take 6 s and 450 MB).
 LONG_TEXT_PART = re.compile(r"(?s).{65536}.*?\n(?!\n)|.+")
-
-
-@dataclass(frozen=True)
-class TokenizedText:
-    """The ids of one text, `<bos>` and `<eos>` included, and whether its end was cut off to fit."""
-
-    ids: list[int]
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class TokenizedTexts:
-    """The ids of several texts, as `Backend.encode` takes them.
-
-    Attributes:
-        ids: (total,) int32, of all texts end to end.
-        offsets: (texts + 1,) int64, where each text begins, and last where they end.
-        truncated: (texts,) bool, whether the end of each was cut off to fit.
-
-    """
-
-    ids: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
-    truncated: npt.NDArray[np.bool_]
-
-    def split(self) -> list[npt.NDArray[np.int32]]:
-        """The ids of each text."""
-        return [self.ids[begin:end] for begin, end in pairwise(self.offsets.tolist())]
 
 
 class Tokenizer:

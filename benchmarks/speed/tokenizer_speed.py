@@ -26,7 +26,7 @@ import sentencepiece
 from ...export.quantise.calibration import SHIPPED
 from ...kernels.model_file import read_model_file
 from ...kernels.native import load_library
-from ...native_tokenizer import NativeTokenizer
+from ...kernels.native_tokenizer import NativeTokenizer
 
 ROUNDS = 11
 TEXTS_AT_ONCE = 64

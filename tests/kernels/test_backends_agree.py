@@ -166,10 +166,16 @@ def test_shorter_embeddings_are_the_first_values(model: Callable[[Scheme], Model
 
 WRONG_BATCHES = [
     pytest.param(
-        np.array([2, CONFIG.vocab]), np.array([0, 2]), 64, "token 1 has id 512; expected 0 to 511", id="id too large"
+        np.array([2, CONFIG.vocab]),
+        np.array([0, 2]),
+        64,
+        "text 0 has id 512 at token 1; expected 0 to 511",
+        id="id too large",
     ),
-    pytest.param(np.array([-1, 1]), np.array([0, 2]), 64, "token 0 has id -1", id="id negative"),
-    pytest.param(np.array([2, 2**40, 1]), np.array([0, 3]), 64, "token 1 has id 1099511627776", id="id beyond int32"),
+    pytest.param(np.array([-1, 1]), np.array([0, 2]), 64, "text 0 has id -1 at token 0", id="id negative"),
+    pytest.param(
+        np.array([2, 2**40, 1]), np.array([0, 3]), 64, "text 0 has id 1099511627776 at token 1", id="id beyond int32"
+    ),
     pytest.param(np.array([2, 1]), np.array([0, 2, 2]), 64, "text 1 has 0 tokens", id="empty text"),
     pytest.param(np.array([2, 1]), np.array([0, 2, 1, 2]), 64, "text 1 has -1 tokens", id="offsets descend"),
     pytest.param(

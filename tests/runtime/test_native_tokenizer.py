@@ -16,7 +16,7 @@ import embgemma
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.errors import InputError, ModelFileError
 from embgemma.kernels.native import library_problem
-from embgemma.native_tokenizer import NativeTokenizer
+from embgemma.kernels.native_tokenizer import NativeTokenizer
 from embgemma.tokenizer import Tokenizer
 
 from .conftest import CONFIG
@@ -103,7 +103,7 @@ def test_ids_that_are_not_pieces_cannot_be_put_around_texts(tokenizer_table: byt
 def test_it_may_be_used_from_several_threads_at_once(tokenizer_table: bytes) -> None:
     tokenizer = NativeTokenizer(as_array(tokenizer_table), 2, 1)
     texts = [f"the of {i} and <h1> {'x' * i}" for i in range(300)]
-    expected = [text.tolist() for text in tokenizer.encode_batch(texts, 100).split()]
+    expected = tokenizer.encode_batch(texts, 100).split()
     found: list[Any] = [None] * 4
 
     def work(thread: int) -> None:

@@ -15,7 +15,7 @@ import sentencepiece
 from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.native import library_problem
-from embgemma.native_tokenizer import NativeTokenizer
+from embgemma.kernels.native_tokenizer import NativeTokenizer
 from embgemma.tokenizer import Tokenizer
 
 tokenizers = pytest.importorskip("tokenizers", reason="the Hugging Face tokenizer is compared with")
@@ -203,7 +203,7 @@ def test_a_batch_is_what_its_texts_are_alone(small: AnyTokenizer) -> None:
     for max_tokens in (2, 3, 20, UNLIMITED):
         alone = [small.encode(text, max_tokens) for text in texts]
         batch = small.encode_batch(texts, max_tokens)
-        assert [ids.tolist() for ids in batch.split()] == [text.ids for text in alone]
+        assert batch.split() == [text.ids for text in alone]
         assert batch.truncated.tolist() == [text.truncated for text in alone]
         assert (batch.ids.dtype, batch.offsets.dtype) == (np.int32, np.int64)
     assert small.encode_batch([], 20).split() == []

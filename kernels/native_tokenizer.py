@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .kernels.native import load_library
-from .tokenizer import TokenizedText, TokenizedTexts
+from .batch import TokenizedText, TokenizedTexts
+from .native import load_library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,6 @@ class NativeTokenizer:
         slot = ffi.new("eg_tokenizer **")
         self._library.check(c.eg_tokenizer_create(self._table, table.nbytes, bos_id, eos_id, ffi.NULL, slot))
         self._tokenizer = ffi.gc(slot[0], c.eg_tokenizer_free)
-        self._new_ids = ffi.new_allocator(should_clear_after_alloc=False)
 
     @property
     def vocab(self) -> int:
@@ -45,12 +44,8 @@ class NativeTokenizer:
 
     def encode(self, text: str, max_tokens: int) -> TokenizedText:
         """See `Tokenizer.encode`."""
-        ffi, c = self._library.ffi, self._library.c
-        encoded = text.encode()
-        ids = self._new_ids("int32_t[]", min(len(encoded) + 2, max_tokens))  # a token has at least one byte
-        count, truncated = ffi.new("size_t *"), ffi.new("uint32_t *")
-        self._library.check(c.eg_tokenize(self._tokenizer, encoded, len(encoded), max_tokens, ids, count, truncated))
-        return TokenizedText(ffi.unpack(ids, count[0]), truncated=truncated[0] == 1)
+        tokenized = self.encode_batch([text], max_tokens)
+        return TokenizedText(tokenized.ids.tolist(), bool(tokenized.truncated[0]))
 
     def encode_batch(self, texts: Sequence[str], max_tokens: int) -> TokenizedTexts:
         """See `Tokenizer.encode_batch`; all of it is one call of the C engine, during which other threads run."""
