@@ -1,5 +1,7 @@
 #include "model/json.h"
 
+#include "common/utf8.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,18 +95,12 @@ static char *put(char *to, uint32_t character)
         *to++ = (char)character;
         return to;
     }
-    if (character < 0x800) {
-        *to++ = (char)(0xC0 | character >> 6);
-    } else {
-        if (character < PLANE) {
-            *to++ = (char)(0xE0 | character >> 12);
-        } else {
-            *to++ = (char)(0xF0 | character >> 18);
-            *to++ = (char)(0x80 | (character >> 12 & 0x3F));
-        }
-        *to++ = (char)(0x80 | (character >> 6 & 0x3F));
+    const int more = character < 0x800 ? 1 : character < PLANE ? 2 : 3; /* bytes of 6 bits after the first */
+    static const unsigned char first[] = {0, 0xC0, 0xE0, 0xF0};
+    *to++ = (char)(first[more] | character >> 6 * more);
+    for (int i = more - 1; i >= 0; i--) {
+        *to++ = (char)(0x80 | (character >> 6 * i & 0x3F));
     }
-    *to++ = (char)(0x80 | (character & 0x3F));
     return to;
 }
 
@@ -160,33 +156,15 @@ static char *unescape(eg_json *json, char *to)
     return put(to, character);
 }
 
-/* Copies a character of several bytes, if it is valid: the shortest form, no surrogate, at most U+10FFFF. */
+/* Copies a character of several bytes. */
 static char *copy_character(eg_json *json, char *to)
 {
-    const unsigned char *from = (const unsigned char *)json->at;
-    const size_t left = (size_t)(json->end - json->at);
-    size_t bytes = 0;
-    unsigned char least = 0x80, most = 0xBF; /* of the second byte */
-    if (from[0] >= 0xC2 && from[0] <= 0xDF) {
-        bytes = 2;
-    } else if (from[0] >= 0xE0 && from[0] <= 0xEF) {
-        bytes = 3;
-        least = from[0] == 0xE0 ? 0xA0 : least;
-        most = from[0] == 0xED ? 0x9F : most;
-    } else if (from[0] >= 0xF0 && from[0] <= 0xF4) {
-        bytes = 4;
-        least = from[0] == 0xF0 ? 0x90 : least;
-        most = from[0] == 0xF4 ? 0x8F : most;
-    }
-    int valid = bytes > 0 && bytes <= left && from[1] >= least && from[1] <= most;
-    for (size_t i = 2; valid && i < bytes; i++) {
-        valid = from[i] >= 0x80 && from[i] <= 0xBF;
-    }
-    if (!valid) {
+    const size_t bytes = eg_character_bytes((const unsigned char *)json->at, (size_t)(json->end - json->at));
+    if (bytes == 0) {
         eg_json_fail(json, "a string is not valid UTF-8");
         return to;
     }
-    memmove(to, from, bytes);
+    memmove(to, json->at, bytes);
     json->at += bytes;
     return to + bytes;
 }

@@ -52,46 +52,29 @@ static void read_metadata(eg_json *json, eg_safetensors *file)
 
 static eg_dtype read_dtype(eg_json *json)
 {
+    static const char *const names[] = {[EG_F32] = "F32", [EG_F16] = "F16", [EG_I8] = "I8", [EG_U8] = "U8"};
     const eg_string name = eg_json_string(json);
-    if (eg_string_is(name, "F32")) {
-        return EG_F32;
+    for (int dtype = EG_F32; dtype <= EG_U8; dtype++) {
+        if (eg_string_is(name, names[dtype])) {
+            return (eg_dtype)dtype;
+        }
     }
-    if (eg_string_is(name, "F16")) {
-        return EG_F16;
-    }
-    if (eg_string_is(name, "I8")) {
-        return EG_I8;
-    }
-    if (!eg_string_is(name, "U8")) {
-        eg_json_fail(json, "expected a dtype of F32, F16, I8 or U8");
-    }
+    eg_json_fail(json, "expected a dtype of F32, F16, I8 or U8");
     return EG_U8;
 }
 
-static void read_shape(eg_json *json, eg_tensor *tensor)
+/* Reads a list of at most `most` integers; returns how many there are. */
+static uint32_t read_integers(eg_json *json, uint64_t *integers, uint32_t most, const char *too_many)
 {
+    uint32_t count = 0;
     for (int more = eg_json_open(json, '['); more; more = eg_json_more(json, '[')) {
-        if (tensor->rank == MAX_RANK) {
-            eg_json_fail(json, "a tensor has too many dimensions");
-            return;
+        if (count == most) {
+            eg_json_fail(json, too_many);
+            break;
         }
-        tensor->shape[tensor->rank++] = eg_json_integer(json);
+        integers[count++] = eg_json_integer(json);
     }
-}
-
-static void read_offsets(eg_json *json, uint64_t offsets[2])
-{
-    size_t count = 0;
-    for (int more = eg_json_open(json, '['); more; more = eg_json_more(json, '[')) {
-        if (count == 2) {
-            eg_json_fail(json, "there are too many data_offsets");
-            return;
-        }
-        offsets[count++] = eg_json_integer(json);
-    }
-    if (count != 2) {
-        eg_json_fail(json, "expected two data_offsets");
-    }
+    return count;
 }
 
 /* An entry such as {"dtype": "F32", "shape": [768], "data_offsets": [0, 3072]}; its data lies in data … data + bytes.
@@ -106,12 +89,14 @@ static void read_tensor(eg_json *json, eg_tensor *tensor, const char *data, size
         if (eg_string_is(key, "dtype")) {
             field = 1;
             tensor->dtype = read_dtype(json);
-        } else if (eg_string_is(key, "shape") && tensor->rank == 0) {
+        } else if (eg_string_is(key, "shape")) {
             field = 2;
-            read_shape(json, tensor);
+            tensor->rank = read_integers(json, tensor->shape, MAX_RANK, "a tensor has too many dimensions");
         } else if (eg_string_is(key, "data_offsets")) {
             field = 4;
-            read_offsets(json, offsets);
+            if (read_integers(json, offsets, 2, "there are too many data_offsets") != 2) {
+                eg_json_fail(json, "expected two data_offsets");
+            }
         }
         if (field == 0 || (fields & field) != 0) {
             eg_json_fail(json, "expected a tensor's dtype, shape and data_offsets, each once");

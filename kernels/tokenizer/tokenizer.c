@@ -11,6 +11,7 @@
  *
  * Most words are one piece; the tokens of the others are found by tokenizer_word.c. */
 #include "common/error.h"
+#include "common/utf8.h"
 #include "tokenizer/tokenizer_word.h"
 
 #include <string.h>
@@ -45,36 +46,11 @@ static eg_status write_id(job *j, uint32_t id)
 
 /* ---- a word to ids -------------------------------------------------------------------------------------------- */
 
-/* Bytes of the valid UTF-8 character at the beginning of text[0 … bytes), by table 3-7 of the Unicode standard; 0 if
- * there is none. */
-static size_t character_bytes(const unsigned char *text, size_t bytes)
-{
-    const unsigned char first = text[0];
-    if (first < 0x80) {
-        return 1;
-    }
-    if (first < 0xC2 || first > 0xF4) {
-        return 0;
-    }
-    const size_t length = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
-    if (length > bytes) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((text[i] & 0xC0) != 0x80) {
-            return 0;
-        }
-    }
-    const int wrong = (first == 0xE0 && text[1] < 0xA0) || (first == 0xED && text[1] > 0x9F) ||
-                      (first == 0xF0 && text[1] < 0x90) || (first == 0xF4 && text[1] > 0x8F);
-    return wrong ? 0 : length;
-}
-
 /* Writes the ids of the bytes of the character at *at, which is no piece, and moves *at behind it. */
 static eg_status spell_character(job *j, size_t *at)
 {
     const unsigned char *character = j->text + *at;
-    const size_t bytes = character_bytes(character, j->bytes - *at);
+    const size_t bytes = eg_character_bytes(character, j->bytes - *at);
     if (bytes == 0) { /* every invalid one comes here, as the characters of pieces are valid */
         return eg_fail(EG_ERROR_ARGUMENT, "the text is not UTF-8: byte %zu, 0x%02X, begins no character", *at,
                        character[0]);
