@@ -1,9 +1,11 @@
-"""The engine: what turns token ids into vectors, in C, in Numba and in NumPy.
+"""The engine: turns token ids into vectors, in C, in Numba and in NumPy.
 
+model_file.py          opens a model file and checks it
 config.py, layout.py   shapes and constants of a model; names and layouts of its tensors
-batch.py               what is encoded: packed token ids
+batch.py               what is encoded: token ids, end to end
 backend.py             what a backend is, and which one runs
-native.py              the C engine (embgemma.h, encoder.c, matmul_<isa>.c)
+native.py              the C engine (embgemma.h, engine/encoder.c, isa/matmul_<isa>.c)
+native_tokenizer.py    its tokenizer
 numba_backend.py       the same operations compiled by Numba, where there is no C compiler
 reference.py           the same operations in NumPy, float64: the oracle
 """

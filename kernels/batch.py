@@ -1,4 +1,4 @@
-"""The batch that every backend encodes: token ids of all texts laid end to end, without padding."""
+"""The batch that every backend encodes: token ids of all texts, end to end, without padding."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from .errors import ModelFileError
 # the widest vector register (AVX-512) and a row of an AMX tile.
 DIMENSION_GRAIN = 64
 
-# So many rows of the embedding table and so many of its scales are whole 64-byte lines, whatever their format.
+# This number of rows of the embedding table, and of its scales, fills whole 64-byte lines in every format.
 VOCAB_GRAIN = 64
 
-# Upper bounds that no model of the family comes near; a file that claims more is corrupt or hostile, and
-# is refused before its numbers size an allocation.
+# Upper bounds, far above any model of the family. A file that claims more is corrupt or hostile, and is refused before
+# its numbers size an allocation.
 MAX_LAYERS = 256
 MAX_DIMENSION = 1 << 16
 MAX_VOCABULARY = 1 << 22

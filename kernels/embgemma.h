@@ -11,8 +11,8 @@
  *     eg_model_free(model);
  *
  * kernels/example.c is the whole program. Every function that can fail returns an eg_status; eg_error_message() then
- * says what was found, what was expected and how to fix it. The library never prints, logs, aborts or exits: what to
- * do with a message is the caller's choice.
+ * says what was found, what was expected and how to fix it. The library never prints, logs, aborts or exits: the
+ * caller decides what to do with a message.
  *
  * Python's cffi reads this very file, so declarations stay plain C; cffi skips the blocks marked below.
  */
@@ -54,13 +54,13 @@ typedef struct eg_model eg_model;
  * fine). A model is never written to and may be shared by any number of contexts and threads. */
 eg_status eg_model_open(const char *path, eg_model **model);
 
-/* Contexts made from it must be freed first. NULL is fine, here and in all that frees. */
+/* Free its contexts first. NULL is fine, here and in every function that frees. */
 void eg_model_free(eg_model *model);
 
 uint32_t eg_model_dim(const eg_model *model);        /* size of a full embedding */
-uint32_t eg_model_max_tokens(const eg_model *model); /* of a text, its prompt and 2 more included */
+uint32_t eg_model_max_tokens(const eg_model *model); /* of a text, with its prompt, <bos> and <eos> */
 
-/* What the model was trained to see before a text, by name: "query", "document", … */
+/* The prompts that the model was trained with, by name: "query", "document", … */
 size_t eg_model_prompt_count(const eg_model *model);
 const char *eg_model_prompt_name(const eg_model *model, size_t index);       /* NULL past the end */
 const char *eg_model_prompt(const eg_model *model, const char *prompt_name); /* the prompt; NULL if there is none */
@@ -83,17 +83,17 @@ size_t eg_context_scratch_bytes(const eg_context *context);
 /* Embeds texts.
  *   texts:       (count,) UTF-8
  *   bytes:       (count,) length of each text; NULL if every text ends with a 0
- *   prompt_name: the prompt to put before every text; "" for none, NULL for the model's default, which often is none
+ *   prompt_name: the prompt to put before every text; "" for none, NULL for the model's default, if it has one
  *   dim:         size of the vectors, 1 … eg_model_dim(); EmbeddingGemma was trained for 768, 512, 256 and 128
  *   out:         (count, dim) float32, each vector of length 1, so that a dot product is a cosine
- * Of a text that is longer than eg_model_max_tokens(), the end is cut off. */
+ * A text of more than eg_model_max_tokens() is cut at its end. */
 eg_status eg_embed(eg_context *context, const char *const *texts, const size_t *bytes, size_t count,
                    const char *prompt_name, uint32_t dim, float *out);
 
 /* ---- versions --------------------------------------------------------------------------------------------- */
 
-/* Grows when a program that was compiled with an older header could not run with the library: it is part of the shared
- * library's name. One that opens the library by hand compares it with what eg_abi_version() returns. */
+/* Grows when a program that was compiled with an older header cannot run with the library. It is part of the name of
+ * the shared library. A program that opens the library by hand compares it with eg_abi_version(). */
 #define EMBGEMMA_ABI_VERSION 2
 
 uint32_t eg_abi_version(void);
@@ -101,7 +101,7 @@ const char *eg_version(void); /* of the release, such as "0.1.0" */
 
 /* ==== advanced =============================================================================================== */
 
-/* ---- memory: whence the library takes it ------------------------------------------------------------------- */
+/* ---- custom allocator ---------------------------------------------------------------------------------------- */
 
 /* Both are called from the thread that calls the library, and must be safe to call from several threads if it is. */
 typedef struct eg_allocator {
@@ -110,14 +110,15 @@ typedef struct eg_allocator {
     void *user; /* passed on to both */
 } eg_allocator;
 
-/* A model file that is in memory already, such as an asset of an app; data: (bytes,) 64-byte aligned, must outlive the
- * model. allocator: copied; the model and its contexts take all memory from it, but for the stacks of threads. NULL for
- * that of the C library. */
+/* Opens a model file that is already in memory, such as an asset of an app.
+ *   data:      (bytes,) 64-byte aligned; must outlive the model
+ *   allocator: copied; the model and its contexts take all memory from it, except the stacks of threads. NULL for that
+ *              of the C library. */
 eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocator *allocator, eg_model **model);
 
 /* ---- token ids to vectors ------------------------------------------------------------------------------------ */
 
-/* Embeds texts laid end to end.
+/* Embeds texts, given end to end.
  *   ids:       (offsets[texts],) token ids, <bos> and <eos> included
  *   offsets:   (texts + 1,) text i is ids[offsets[i]] … ids[offsets[i + 1] - 1]; at least one token each
  *   dim:       embedding size, 1 … hidden: the first dim rows of the head (a Matryoshka size)
@@ -134,22 +135,22 @@ typedef struct eg_tokenizer eg_tokenizer;
 
 /* Opens a tokenizer.
  *   table:          the tensor tokenizer.table of a model file; used in place, so it must outlive the tokenizer
- *   bos_id, eos_id: the tokens before and behind every text: see the config of the model file
+ *   bos_id, eos_id: the tokens before and after every text: see the config of the model file
  *   allocator:      copied; NULL for the memory of the C library
- * What is corrupt behind the header of the table may show only in eg_tokenize: as an error or in wrong ids, but all
+ * Only the header of the table is checked. If the rest is corrupt, eg_tokenize fails or gives wrong ids, all of them
  * below eg_tokenizer_vocab(). */
 eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, uint32_t eos_id,
                               const eg_allocator *allocator, eg_tokenizer **tokenizer);
 void eg_tokenizer_free(eg_tokenizer *tokenizer);
 
-/* That of a model file, freed with the model; NULL if it has none. */
+/* The tokenizer of a model file, freed with the model; NULL if it has none. */
 const eg_tokenizer *eg_model_tokenizer(const eg_model *model);
 
 uint32_t eg_tokenizer_vocab(const eg_tokenizer *tokenizer);
 
 /* The token ids of one text: <bos>, those of the text, <eos>.
- *   text:       UTF-8, the prompt before it included, as the two are tokenized as one; else an EG_ERROR_ARGUMENT
- *   max_tokens: 2 or more; what exceeds it is cut from the end of the text and not looked at
+ *   text:       UTF-8 (else EG_ERROR_ARGUMENT) that begins with the prompt, since the two are tokenized together
+ *   max_tokens: 2 or more; longer texts are cut at their end, which is not read
  *   ids:        has room for max_tokens, or for bytes + 2 if that is less
  *   count:      receives how many ids there are
  *   truncated:  receives 1 if the text had more, else 0
@@ -157,7 +158,7 @@ uint32_t eg_tokenizer_vocab(const eg_tokenizer *tokenizer);
 eg_status eg_tokenize(const eg_tokenizer *tokenizer, const char *text, size_t bytes, size_t max_tokens, int32_t *ids,
                       size_t *count, uint32_t *truncated);
 
-/* The same for texts laid end to end, with their ids laid end to end as eg_encode takes them.
+/* The same for several texts, end to end; their ids come end to end, as eg_encode takes them.
  *   text_offsets: (texts + 1,) text i is text[text_offsets[i]] … text[text_offsets[i + 1] - 1]
  *   ids:          (capacity,) with room for all texts, each counted as above
  *   offsets:      (texts + 1,) receives where the ids of each text begin, and last where they end

@@ -19,7 +19,7 @@ eg_status eg_measure_read_rate(eg_context *context, size_t bytes, double seconds
 
 /* Where the time goes: every later call of eg_encode on this context adds to
  *   seconds: (eg_context_threads(), eg_operation_count()) float64, what each thread spends on each operation
- * until this is called again; NULL ends it. Timing adds some 0.1 µs to each step of each thread. */
+ * until this is called again; NULL ends it. Timing adds about 0.1 µs to each step of each thread. */
 size_t eg_operation_count(void);
 const char *eg_operation_name(size_t index); /* NULL past the end */
 eg_status eg_context_profile(eg_context *context, double *seconds);

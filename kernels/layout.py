@@ -1,18 +1,26 @@
-"""How tensors lie in a model file: their names, shapes and panels. FORMAT.md in export/ is the prose of this file.
+"""How a model file stores tensors: their names, shapes and panels. FORMAT.md in export/ says the same in prose.
 
-A matrix is stored transposed into panels of PANEL output channels so that one 64-byte line holds, for 16
+Words of this project, in Python and C:
+
+    level         an integer weight: what a weight is, divided by the scale of its channel
+    code          how a level is stored: itself in int8; in int4 a number 0 … 15, the place of the level in a codebook
+    codebook_ids  which of the four codebooks of int4 each 16 consecutive inputs of a channel use
+    panel         16 output channels of a matrix, which the file stores together
+    tile          the part of a matrix product that a kernel keeps in registers
+    chunk         the tokens that one thread takes through a step
+    task          a chunk, or a share of one, that a thread takes next
+
+A matrix of n output channels and k inputs is stored transposed into panels, so that one 64-byte line holds, for 16
 channels, the 4 consecutive inputs that one VNNI, AMX or sdot instruction multiplies:
 
     float32  F32 [n/16][k][16]
     int8     I8  [n/16][k/4][16][4]
     int4     U8  [n/16][k/8][16][4]   low nibble: k-group 2j, high nibble: k-group 2j + 1
-
-where n is the number of output channels and k of inputs. Each 16 consecutive inputs of a channel have one of four
-codebooks of int4, which say what the codes stand for: U8 [n/16][k/64][16], two bits for each 16 of 64 inputs.
+             U8  [n/16][k/64][16]     codebook_ids: two bits for each 16 of 64 inputs
 
 The embedding table is stored by rows, since rows are gathered: F32 or I8 [vocab][hidden], or int4 U8 [vocab][hidden/2]
-in blocks of 64 elements, of which the first 32 are the low nibbles of 32 bytes and the last 32 the high ones. Behind
-the codes of an int4 row may lie its codebooks, hidden/64 bytes; without them all codes are of codebook 0.
+in blocks of 64 elements, of which the first 32 are the low nibbles of 32 bytes and the last 32 the high ones. A row of
+int4 may end with its codebook_ids, hidden/64 bytes; without them it uses codebook 0.
 """
 
 from __future__ import annotations
@@ -29,13 +37,8 @@ from .rotation import rotate_blocks
 
 PANEL = 16  # output channels side by side: 16 int32 sums fill one AVX-512 register or one AMX tile row
 K_GROUP = 4  # consecutive inputs that one 32-bit lane of vpdpbusd / tdpbssd / sdot multiplies and adds
-# What the 16 codes of int4 stand for in each of the codebooks, of which every 16 inputs of a channel have the one that
-# fits them best (LO-BCQ, arXiv 2502.05376, has this idea). Weights, rotated, are spread like a normal distribution, so
-# levels lie closer together near 0. The squared error that they leave of such a distribution, as a share of its square:
-# 0.0062, at 4.125 bits a weight; one codebook with the best 16 numbers 0.0095, with 16 even steps 0.0115. With numbers
-# up to 127, four codebooks would leave 0.0060; up to 32, AVX2 can add up two pairs of products in int16. Four codebooks
-# for every 32 or 64 inputs leave 0.0069 and 0.0076, two for every 16 0.0074. These were found by Lloyd's algorithm over
-# blocks, then moved number by number as long as the error fell.
+# The levels of int4, by codebook and code (LO-BCQ, arXiv 2502.05376). They end at 32, so that AVX2 can add two pairs of
+# products in int16. How they were found, and what others lose: export/EXPERIMENTS.md.
 INT4_CODEBOOKS = np.array(
     [
         [-level for level in reversed(positive)] + positive
@@ -49,10 +52,10 @@ INT4_CODEBOOKS = np.array(
     np.int8,
 )
 CODEBOOK_INPUTS = 16  # inputs, or elements of a row of the embedding table, that share a codebook
-CODEBOOK_BYTE_INPUTS = 64  # a byte tells the codebooks of so many
-_CODEBOOK_SHIFTS = np.arange(0, 8, 2, dtype=np.uint8)  # of the bits of each 16 of them
+CODEBOOK_BYTE_INPUTS = 64  # inputs whose codebook_ids share a byte
+_CODEBOOK_SHIFTS = np.arange(0, 8, 2, dtype=np.uint8)  # of the bits in that byte, for each 16 inputs
 INT4_MAX = int(INT4_CODEBOOKS.max())
-# The code of each level of a codebook, at its own place.
+# [codebook, level + INT4_MAX]: the code of a level.
 _INT4_CODES = np.stack([np.searchsorted(book, np.arange(-INT4_MAX, INT4_MAX + 1)) for book in INT4_CODEBOOKS])
 EMBEDDING_BLOCK = 64  # elements of an int4 embedding row that share 32 bytes
 EMBEDDING_GROUP_GRAIN = 32  # a scale of the embedding table covers a multiple of this many elements
@@ -127,9 +130,9 @@ def codebook_shape(out_features: int, in_features: int) -> tuple[int, ...]:
 
 
 def pack_panels(matrix: Tensor, matrix_format: MatrixFormat, codebooks: Tensor | None = None) -> Tensor:
-    """Packs W (out_features, in_features), float32 weights, int8 codes or int4 levels, into its stored layout.
+    """Packs W (out_features, in_features), float32 weights or levels of int8 or int4, into its stored layout.
 
-    codebooks (out_features, in_features / 16) are the numbers of the codebooks that the levels of int4 are of.
+    codebooks: the codebook_ids (out_features, in_features / 16) of int4.
     """
     _, in_features = matrix.shape
     if matrix_format == "float32":
@@ -144,7 +147,7 @@ def pack_panels(matrix: Tensor, matrix_format: MatrixFormat, codebooks: Tensor |
 
 
 def pack_codebooks(codebooks: Tensor) -> Tensor:
-    """Packs the numbers of the codebooks of a matrix, (out_features, in_features / 16), into their stored layout."""
+    """Packs codebook_ids (out_features, in_features / 16) into their stored layout."""
     by_byte = _codebook_bytes(codebooks)  # (out_features, in_features / 64)
     return np.ascontiguousarray(by_byte.reshape(-1, PANEL, by_byte.shape[1]).transpose(0, 2, 1))
 
@@ -156,9 +159,9 @@ def unpack_codebooks(stored: Tensor) -> Tensor:
 
 
 def unpack_panels(stored: Tensor, stored_codebooks: Tensor | None = None) -> Tensor:
-    """The inverse of `pack_panels`: W (out_features, in_features), float32 weights, int8 codes or int4 levels.
+    """The inverse of `pack_panels`: W (out_features, in_features), float32 weights or levels of int8 or int4.
 
-    stored_codebooks are those of an int4 matrix, as `pack_codebooks` gives them.
+    stored_codebooks: of an int4 matrix, as `pack_codebooks` gives them.
     """
     matrix_format = DTYPE_FORMATS[stored.dtype]
     if matrix_format == "float32":
@@ -180,7 +183,7 @@ def unpack_matrix(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _int4_codes(levels: Tensor, codebooks: Tensor) -> npt.NDArray[np.uint8]:
-    """The codes 0 … 15 of levels (rows, columns), each one of its codebook, of codebooks (rows, columns / 16)."""
+    """The codes 0 … 15 of levels (rows, columns), given their codebook_ids (rows, columns / 16)."""
     by_book = levels.astype(np.int8).reshape(*codebooks.shape, CODEBOOK_INPUTS)
     return _INT4_CODES[codebooks[..., None], by_book + INT4_MAX].reshape(levels.shape).astype(np.uint8)
 
@@ -192,7 +195,7 @@ def _int4_levels(codes: Tensor, codebooks: Tensor) -> npt.NDArray[np.int8]:
 
 
 def _codebook_bytes(codebooks: Tensor) -> npt.NDArray[np.uint8]:
-    """Numbers of codebooks (rows, columns / 16), four to a byte, the first in its lowest bits: (rows, columns / 64)."""
+    """codebook_ids (rows, columns / 16), four to a byte, the first in its lowest bits: (rows, columns / 64)."""
     four = codebooks.astype(np.uint8).reshape(len(codebooks), -1, len(_CODEBOOK_SHIFTS))
     return np.asarray(np.bitwise_or.reduce(four << _CODEBOOK_SHIFTS, axis=2), np.uint8)
 
@@ -204,7 +207,7 @@ def _codebook_numbers(by_byte: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def interleave_gate_up(gate: Tensor, up: Tensor) -> Tensor:
-    """Rows of gate and up (ffn, hidden each) in alternating panels of 16, so that GeGLU finds its pair next door."""
+    """Rows of gate and up (ffn, hidden each) in alternating panels of 16: GeGLU then finds the two side by side."""
     ffn, hidden = gate.shape
     pairs = np.stack([gate.reshape(-1, PANEL, hidden), up.reshape(-1, PANEL, hidden)], axis=1)
     return pairs.reshape(2 * ffn, hidden)
@@ -217,7 +220,7 @@ class RowFormat:
     Attributes:
         format: of the elements.
         groups: scales of a row, each for hidden / groups elements; 0 for float32.
-        codebooks: whether an int4 row has its codebooks behind its codes. Without them, all are of codebook 0.
+        codebooks: whether an int4 row ends with codebook_ids; without them it uses codebook 0.
     """
 
     format: MatrixFormat
@@ -233,10 +236,9 @@ def embedding_shape(row: RowFormat, vocab: int, hidden: int) -> tuple[int, int]:
 
 
 def pack_embedding(codes: Tensor, matrix_format: MatrixFormat, codebooks: Tensor | None = None) -> Tensor:
-    """Packs rows (rows, hidden), float32 values, int8 codes or int4 levels, into their stored layout.
+    """Packs rows (rows, hidden), float32 values or levels of int8 or int4, into their stored layout.
 
-    codebooks (rows, hidden / 16) are the numbers of the codebooks of an int4 table; without them all levels are of the
-    first.
+    codebooks: the codebook_ids (rows, hidden / 16) of int4; None if all levels are of codebook 0.
     """
     if matrix_format != "int4":
         return np.ascontiguousarray(codes, FORMAT_DTYPES[matrix_format])
@@ -248,7 +250,7 @@ def pack_embedding(codes: Tensor, matrix_format: MatrixFormat, codebooks: Tensor
 
 
 def unpack_embedding(stored: Tensor, hidden: int) -> Tensor:
-    """The inverse of `pack_embedding` for rows (rows, …): float32 values, int8 codes or int4 levels (rows, hidden)."""
+    """The inverse of `pack_embedding` for rows (rows, …): float32 values or levels (rows, hidden)."""
     if DTYPE_FORMATS[stored.dtype] != "int4":
         return stored
     packed, by_byte = np.split(stored, [hidden // 2], axis=1)

@@ -72,7 +72,7 @@ class ModelFile:
     """A model file that passed every check.
 
     Attributes:
-        path: where it lies.
+        path: the file.
         config: shapes and constants of the encoder.
         scheme: a label that says how it was made, as a rule one of SCHEMES; the dtype of each matrix says how to read
             it.
@@ -121,8 +121,12 @@ def expected_tensors(
 ) -> dict[str, TensorInfo]:
     """Every tensor of a model file, in file order, which is the order in which a token meets them.
 
-    formats tells the format of every matrix by name, embedding that of the table. A file of tokenizer_bytes 0 has no
-    tokenizer, one of table_bytes 0 none for C.
+    Args:
+        config: shapes of the encoder.
+        formats: of every matrix, by name.
+        embedding: how the rows of the embedding table are stored.
+        tokenizer_bytes: size of the sentencepiece model; 0 if the file has none.
+        table_bytes: size of the tokenizer's table for C; 0 if the file has none.
     """
     float32, uint8 = np.dtype(np.float32), np.dtype(np.uint8)
     table_shape = embedding_shape(embedding, config.vocab, config.hidden)
@@ -150,7 +154,7 @@ def expected_tensors(
 def metadata_checksum(metadata: Mapping[str, str]) -> str:
     """CRC-32, in eight hexadecimal digits, of all metadata but the checksum itself: `key=value` lines sorted by key.
 
-    A flipped bit in a rope base or an epsilon would otherwise give wrong numbers that no shape check can see.
+    Otherwise a flipped bit in a rope base or an epsilon would give wrong vectors, and no check of shapes would see it.
     """
     lines = "".join(f"{key}={metadata[key]}\n" for key in sorted(metadata) if key != CHECKSUM)
     return f"{zlib.crc32(lines.encode('utf-8', 'surrogatepass')):08x}"
@@ -180,7 +184,7 @@ def _check(path: Path, file: SafetensorsFile) -> ModelFile:
     tokenizer_table = tensors.pop(TOKENIZER_TABLE, None)
     tokenizer_model = tensors.pop(TOKENIZER, None)
     _check_finite(tensors)
-    file.mapping.madvise(mmap.MADV_DONTNEED)  # the checks have touched a page here and there, 25 MB in all
+    file.mapping.madvise(mmap.MADV_DONTNEED)  # the checks have read pages all over the file, 25 MB in all
     prompts, default_prompt_name = read_prompts(metadata)
     return ModelFile(
         path=path,
@@ -237,7 +241,7 @@ def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, Ten
 
 
 def _format_of(matrix: str, entries: dict[str, Entry]) -> MatrixFormat:
-    """The format of a matrix, which the dtype of its stored weight tells."""
+    """The format of a matrix, given by the dtype of its stored weight."""
     entry = _find(f"{matrix}.weight", entries)
     if entry.dtype not in _DTYPE_NAME_FORMATS:
         raise ModelFileError(f"tensor '{matrix}.weight' has dtype {entry.dtype}; expected F32, I8 or U8")
@@ -245,7 +249,7 @@ def _format_of(matrix: str, entries: dict[str, Entry]) -> MatrixFormat:
 
 
 def _last_dimension(name: str, entries: dict[str, Entry]) -> int:
-    """The last dimension, at least 1, of a tensor whose size the config does not tell."""
+    """The last dimension, at least 1, of a tensor whose size the config does not state."""
     shape = _find(name, entries).shape
     if not shape or shape[-1] < 1:
         raise ModelFileError(f"tensor {name!r} has shape {shape}; expected no dimension of 0")
@@ -273,7 +277,7 @@ def _check_entries(file: SafetensorsFile, infos: dict[str, TensorInfo]) -> None:
                 f"tensor {name!r} is {entry.dtype} {entry.shape}; expected {DTYPE_NAMES[info.dtype]} {info.shape}"
             )
     if list(file.entries) != list(infos):
-        raise ModelFileError("the tensors do not lie in the order of the format; convert the checkpoint again")
+        raise ModelFileError("the tensors are not in the order of the format; convert the checkpoint again")
 
 
 def _view(file: SafetensorsFile, name: str, info: TensorInfo) -> Tensor:

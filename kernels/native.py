@@ -51,7 +51,7 @@ class Library:
         return bytes(self.ffi.string(pointer)).decode()
 
     def check(self, status: int) -> None:
-        """Raises what `status` stands for, if it is that of a failure; call it on the thread that failed."""
+        """Raises the error that `status` stands for, if any. Call it on the thread that made the call."""
         if status != self.c.EG_OK:
             raise self._error_class(status)(self.text(self.c.eg_error_message()))
 
@@ -69,7 +69,7 @@ def _open_library() -> Library | str:
     # Not beside __file__: an editable install serves this file from the source tree and the library from elsewhere.
     path = importlib.resources.files(__package__) / LIBRARY_NAME
     if not isinstance(path, Path) or not path.is_file():
-        return "this install has no C engine, for want of a C compiler when it was made"
+        return "this install has no C engine, since there was no C compiler when it was made"
     ffi = cffi.FFI()
     for header in (HEADER_NAME, BENCH_HEADER_NAME):
         ffi.cdef(PREPROCESSOR_BLOCK.sub("", (path.parent / header).read_text(encoding="utf-8")))
@@ -167,7 +167,7 @@ class NativeBackend:
     def profiled(self) -> Iterator[dict[str, npt.NDArray[np.float64]]]:
         """Times the operations of all calls inside: the seconds (threads,) that each thread spends on each.
 
-        The arrays grow with each call. What a thread does before the first and behind the last operation is in none.
+        The arrays grow with each call. They leave out what a thread does before the first and after the last operation.
         """
         library, context = self._library, self._own_context()
         c, ffi = library.c, library.ffi

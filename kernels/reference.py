@@ -3,11 +3,11 @@
 Read it from `ReferenceBackend.encode` downwards for the forward pass in model order. The architecture is Gemma 3
 (arXiv 2503.19786) made bidirectional, with a pooled head (EmbeddingGemma, arXiv 2509.20354).
 
-Weights are the stored codes times their scales. With `quantize_activations` (the default) the input of a matrix
-of integer codes, once rotated, is rounded to int8 per token, as the integer backends do: what they should compute.
-Without it this is the model that the file stores, and the difference between the two is what int8 activations cost.
-The integer backends find codes and scales in float32, so a code that falls within about 1e-6 of a rounding tie may
-come out one apart from the one found here; nothing else differs but float32 rounding.
+Weights are the stored levels times their scales. With `quantize_activations` (the default) the inputs of an integer
+matrix are rotated and rounded to int8 per token: this is what the integer backends should compute. Without it, this is
+the model that the file stores; the difference between the two is what int8 activations cost.
+The integer backends round in float32. A value within about 1e-6 of a rounding tie may therefore get a code that differs
+by one from the code here. All other differences are float32 rounding.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def rms_norm(x: F64, multiplier: F64, eps: float) -> F64:
 
 
 def quantize_rows(x: F64) -> tuple[F64, F64]:
-    """int8 codes (rows, k), still as float64, and the scale (rows, 1) of each row: x is about codes * scale.
+    """int8 codes (rows, k) as float64, and the scale (rows, 1) of each row: x is about codes * scale.
 
-    Symmetric and per row: the largest magnitude of a row becomes ±127, ties round to even, a zero row stays zero.
+    Symmetric: the largest magnitude of a row becomes ±127, ties round to even, a row of zeros stays zero.
     """
     largest = np.max(np.abs(x), axis=-1, keepdims=True)  # (rows, 1)
     codes = np.rint(x * (INT8_MAX / np.where(largest > 0, largest, np.inf)))
@@ -73,8 +73,8 @@ def softmax(scores: F64) -> F64:
 def attend(q: F64, k: F64, v: F64, window: int | None) -> F64:
     """Bidirectional attention of q (tokens, heads, head_dim) over k and v (tokens, kv_heads, head_dim).
 
-    Token i sees token j iff |i - j| <= window, or always where window is None. Consecutive query heads share a
-    key/value head. q holds the attention scale already. Returns (tokens, heads, head_dim).
+    Token i attends to token j iff |i - j| <= window; if window is None, to every token. Consecutive query heads share a
+    key/value head. q includes the attention scale. Returns (tokens, heads, head_dim).
     """
     tokens, heads, _ = q.shape
     sharing = heads // k.shape[1]  # query heads per key/value head
@@ -90,7 +90,7 @@ def attend(q: F64, k: F64, v: F64, window: int | None) -> F64:
 
 
 def gelu(x: F64) -> F64:
-    """GELU by its tanh approximation, as the model was trained: about x times the normal distribution function of x."""
+    """GELU in the tanh approximation that the model was trained with: about x times the normal distribution of x."""
     return np.asarray(0.5 * x * (1 + np.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3))))
 
 

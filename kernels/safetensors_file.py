@@ -117,7 +117,7 @@ def _check_tiling(entries: list[tuple[str, Entry]], data_start: int, file_bytes:
             raise ModelFileError(f"tensor {name!r} starts at byte {entry.begin}; expected {end}: the header is corrupt")
         end = entry.end
     if file_bytes != end:
-        raise ModelFileError(f"the file has {file_bytes} bytes, its header tells of {end}; it was cut: get it again")
+        raise ModelFileError(f"the file has {file_bytes} bytes, its header says {end}; it was cut: get it again")
 
 
 def parse_json(what: str, text: str | bytes) -> Any:
@@ -140,7 +140,7 @@ def parse_json(what: str, text: str | bytes) -> Any:
 
 
 def shorten(value: object) -> str:
-    """`value` as text of at most a line or two, so that a hostile file cannot flood the user's terminal."""
+    """`value` as a short text, so that a hostile file cannot flood the user's terminal."""
     limit = 200  # characters
     text = repr(value) if not isinstance(value, Exception) else str(value)
     return text if len(text) <= limit else text[:limit] + " …"

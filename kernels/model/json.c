@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum {
-    MOST_DIGITS = 40,        /* of a number; 17 tell any double */
+    MOST_DIGITS = 40,        /* of a number; 17 are enough for any double */
     MOST_EXPONENT = 9999,    /* beyond it, every double of MOST_DIGITS digits is 0 or infinite */
     FIRST_PRINTABLE = 0x20,  /* characters below must be escaped */
     HIGH_SURROGATE = 0xD800, /* first of those that begin a pair, */
@@ -88,7 +88,7 @@ void eg_json_finish(eg_json *json)
 
 /* ---- strings -------------------------------------------------------------------------------------------------- */
 
-/* Writes a character as UTF-8 and returns what comes behind it. */
+/* Writes a character as UTF-8; returns the place after it. */
 static char *put(char *to, uint32_t character)
 {
     if (character < 0x80) {
@@ -125,7 +125,7 @@ static uint32_t hex(eg_json *json)
     return value;
 }
 
-/* Decodes what stands behind a backslash. */
+/* Decodes what follows a backslash. */
 static char *unescape(eg_json *json, char *to)
 {
     static const char names[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";

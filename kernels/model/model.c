@@ -59,8 +59,8 @@ static const void *take(walk *w, const char *name, const char *kind, eg_dtype dt
     return tensor->data;
 }
 
-/* A norm, or the scale of a matrix: finite, since they are few (0.8 MB). Weights and the scales of the embedding table
- * stay on disk until they are used. */
+/* A norm, or the scale of a matrix: every value is checked, since they are few (0.8 MB). Weights and the scales of the
+ * embedding table stay on disk until they are used. */
 static const float *take_vector(walk *w, const char *name, const char *kind, size_t length)
 {
     const float *vector = take(w, name, kind, EG_F32, 1, (const size_t[]){length});
@@ -75,7 +75,7 @@ static const float *take_vector(walk *w, const char *name, const char *kind, siz
     return vector;
 }
 
-/* The type of the weights that are due, which tells their format; F32 if they are missing, which taking them reports.
+/* The type of the weights that are due, which tells their format; F32 if they are missing, which `take` then reports.
  */
 static eg_dtype peek_format(walk *w, const char *name)
 {
@@ -109,7 +109,7 @@ static eg_embedding take_embedding(walk *w, size_t vocab, size_t hidden)
     eg_embedding e = {.dtype = peek_format(w, "embedding"), .groups = 1};
     size_t row = e.dtype == EG_U8 ? hidden / 2 : hidden;
     const eg_tensor *weight = peek(w, "embedding", ".weight");
-    if (e.dtype == EG_U8 && weight->rank == 2 && weight->shape[1] != row) { /* codes alone, or codebooks behind them */
+    if (e.dtype == EG_U8 && weight->rank == 2 && weight->shape[1] != row) { /* with or without codebooks */
         e.codebook_bytes = hidden / EG_CODEBOOK_BYTE_INPUTS;
         row += e.codebook_bytes;
     }

@@ -5,7 +5,7 @@
 #include "model/config.h"
 #include "model/safetensors.h"
 
-/* A weight matrix in panels, (out_features, in_features); its dtype tells the format: F32 float32, I8 int8, U8 int4. */
+/* A weight matrix in panels, (out_features, in_features); its dtype is its format: F32 float32, I8 int8, U8 int4. */
 typedef struct eg_matrix {
     eg_dtype dtype;
     size_t out_features;
@@ -18,7 +18,7 @@ typedef struct eg_matrix {
 typedef struct eg_embedding {
     eg_dtype dtype;
     size_t groups;         /* scales of a row */
-    size_t codebook_bytes; /* behind the codes of an int4 row: hidden / 64, or 0 */
+    size_t codebook_bytes; /* at the end of an int4 row: hidden / 64, or 0 */
     const void *rows;      /* (vocab, hidden), of int4 (vocab, hidden / 2 + codebook_bytes) */
     const uint16_t *scale; /* (vocab, groups) float16; NULL for float32 */
 } eg_embedding;
@@ -43,10 +43,10 @@ typedef struct eg_prompt {
 
 /* What a model has besides its weights. */
 typedef struct eg_model_file {
-    void *mapping; /* NULL if the file lies in memory of the caller */
+    void *mapping; /* NULL if the file is in memory of the caller */
     size_t mapping_bytes;
     int descriptor;     /* of the same file; none without a mapping */
-    char *header;       /* the prompts lie in it */
+    char *header;       /* the prompts point into it */
     eg_prompt *prompts; /* (prompt_count,) in the order of the file */
     size_t prompt_count;
     const eg_prompt *default_prompt; /* NULL if it has none */
@@ -72,9 +72,9 @@ eg_status eg_model_bind(const eg_config *config, const eg_safetensors *file, con
 /* NULL if there is none of this name. */
 const eg_prompt *eg_find_prompt(const eg_model_file *file, const char *name);
 
-/* 1 if rows of the embedding table must be read by eg_read_rows, not in memory. One fault in a mapping brings 16 pages
- * or more into a process, of which a row needs a tenth of one: 256 tokens took 27 MB, and as much reading from a disk.
- */
+/* 1 if rows of the embedding table must be read by eg_read_rows, not in memory. A page fault in a mapping brings at
+ * least 16 pages into a process, and a row needs a tenth of one: 256 tokens took 27 MB of memory, and of reading from
+ * disk. */
 int eg_reads_rows(const eg_model *model);
 
 /* Bytes of one row of the embedding table. */

@@ -38,7 +38,7 @@ static eg_status check_checksum(const eg_safetensors *file)
     char expected[9];
     snprintf(expected, sizeof expected, "%08x", (unsigned)crc);
     const eg_string stated = eg_metadata(file, "metadata_crc32");
-#if defined(FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION) /* a fuzzer must get past it to the checks behind */
+#if defined(FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION) /* a fuzzer must get past it, to the checks that follow */
     (void)stated;
 #else
     if (!eg_string_is(stated, expected)) {
@@ -192,8 +192,7 @@ eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocato
 
 static eg_status map_file(const char *path, eg_model_file *file)
 {
-    const int descriptor = open(path,
-                                O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for the other end of a pipe */
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not make it wait */
     if (descriptor < 0) {
         return eg_fail(EG_ERROR_MODEL, "cannot open the file: %s", strerror(errno));
     }
@@ -314,7 +313,8 @@ int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void 
     return 1;
 }
 
-/* ---- what it tells --------------------------------------------------------------------------------------------- */
+/* ---- facts about a model
+ * --------------------------------------------------------------------------------------------- */
 
 uint32_t eg_model_dim(const eg_model *model) { return model->config.hidden; }
 

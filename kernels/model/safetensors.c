@@ -19,7 +19,7 @@ size_t eg_tensor_bytes(const eg_tensor *tensor)
     uint64_t bytes = item_bytes[tensor->dtype];
     for (uint32_t i = 0; i < tensor->rank; i++) {
         if (tensor->shape[i] != 0 && bytes > SIZE_MAX / tensor->shape[i]) {
-            return SIZE_MAX; /* no file has so many */
+            return SIZE_MAX; /* more than any file has */
         }
         bytes *= tensor->shape[i];
     }
@@ -77,7 +77,7 @@ static uint32_t read_integers(eg_json *json, uint64_t *integers, uint32_t most, 
     return count;
 }
 
-/* An entry such as {"dtype": "F32", "shape": [768], "data_offsets": [0, 3072]}; its data lies in data … data + bytes.
+/* An entry such as {"dtype": "F32", "shape": [768], "data_offsets": [0, 3072]}; its data is in data … data + bytes.
  */
 static void read_tensor(eg_json *json, eg_tensor *tensor, const char *data, size_t bytes)
 {
@@ -106,7 +106,7 @@ static void read_tensor(eg_json *json, eg_tensor *tensor, const char *data, size
     if (fields != 7) {
         eg_json_fail(json, "expected a tensor's dtype, shape and data_offsets");
     } else if (offsets[1] > bytes) {
-        eg_json_fail(json, "a tensor ends behind the end of the file; it was cut: get it again");
+        eg_json_fail(json, "a tensor ends after the end of the file; it was cut: get it again");
     } else if (offsets[0] > offsets[1] || offsets[1] - offsets[0] != eg_tensor_bytes(tensor)) {
         eg_json_fail(json, "a tensor's shape and data_offsets disagree");
     } else {
@@ -138,7 +138,7 @@ static void read_header(eg_json *json, eg_safetensors *file, const char *data, s
     eg_json_finish(json);
 }
 
-/* ---- what holds for all entries together ---------------------------------------------------------------------- */
+/* ---- checks of all entries together ---------------------------------------------------------------------- */
 
 static int compare_keys(const void *a, const void *b)
 {
@@ -183,8 +183,7 @@ static eg_status check_tiling(eg_safetensors *file, const char *data, size_t byt
         end = begin + eg_tensor_bytes(tensor);
     }
     if (end != bytes) {
-        return eg_fail(EG_ERROR_MODEL, "the file has %zu bytes of data, its header tells of %zu; get it again", bytes,
-                       end);
+        return eg_fail(EG_ERROR_MODEL, "the file has %zu bytes of data, its header says %zu; get it again", bytes, end);
     }
     return EG_OK;
 }

@@ -23,7 +23,7 @@ typedef struct eg_pair {
 } eg_pair;
 
 typedef struct eg_safetensors {
-    char *header;      /* a copy, decoded in place: all strings lie in it */
+    char *header;      /* a copy, decoded in place: all strings point into it */
     eg_pair *metadata; /* (metadata_count,) sorted by key, no key twice */
     size_t metadata_count;
     eg_tensor *tensors; /* (tensor_count,) in file order; their data covers the file to its end */

@@ -1,13 +1,13 @@
-/* Text to token ids, as the Hugging Face tokenizer of the checkpoint gives them.
+/* Text to token ids: the same as the Hugging Face tokenizer of the checkpoint gives.
  *
  * A text is cut in three steps, each exact:
  *
  *  1. Special pieces (<bos>, line breaks, <h1>, a literal run of "▁", …) are cut out of the raw text, longest first.
- *  2. Runs of spaces become pieces of their own, as long as there are. A single space, or the last one of a run that
- *     the longest piece leaves over, is the "▁" that begins the next word. A single literal "▁" is a space.
- *  3. What is left falls into words wherever no piece may span two bytes (`joins`): before spaces, between letters and
- *     punctuation, between digits. Words that are long still, as in Chinese, fall apart wherever no piece of the text
- *     spans, so that memory stays small and little more of a text is looked at than is kept.
+ *  2. Runs of spaces become pieces of their own, the longest first. A single space, or one left over at the end of a
+ *     run, is the "▁" that begins the next word. A single literal "▁" is a space.
+ *  3. The rest is cut into words wherever no piece may span two bytes (`joins`): before spaces, between letters and
+ *     punctuation, between digits. Words that are still long, as in Chinese, are cut wherever no piece of the text
+ *     spans. So memory stays small, and little more of a text is read than is kept.
  *
  * Most words are one piece; the tokens of the others are found by tokenizer_word.c. */
 #include "common/error.h"
@@ -18,7 +18,7 @@
 
 enum { LONG_WORD = 4096 }; /* bytes */
 
-/* One call's work: the text at hand, and the ids written. */
+/* The state of one call: the current text, and the ids written. */
 typedef struct job {
     const eg_tokenizer *table;
     const unsigned char *text;
@@ -46,12 +46,12 @@ static eg_status write_id(job *j, uint32_t id)
 
 /* ---- a word to ids -------------------------------------------------------------------------------------------- */
 
-/* Writes the ids of the bytes of the character at *at, which is no piece, and moves *at behind it. */
+/* Writes the ids of the bytes of the character at *at, which is not a piece, and moves *at past it. */
 static eg_status spell_character(job *j, size_t *at)
 {
     const unsigned char *character = j->text + *at;
     const size_t bytes = eg_character_bytes(character, j->bytes - *at);
-    if (bytes == 0) { /* every invalid one comes here, as the characters of pieces are valid */
+    if (bytes == 0) { /* every invalid one comes here, since the characters of pieces are valid */
         return eg_fail(EG_ERROR_ARGUMENT, "the text is not UTF-8: byte %zu, 0x%02X, begins no character", *at,
                        character[0]);
     }
@@ -105,11 +105,11 @@ static int may_join(const job *j, size_t at) { return eg_may_join(j->table, j->t
 /* Where the word that begins here ends. */
 static size_t word_end(const job *j, size_t begin)
 {
-    size_t matched = begin + LONG_WORD - EG_MOST_PIECE_BYTES; /* what pieces begin before, has been looked at */
-    size_t reach = 0;                                         /* where the last of them ends */
+    size_t matched = begin + LONG_WORD - EG_MOST_PIECE_BYTES; /* pieces that begin before it were looked at */
+    size_t reach = 0;                                         /* the furthest place where one of them ends */
     for (size_t at = begin + 1; at < j->bytes; at++) {
         if ((j->text[at] & 0xC0) == 0x80) {
-            continue; /* inside of a character */
+            continue; /* inside a character */
         }
         if (!may_join(j, at)) {
             return at;
@@ -134,8 +134,8 @@ static size_t word_end(const job *j, size_t begin)
     return j->bytes;
 }
 
-/* The piece that is the whole word that begins here, as it is in most cases; end 0 if that cannot be told at a glance.
- * No special piece and no run of spaces begins inside of the match, since no piece holds one and `joins` knows both. */
+/* The piece that is the whole word that begins here, as most words are one piece; end 0 if one look-up cannot say.
+ * No special piece and no run of spaces begins inside the match: no piece contains one, and `joins` covers both. */
 static eg_match whole_word(const job *j, size_t begin)
 {
     const eg_match match = eg_piece_at(j->table, j->text, begin, j->bytes);
@@ -143,7 +143,7 @@ static eg_match whole_word(const job *j, size_t begin)
     return ends ? match : (eg_match){0, EG_NO_PIECE};
 }
 
-/* Writes the pieces of a run of two spaces or more, if one begins at *at, and moves *at behind what they cover. */
+/* Writes the pieces of a run of two or more spaces, if one begins at *at, and moves *at past them. */
 static eg_status write_spaces(job *j, size_t *at)
 {
     const eg_table_header *h = j->table->header;
@@ -196,7 +196,7 @@ static eg_status write_text(job *j)
 
 /* ---- the public calls ----------------------------------------------------------------------------------------- */
 
-/* Writes the ids of one text, at most max_tokens, behind those that are there. */
+/* Appends the ids of one text, at most max_tokens. */
 static eg_status tokenize(job *j, const char *text, size_t bytes, size_t max_tokens)
 {
     j->text = (const unsigned char *)text;

@@ -61,7 +61,7 @@ static eg_status check(const void *table, size_t bytes)
 {
     const eg_table_header *h = table;
     if (table == NULL || (uintptr_t)table % _Alignof(eg_table_header) != 0) {
-        return eg_fail(EG_ERROR_ARGUMENT, "the tokenizer table must lie at a multiple of %zu bytes",
+        return eg_fail(EG_ERROR_ARGUMENT, "the tokenizer table must be aligned to a multiple of %zu bytes",
                        _Alignof(eg_table_header));
     }
     if (bytes < sizeof *h || memcmp(h->magic, "EGTOKENS", sizeof h->magic) != 0) {

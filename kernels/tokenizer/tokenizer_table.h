@@ -1,12 +1,12 @@
-/* The table behind the tokenizer: how it lies in memory, and the lookups. export/tokenizer_table.py makes it.
+/* The tokenizer's table: its layout in memory, and the lookups. export/tokenizer/tokenizer_table.py makes it.
  *
- * It is used where it lies, in a mapped file: opening it reads the header only. No lookup trusts it: whatever the
- * bytes, all reads stay inside, ids stay below the vocabulary, and every loop has a bound. All numbers are
- * little-endian, and every array begins at a multiple of 64 bytes; EG_TABLE_PADDING bytes lie behind the last element
- * of slots and parts, so that reading a whole word at each stays inside:
+ * It is used in place, in a mapped file: opening it reads only the header. No lookup trusts it: whatever the bytes, all
+ * reads stay inside, ids stay below the vocabulary, and every loop has a bound. All numbers are little-endian, and
+ * every array begins at a multiple of 64 bytes. EG_TABLE_PADDING bytes follow the last element of slots and parts, so
+ * that reading a whole word at each stays inside:
  *
  *   header
- *   joins  uint8  (256, 32)                      [a], bit b: a piece may span a byte a and a byte b behind it
+ *   joins  uint8  (256, 32)                      [a], bit b: a piece may contain byte a and then byte b
  *   units  uint32 (unit_count,)                  two tries in one array: pieces in text, and special pieces
  *   slots  uint24 (slot_count + EG_MOST_PROBES,) a hash table of pairs of pieces that merge
  *   parts  uint40 (merged_count,)                by id - first_merged: the pair that a piece is merged from
@@ -61,7 +61,7 @@ struct eg_tokenizer {
     uint8_t notable[256]; /* 1 for the bytes that a space or a special piece may begin with */
 };
 
-/* Sets the message for a table that lookups show to be corrupt, and returns the status. */
+/* Sets the message for a table that a lookup found to be corrupt, and returns the status. */
 eg_status eg_table_corrupt(void);
 
 /* 1 if some piece holds these two bytes side by side; elsewhere no merge and no special piece spans the two. */
@@ -70,7 +70,8 @@ static inline int eg_may_join(const eg_tokenizer *t, unsigned char before, unsig
     return t->joins[before][after / 8] >> after % 8 & 1;
 }
 
-/* ---- tries: the layout of a unit is told in export/double_array.py -------------------------------------------- */
+/* ---- tries: export/tokenizer/double_array.py states the layout of a unit --------------------------------------------
+ */
 
 enum { EG_UNIT_LABEL = 0x1FF, EG_UNIT_LEAF = 1 << 9, EG_UNIT_VALUED = 1 << 10, EG_UNIT_PAYLOAD = 11 };
 
@@ -144,7 +145,7 @@ static inline eg_pair eg_parts(const eg_tokenizer *t, uint32_t id)
 }
 
 /* The piece that `left` and `right` merge to, or EG_NO_PIECE. A slot holds the piece's id - first_merged, and above it
- * the upper bits of the lower half of the pair's hash, which tell most other pairs. */
+ * the upper bits of the lower half of the pair's hash, which rule out most other pairs. */
 static inline uint32_t eg_find_merge(const eg_tokenizer *t, uint32_t left, uint32_t right)
 {
     const uint32_t empty = (1u << 8 * EG_SLOT_BYTES) - 1, index_mask = (1u << EG_SLOT_INDEX_BITS) - 1;
@@ -170,7 +171,7 @@ static inline uint32_t eg_find_merge(const eg_tokenizer *t, uint32_t left, uint3
     return EG_NO_PIECE;
 }
 
-/* When a piece is merged, against other pieces: 0 for single characters, then by id, but never before its parts. */
+/* The order in which pieces are merged: 0 for single characters, then by id, but never before its parts. */
 static inline uint32_t eg_merge_order(const eg_tokenizer *t, uint32_t id)
 {
     if (!eg_is_merged(t, id)) {

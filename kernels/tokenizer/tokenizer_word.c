@@ -1,8 +1,8 @@
 /* The tokens of a word by search, in time linear in its length, instead of by merging.
  *
- * They are the one row of tokens in which merging alone would give every two neighbours: export/merges.py says why. It
- * is found from left to right: take the longest piece that goes with the token before it, and where none does, take
- * back that token. No tokens of the word end at a place from which the search came back, so it passes each place once.
+ * They are the only row of tokens in which merging gives every two neighbours: export/tokenizer/merges.py says why. The
+ * search goes from left to right: it takes the longest piece that may follow the token before it; if there is none, it
+ * takes back that token. No tokens of the word end where the search came back, so it passes each place once.
  * (H. van Antwerpen and A. Neubeck, "So many tokens, so little time", GitHub blog, 2024.) */
 #include "tokenizer/tokenizer_word.h"
 
@@ -49,7 +49,7 @@ static eg_status grow_tokens(eg_word_search *s)
     return EG_OK;
 }
 
-/* Marks a place, counted from the beginning of a word of so many bytes. */
+/* Marks a place in a word of word_bytes bytes, counted from its beginning. */
 static eg_status mark_dead(eg_word_search *s, size_t place, size_t word_bytes)
 {
     const size_t mask_bytes = word_bytes / 8 + 1;
@@ -82,8 +82,8 @@ static void clear_dead(eg_word_search *s)
     }
 }
 
-/* 1 if merging leaves these two tokens side by side: undoes their merges, the latest first, and finds no pair across
- * the border that would have been merged before what was undone. */
+/* 1 if merging leaves these two tokens side by side. It undoes their merges, the latest first; no pair across the
+ * border may be one that would have been merged before what was undone. */
 static int are_neighbours(const eg_tokenizer *t, eg_token before, uint32_t right)
 {
     uint32_t left = before.id;

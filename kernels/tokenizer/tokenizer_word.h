@@ -1,12 +1,12 @@
-/* The tokens of one word: a stretch of text that no merge leaves. */
+/* The tokens of one word: a stretch of text whose ends no merge crosses. */
 #ifndef EG_TOKENIZER_WORD_H
 #define EG_TOKENIZER_WORD_H
 
 #include "tokenizer/tokenizer_table.h"
 
 enum {
-    EG_FEW_TOKENS = 128, /* a word has fewer, or memory is asked for */
-    EG_FEW_PLACES = 512, /* likewise of bytes in a word that is searched back and forth */
+    EG_FEW_TOKENS = 128, /* a word with more needs memory of the allocator */
+    EG_FEW_PLACES = 512, /* the same for its bytes, if the search comes back */
 };
 
 typedef struct eg_token {
@@ -15,14 +15,14 @@ typedef struct eg_token {
     uint32_t longest; /* 1 if no longer piece begins where it does */
 } eg_token;
 
-/* The tokens of the word at hand, and memory for the search, reused from word to word. */
+/* The tokens of the current word, and memory for the search, reused from word to word. */
 typedef struct eg_word_search {
     const eg_tokenizer *table;
     eg_token *tokens; /* (token_room,) few_tokens, or memory of the allocator */
     size_t token_room;
     unsigned char *dead; /* bit mask of places in the word that no tokens end at; few_places, or of the allocator */
     size_t dead_bytes;
-    size_t dead_end; /* behind the last such place */
+    size_t dead_end; /* one past the last such place */
     eg_token few_tokens[EG_FEW_TOKENS];
     unsigned char few_places[EG_FEW_PLACES / 8];
 } eg_word_search;
