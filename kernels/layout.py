@@ -155,7 +155,7 @@ def pack_codebooks(codebooks: Tensor) -> Tensor:
 def unpack_codebooks(stored: Tensor) -> Tensor:
     """The inverse of `pack_codebooks`."""
     by_channel = stored.transpose(0, 2, 1).reshape(-1, stored.shape[1])
-    return _codebook_numbers(by_channel)
+    return _codebook_ids(by_channel)
 
 
 def unpack_panels(stored: Tensor, stored_codebooks: Tensor | None = None) -> Tensor:
@@ -200,7 +200,7 @@ def _codebook_bytes(codebooks: Tensor) -> npt.NDArray[np.uint8]:
     return np.asarray(np.bitwise_or.reduce(four << _CODEBOOK_SHIFTS, axis=2), np.uint8)
 
 
-def _codebook_numbers(by_byte: Tensor) -> npt.NDArray[np.uint8]:
+def _codebook_ids(by_byte: Tensor) -> npt.NDArray[np.uint8]:
     """The inverse of `_codebook_bytes`."""
     numbers = by_byte[:, :, None] >> _CODEBOOK_SHIFTS & (len(INT4_CODEBOOKS) - 1)
     return np.asarray(numbers.reshape(len(by_byte), -1), np.uint8)
@@ -258,7 +258,7 @@ def unpack_embedding(stored: Tensor, hidden: int) -> Tensor:
         by_byte = np.zeros((len(stored), hidden // CODEBOOK_BYTE_INPUTS), np.uint8)
     blocks = packed.reshape(len(stored), -1, EMBEDDING_BLOCK // 2)
     codes = np.stack([blocks & 0xF, blocks >> 4], axis=2).reshape(len(stored), hidden)
-    return _int4_levels(codes, _codebook_numbers(by_byte))
+    return _int4_levels(codes, _codebook_ids(by_byte))
 
 
 def embedding_rows(

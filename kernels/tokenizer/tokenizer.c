@@ -123,7 +123,7 @@ static size_t word_end(const job *j, size_t begin)
                 return at;
             }
         }
-        if (j->table->notable[j->text[at]]) {
+        if (j->table->may_begin_special[j->text[at]]) {
             const size_t space = space_at(j, at);
             const int in_run = space != 0 && j->table->header->longest_run > 1 && space_at(j, at + space) != 0;
             if (in_run || special_at(j, at).end != 0) {
@@ -168,7 +168,7 @@ static eg_status write_text(job *j)
 {
     eg_status status = EG_OK;
     for (size_t at = 0; at < j->bytes && status == EG_OK && !j->truncated;) {
-        if (j->table->notable[j->text[at]]) {
+        if (j->table->may_begin_special[j->text[at]]) {
             const eg_match special = j->text[at] != ' ' ? special_at(j, at) : (eg_match){0, EG_NO_PIECE};
             if (special.end != 0) {
                 status = write_id(j, special.id);

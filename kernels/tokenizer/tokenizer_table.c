@@ -118,10 +118,10 @@ eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, 
     t->parts = t->slots + slot_bytes(t->header);
     for (uint32_t byte = 0; byte < 256; byte++) {
         const uint32_t child = t->header->special_root ^ byte;
-        t->notable[byte] = child < t->header->unit_count && (t->units[child] & EG_UNIT_LABEL) == byte;
+        t->may_begin_special[byte] = child < t->header->unit_count && (t->units[child] & EG_UNIT_LABEL) == byte;
     }
-    t->notable[' '] = 1;
-    t->notable[0xE2] = 1; /* the first byte of a literal "▁" */
+    t->may_begin_special[' '] = 1;
+    t->may_begin_special[0xE2] = 1; /* the first byte of a literal "▁" */
     *out = t;
     return EG_OK;
 }

@@ -58,7 +58,7 @@ struct eg_tokenizer {
     const uint8_t *parts;
     uint32_t bos, eos;
     eg_allocator allocator;
-    uint8_t notable[256]; /* 1 for the bytes that a space or a special piece may begin with */
+    uint8_t may_begin_special[256]; /* 1 for the bytes that a space or a special piece may begin with */
 };
 
 /* Sets the message for a table that a lookup found to be corrupt, and returns the status. */
