@@ -93,12 +93,6 @@ def load_library() -> Library:
     return opened
 
 
-def library_version() -> str:
-    """The version of the C engine, which is that of the Python package it came with."""
-    library = load_library()
-    return library.text(library.c.eg_version())
-
-
 def instruction_sets() -> tuple[InstructionSet, ...]:
     """The instruction sets that the library was built with, best first."""
     library = load_library()

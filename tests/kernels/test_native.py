@@ -15,7 +15,7 @@ import pytest
 from embgemma.kernels import available_backends, create_backend
 from embgemma.kernels.errors import BackendError, InputError, ModelFileError
 from embgemma.kernels.model_file import ModelFile, Scheme, read_model_file
-from embgemma.kernels.native import NativeBackend, instruction_sets, library_problem, library_version
+from embgemma.kernels.native import NativeBackend, instruction_sets, library_problem, load_library
 from tests.kernels.changed_file import write_changed
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
@@ -43,7 +43,8 @@ def test_auto_is_native_without_a_warning(model: ModelFile) -> None:
 
 
 def test_version_is_that_of_the_package() -> None:
-    assert library_version() == importlib.metadata.version("embgemma")
+    library = load_library()
+    assert library.text(library.c.eg_version()) == importlib.metadata.version("embgemma")
 
 
 def test_default_instruction_set_is_the_best_that_is_supported(
