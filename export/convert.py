@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -12,13 +12,12 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
-from ..kernels.model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
-from ..kernels.rotation import rotate_blocks
+from ..kernels.model_file import TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
+from ..kernels.rotation import ROTATION
 from ..output_file import check_destination
 from .checkpoint.checkpoint import Checkpoint, read_checkpoint
 from .checkpoint.checkpoint_tensors import Float32
-from .checkpoint.folds import folded_matrix, folded_norm
-from .quantise.calibrate import Calibrator
+from .quantise.calibrate import calibrated_parts, plain_parts
 from .quantise.calibration import CalibrationBatch, read_calibration
 from .quantise.embedding import EmbeddingTable
 from .quantise.gptq import Float64, gptq
@@ -84,7 +83,7 @@ def convert(
         ModelFileWriter.create(output, metadata, tensors, force=force) as writer,
         tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar,
     ):
-        weights = _stored_tensors(source, list(tensors), formats, row, batch)
+        weights = _stored_tensors(source, formats, row, batch)
         for name, part in chain(weights, tokenizer.items()):
             writer.write(name, part)
             bar.update(part.nbytes)
@@ -92,52 +91,32 @@ def convert(
 
 
 def _stored_tensors(
-    source: Checkpoint,
-    names: list[str],
-    formats: dict[str, MatrixFormat],
-    row: RowFormat,
-    batch: CalibrationBatch | None,
+    source: Checkpoint, formats: dict[str, MatrixFormat], row: RowFormat, batch: CalibrationBatch | None
 ) -> Iterator[tuple[str, Tensor]]:
     """Every tensor but those of the tokenizer as it is stored, in file order; a scale comes with its weight."""
     table = EmbeddingTable(source, row)
-    if batch is None:
-        yield from table.tensors()
-        yield from _rounded_tensors(source, names, formats)
-    else:
+    if batch is not None:
         table.calibrate(batch)
-        yield from table.tensors()
+    yield from table.tensors()
 
-        def rounder(name: str, weights: Float32, gram: Float64) -> QuantizedRows:
-            return gptq(weights, gram, GRIDS[formats[name]])
+    def calibrated(name: str, weights: Float32, gram: Float64) -> QuantizedRows:
+        return gptq(weights, gram, GRIDS[formats[name]])
 
-        for name, part in Calibrator(source, batch, table, rounder).parts():
-            if isinstance(part, QuantizedRows):
-                yield from _packed(name, part, formats[name])
-            else:
-                yield name, part
+    def plain(name: str, weights: Float32) -> QuantizedRows | Float32:
+        return weights if formats[name] == "float32" else quantize_rows(weights, GRIDS[formats[name]])
 
-
-def _rounded_tensors(
-    source: Checkpoint, names: list[str], formats: dict[str, MatrixFormat]
-) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor from the first layer to the head, each weight rounded by itself."""
-    for name in names:
-        owner, _, kind = name.rpartition(".")
-        if owner in (EMBEDDING, "tokenizer") or kind in ("codebook", "scale"):
-            continue
-        if kind == "weight":
-            yield from _stored_matrix(source, owner, formats[owner])
+    parts: Iterable[tuple[str, QuantizedRows | Float32]]
+    if batch is not None:
+        parts = calibrated_parts(source, batch, table, calibrated)
+    else:
+        parts = plain_parts(source, plain, block=None if formats["head"] == "float32" else ROTATION)
+    for name, part in parts:
+        if isinstance(part, QuantizedRows):
+            yield from _packed(name, part, formats[name])
+        elif part.ndim > 1:
+            yield f"{name}.weight", pack_panels(part, "float32")
         else:
-            yield name, folded_norm(source, name)
-
-
-def _stored_matrix(source: Checkpoint, name: str, matrix_format: MatrixFormat) -> Iterator[tuple[str, Tensor]]:
-    """One matrix, each weight rounded by itself, with what belongs to it."""
-    matrix = folded_matrix(source, name)
-    if matrix_format == "float32":
-        yield f"{name}.weight", pack_panels(matrix, matrix_format)
-        return
-    yield from _packed(name, quantize_rows(rotate_blocks(matrix), GRIDS[matrix_format]), matrix_format)
+            yield name, part
 
 
 def _packed(name: str, rows: QuantizedRows, matrix_format: MatrixFormat) -> Iterator[tuple[str, Tensor]]:

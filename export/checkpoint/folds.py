@@ -6,40 +6,45 @@ Each fold is exact: the folded model computes the same function as the checkpoin
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from ...kernels.layout import interleave_gate_up
 from ...kernels.rotation import rotate_blocks
 from .checkpoint import Checkpoint
 from .checkpoint_tensors import Float32
 
-# Norm vectors: our name -> transformers' name within a layer.
-_NORMS = {
-    "input_norm": "input_layernorm",
-    "q_norm": "self_attn.q_norm",
-    "k_norm": "self_attn.k_norm",
-    "post_attention_norm": "post_attention_layernorm",
-    "pre_ffn_norm": "pre_feedforward_layernorm",
-    "post_ffn_norm": "post_feedforward_layernorm",
+Layer = dict[str, Float32]  # the tensors of a layer in file order: "input_norm", "qkv" (out_features, in_features), …
+
+# The tensors of a layer in file order: our name -> transformers' names within the layer.
+_SOURCES = {
+    "input_norm": ("input_layernorm",),
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "q_norm": ("self_attn.q_norm",),
+    "k_norm": ("self_attn.k_norm",),
+    "o": ("self_attn.o_proj",),
+    "post_attention_norm": ("post_attention_layernorm",),
+    "pre_ffn_norm": ("pre_feedforward_layernorm",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+    "post_ffn_norm": ("post_feedforward_layernorm",),
 }
 
 
-LAYER_MATRICES = ("qkv", "o", "gate_up", "down")
+def folded_layer(checkpoint: Checkpoint, index: int) -> Layer:
+    """The norms and matrices of a layer."""
+    return {
+        name: (folded_norm if name.endswith("norm") else folded_matrix)(checkpoint, f"layers.{index}.{name}")
+        for name in _SOURCES
+    }
 
 
-def folded_layer(checkpoint: Checkpoint, index: int) -> dict[str, Float32]:
-    """The norms and matrices of a layer by their names in a model file."""
-    name = f"layers.{index}"
-    norms = {norm: folded_norm(checkpoint, f"{name}.{norm}") for norm in _NORMS}
-    return {**norms, **{matrix: folded_matrix(checkpoint, f"{name}.{matrix}") for matrix in LAYER_MATRICES}}
-
-
-def rotated_layer(checkpoint: Checkpoint, index: int, block: int, *, values: bool) -> dict[str, Float32]:
+def rotated_layer(checkpoint: Checkpoint, index: int, block: int, *, values: bool) -> Layer:
     """The same with the columns of matrices rotated in blocks, for inputs that are, and values as they leave `qkv`.
 
     Attention only averages values, so that the inputs of `o` are then rotated at no cost: QuaRot, arXiv 2404.00456.
     """
     layer = folded_layer(checkpoint, index)
-    layer.update({matrix: rotate_blocks(layer[matrix], block) for matrix in LAYER_MATRICES})
+    layer.update({name: rotate_blocks(tensor, block) for name, tensor in layer.items() if tensor.ndim > 1})
     if values:
         kv_width = checkpoint.config.kv_width
         layer["qkv"][-kv_width:] = rotate_blocks(np.ascontiguousarray(layer["qkv"][-kv_width:].T), block).T
@@ -52,10 +57,16 @@ def folded_embedding(checkpoint: Checkpoint, start: int, stop: int) -> Float32:
     return np.asarray(checkpoint.weights.read_rows("embed_tokens.weight", start, stop) * multiplier)
 
 
+def folded_rows(checkpoint: Checkpoint, ids: npt.NDArray[np.int32]) -> Float32:
+    """The same of the tokens ids (tokens,): (tokens, hidden)."""
+    used, positions = np.unique(ids, return_inverse=True)
+    return np.concatenate([folded_embedding(checkpoint, i, i + 1) for i in used])[positions]
+
+
 def folded_norm(checkpoint: Checkpoint, name: str) -> Float32:
     """The multiplier of an RMSNorm, (length,): 1 + w, and for q_norm also the attention scale."""
     layer, _, kind = name.rpartition(".")
-    source = f"{layer}.{_NORMS[kind]}.weight" if layer else "norm.weight"
+    source = f"{layer}.{_SOURCES[kind][0]}.weight" if layer else "norm.weight"
     scale = checkpoint.attention_scale if kind == "q_norm" else 1.0
     return np.asarray((1.0 + checkpoint.weights.read(source).astype(np.float64)) * scale, np.float32)
 
@@ -63,19 +74,12 @@ def folded_norm(checkpoint: Checkpoint, name: str) -> Float32:
 def folded_matrix(checkpoint: Checkpoint, name: str) -> Float32:
     """The matrix `name` of kernels/layout.py, (out_features, in_features)."""
     layer, _, kind = name.rpartition(".")
-
-    def read(part: str) -> Float32:
-        return checkpoint.weights.read(f"{layer}.{part}.weight")
-
-    if kind == "qkv":
-        return np.concatenate([read("self_attn.q_proj"), read("self_attn.k_proj"), read("self_attn.v_proj")])
-    if kind == "o":
-        return read("self_attn.o_proj")
+    if name == "head":
+        return _head(checkpoint)
+    parts = [checkpoint.weights.read(f"{layer}.{source}.weight") for source in _SOURCES[kind]]
     if kind == "gate_up":
-        return np.asarray(interleave_gate_up(read("mlp.gate_proj"), read("mlp.up_proj")))
-    if kind == "down":
-        return read("mlp.down_proj")
-    return _head(checkpoint)
+        return np.asarray(interleave_gate_up(*parts))
+    return np.concatenate(parts)
 
 
 def _head(checkpoint: Checkpoint) -> Float32:

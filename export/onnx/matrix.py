@@ -47,11 +47,6 @@ class Matrix:
         return np.asarray((codes * self.scales[:, :, None]).reshape(self.values.shape))
 
 
-def float32_matrix(weights: Float32) -> Matrix:
-    """Weights (out_features, in_features) as they are."""
-    return Matrix(weights, weights[:, :0], weights[:, :0])
-
-
 def int8_matrix(weights: Float32, gram: Float64) -> Matrix:
     """int8 with a scale for each output channel, for inputs with this Gram matrix."""
     rows = gptq(weights, gram, GRIDS["int8"])

@@ -12,19 +12,16 @@ from onnx import TensorProto, helper
 
 from ...kernels.config import EncoderConfig
 from ...kernels.layout import EMBEDDING_GROUP_GRAIN, PANEL, RowFormat, matrices
-from ...kernels.layout import vectors as norm_vectors
 from ...kernels.model_file import EMBEDDING
-from ...kernels.rotation import rotate_blocks
 from ...onnx.onnx_choices import Format
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.checkpoint_tensors import Float32
-from ..checkpoint.folds import folded_matrix, folded_norm, rotated_layer
-from ..quantise.calibrate import Calibrator, Rounder
+from ..quantise.calibrate import calibrated_parts, plain_parts
 from ..quantise.calibration import CalibrationBatch
 from ..quantise.embedding import EmbeddingTable
 from ..quantise.gptq import Float64
 from .graph import Array, Constant
-from .matrix import Matrix, float32_matrix, int4_matrix, int8_matrix
+from .matrix import Matrix, int4_matrix, int8_matrix
 
 # Columns of matrices that are rotated together. Rotating 128 tokens of 768 takes 18 µs in blocks of 16 and 30 in blocks
 # of 64, 512 tokens 73 and 113 µs. Cosine to float32 over golden texts of up to 160 tokens, mean / min, in int8 by plain
@@ -87,27 +84,30 @@ def read_weights(source: Checkpoint, weights_format: Format, batch: CalibrationB
 
     Calibration takes minutes. Raises CheckpointError for numbers that are not finite.
     """
-    config = source.config
-    if weights_format == "float32":
-        norms = {name: folded_norm(source, name) for name, _ in norm_vectors(config)}
-        stored = {spec.name: float32_matrix(folded_matrix(source, spec.name)) for spec in matrices(config)}
-        return EncoderWeights(config, "float32", norms, _arranged(config, stored), _float32_table(source))
-    groups = math.gcd(_TABLE_GROUPS[weights_format], config.hidden // EMBEDDING_GROUP_GRAIN)
-    table = EmbeddingTable(source, RowFormat(weights_format, groups))
-    if batch is not None:
-        table.calibrate(batch)
-    stored_table = _quantised_table(table)
-    int8 = _int8_matrices(config, weights_format)
+    config, int8 = source.config, _int8_matrices(source.config, weights_format)
 
     def rounder(name: str, weights: Float32, gram: Float64) -> Matrix:
         return int8_matrix(weights, gram) if name in int8 else int4_matrix(weights, gram)
 
-    parts = (
-        _plain_parts(source, rounder)
-        if batch is None
-        else Calibrator(source, batch, table, rounder, block=MATRIX_ROTATION, rotated_values=True).parts()
-    )
-    norms, stored = {}, {}
+    def plain(name: str, weights: Float32) -> Matrix:
+        if weights_format == "float32":
+            return Matrix(weights, weights[:, :0], weights[:, :0])
+        return rounder(name, weights, np.eye(weights.shape[1]))
+
+    stored_table, parts = _float32_table(source), plain_parts(source, plain, block=None)
+    if weights_format != "float32":
+        groups = math.gcd(_TABLE_GROUPS[weights_format], config.hidden // EMBEDDING_GROUP_GRAIN)
+        table = EmbeddingTable(source, RowFormat(weights_format, groups))
+        if batch is not None:
+            table.calibrate(batch)
+        stored_table = _quantised_table(table)
+        parts = (
+            plain_parts(source, plain, block=MATRIX_ROTATION, rotated_values=True)
+            if batch is None
+            else calibrated_parts(source, batch, table, rounder, block=MATRIX_ROTATION, rotated_values=True)
+        )
+    norms: dict[str, Array] = {}
+    stored: dict[str, Matrix] = {}
     for name, part in parts:
         if isinstance(part, Matrix):
             stored[name] = part
@@ -124,20 +124,6 @@ def _int8_matrices(config: EncoderConfig, weights_format: Format) -> set[str]:
     first, last = round(config.layers * _FIRST_INT8), config.layers - round(config.layers * _LAST_INT8)
     layers = tuple(f"layers.{i}." for i in range(config.layers) if not first <= i < last)
     return {name for name in names if name == "head" or name.startswith(layers)}
-
-
-def _plain_parts(source: Checkpoint, rounder: Rounder[Matrix]) -> Iterator[tuple[str, Float32 | Matrix]]:
-    """Norms and matrices, each weight rounded by itself."""
-
-    def plain(name: str, weights: Float32) -> Matrix:
-        return rounder(name, weights, np.eye(weights.shape[1]))
-
-    for i in range(source.config.layers):
-        for kind, tensor in rotated_layer(source, i, MATRIX_ROTATION, values=True).items():
-            name = f"layers.{i}.{kind}"
-            yield name, plain(name, tensor) if tensor.ndim > 1 else tensor
-    yield "final_norm", folded_norm(source, "final_norm")
-    yield "head", plain("head", rotate_blocks(folded_matrix(source, "head"), MATRIX_ROTATION))
 
 
 def _arranged(config: EncoderConfig, stored: Mapping[str, Matrix]) -> dict[str, Matrix]:

@@ -37,24 +37,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ...kernels.rotation import ROTATION, rotate_blocks
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.checkpoint_tensors import Float32
-from ..checkpoint.folds import folded_matrix, folded_norm, rotated_layer
+from ..checkpoint.folds import Layer, folded_layer, folded_matrix, folded_norm, rotated_layer
 from . import forward
 from .calibration import CalibrationBatch
 from .embedding import EmbeddingTable
-from .forward import Layer, Offsets
+from .forward import Offsets, Product
 from .gptq import Float64
-
-_LAYER_PARTS = (  # in file order
-    *("input_norm", "qkv", "q_norm", "k_norm", "o", "post_attention_norm"),
-    *("pre_ffn_norm", "gate_up", "down", "post_ffn_norm"),
-)
 
 _PIECE_TOKENS = 8  # the head is calibrated on means over pieces of the texts, as there are few texts
 
@@ -67,13 +62,39 @@ class Stored(Protocol):
 
 
 Matrix = TypeVar("Matrix", bound=Stored)
+Plain = TypeVar("Plain")
 
 # Rounds the matrix of this name, (out_features, in_features) in rotated columns, whose inputs have this Gram matrix.
 Rounder = Callable[[str, Float32, Float64], Matrix]
 
 
-class Calibrator(Generic[Matrix]):
-    """Quantises a checkpoint on calibration texts, which `parts` takes through the model once.
+def plain_parts(
+    source: Checkpoint, rounder: Callable[[str, Float32], Plain], *, block: int | None, rotated_values: bool = False
+) -> Iterator[tuple[str, Plain | Float32]]:
+    """The matrices, each weight rounded by itself, and the norms, as `calibrated_parts` gives them.
+
+    Without a block nothing is rotated.
+    """
+    for i in range(source.config.layers):
+        layer = rotated_layer(source, i, block, values=rotated_values) if block else folded_layer(source, i)
+        for part, tensor in layer.items():
+            name = f"layers.{i}.{part}"
+            yield name, rounder(name, tensor) if tensor.ndim > 1 else tensor
+    yield "final_norm", folded_norm(source, "final_norm")
+    head = folded_matrix(source, "head")
+    yield "head", rounder("head", rotate_blocks(head, block) if block else head)
+
+
+def calibrated_parts(
+    source: Checkpoint,
+    batch: CalibrationBatch,
+    table: EmbeddingTable,
+    rounder: Rounder[Matrix],
+    *,
+    block: int = ROTATION,
+    rotated_values: bool = False,
+) -> Iterator[tuple[str, Matrix | Float32]]:
+    """The matrices and norms from the first layer to the head by name, in file order, calibrated on texts.
 
     Args:
         source: the checkpoint.
@@ -83,59 +104,32 @@ class Calibrator(Generic[Matrix]):
         block: the columns that are rotated together.
         rotated_values: whether values leave `qkv` rotated, so that the inputs of `o` need not be.
     """
-
-    def __init__(
-        self,
-        source: Checkpoint,
-        batch: CalibrationBatch,
-        table: EmbeddingTable,
-        rounder: Rounder[Matrix],
-        *,
-        block: int = ROTATION,
-        rotated_values: bool = False,
-    ) -> None:
-        self._source = source
-        self._config = source.config
-        self._offsets = batch.offsets
-        self._round = rounder
-        self._block = block
-        self._rotated_values = rotated_values
-        self._hidden = table.stored_rows(batch.ids)  # (tokens, hidden): the texts as the engine will compute them
-
-    def parts(self) -> Iterator[tuple[str, Matrix | Float32]]:
-        """The matrices and norms from the first layer to the head by name, in the order of a model file."""
-        for i in range(self._config.layers):
-            name = f"layers.{i}"
-            layer = rotated_layer(self._source, i, self._block, values=self._rotated_values)
-            quantized = self._layer(i, layer)
-            yield from ((f"{name}.{part}", quantized.get(part, layer[part])) for part in _LAYER_PARTS)
-        final_norm = folded_norm(self._source, "final_norm")
-        yield "final_norm", final_norm
-        yield "head", self._head(final_norm)
-
-    def _layer(self, index: int, layer: Layer) -> dict[str, Matrix]:
-        """Quantises the matrices of a layer, and takes the texts past it."""
-        eps = self._config.rms_norm_eps
+    hidden = table.stored_rows(batch.ids)  # (tokens, hidden): the texts as the engine will compute them
+    for i in range(source.config.layers):
+        layer = rotated_layer(source, i, block, values=rotated_values)
         quantized: dict[str, Matrix] = {}
+        product = _rounding_product(f"layers.{i}", layer, quantized, rounder, block, rotated_values=rotated_values)
+        _, hidden = forward.layer_values(source.config, i, layer, hidden, batch.offsets, product)
+        yield from ((f"layers.{i}.{part}", quantized.get(part, tensor)) for part, tensor in layer.items())
+    final_norm = folded_norm(source, "final_norm")
+    yield "final_norm", final_norm
+    normed = forward.rms_norm(hidden, final_norm, source.config.rms_norm_eps)
+    x = forward.int8_rounded(rotate_blocks(forward.pooled(normed, pieces_of(batch.offsets)), block))
+    yield "head", rounder("head", rotate_blocks(folded_matrix(source, "head"), block), gram_matrix(x))
 
-        def product(name: str, x: Float32) -> Float32:
-            is_rotated = name == "o" and self._rotated_values
-            x = forward.int8_rounded(x if is_rotated else rotate_blocks(x, self._block))
-            quantized[name] = self._round(f"layers.{index}.{name}", layer[name], gram_matrix(x))
-            return np.asarray(x @ quantized[name].weights().T)
 
-        qkv = product("qkv", forward.rms_norm(self._hidden, layer["input_norm"], eps))
-        out = product("o", forward.attention(self._config, index, layer, qkv, self._offsets))
-        self._hidden = self._hidden + forward.rms_norm(out, layer["post_attention_norm"], eps)
-        gate_up = product("gate_up", forward.rms_norm(self._hidden, layer["pre_ffn_norm"], eps))
-        out = product("down", forward.geglu(gate_up))
-        self._hidden = self._hidden + forward.rms_norm(out, layer["post_ffn_norm"], eps)
-        return quantized
+def _rounding_product(
+    name: str, layer: Layer, quantized: dict[str, Matrix], rounder: Rounder[Matrix], block: int, *, rotated_values: bool
+) -> Product:
+    """Rounds each matrix of a layer to `quantized` for its inputs, and multiplies as the engine will."""
 
-    def _head(self, final_norm: Float32) -> Matrix:
-        normed = forward.rms_norm(self._hidden, final_norm, self._config.rms_norm_eps)
-        x = forward.int8_rounded(rotate_blocks(forward.pooled(normed, pieces_of(self._offsets)), self._block))
-        return self._round("head", rotate_blocks(folded_matrix(self._source, "head"), self._block), gram_matrix(x))
+    def product(part: str, x: Float32) -> Float32:
+        is_rotated = part == "o" and rotated_values
+        x = forward.int8_rounded(x if is_rotated else rotate_blocks(x, block))
+        quantized[part] = rounder(f"{name}.{part}", layer[part], gram_matrix(x))
+        return np.asarray(x @ quantized[part].weights().T)
+
+    return product
 
 
 def gram_matrix(x: Float32) -> Float64:

@@ -12,7 +12,7 @@ from ...kernels.model_file import EMBEDDING
 from ...kernels.rotation import rotate_blocks
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.checkpoint_tensors import Float32
-from ..checkpoint.folds import folded_embedding
+from ..checkpoint.folds import folded_embedding, folded_rows
 from .calibration import CalibrationBatch
 from .gptq import OutputRounder
 from .quantize import GRIDS, INT4_ONE_CODEBOOK, Grid, QuantizedRows, quantize_rows
@@ -56,7 +56,7 @@ class EmbeddingTable:
         if self._row.format != "int4" or self._grid is None:
             return
         ids = batch.ids
-        sensitivity = embedding_sensitivity(self._source, batch, self.exact_rows(ids))
+        sensitivity = embedding_sensitivity(self._source, batch, folded_rows(self._source, ids))
 
         def normalised(samples: Float32) -> npt.NDArray[np.float64]:
             gram = (samples.T @ samples).astype(np.float64)
@@ -87,15 +87,10 @@ class EmbeddingTable:
         if self._grid is not None:
             yield f"{EMBEDDING}.scale", scales
 
-    def exact_rows(self, ids: npt.NDArray[np.int32]) -> Float32:
-        """The rows of ids (tokens,) as published, times sqrt(hidden): (tokens, hidden)."""
-        used, positions = np.unique(ids, return_inverse=True)
-        return np.concatenate([folded_embedding(self._source, i, i + 1) for i in used])[positions]
-
     def stored_rows(self, ids: npt.NDArray[np.int32]) -> Float32:
         """The rows of ids (tokens,) as the engine will read them: (tokens, hidden)."""
         used, positions = np.unique(ids, return_inverse=True)
-        rows = self.exact_rows(used)
+        rows = folded_rows(self._source, used)
         if self._grid is not None:
             rows = rotate_blocks(self._rounded(self._grid, rotate_blocks(rows), used.tolist()).weights())
         return rows[positions]

@@ -1,13 +1,13 @@
-"""One layer of the model in float32 NumPy, over all calibration texts at once.
+"""The model in float32 NumPy, layer by layer, over all calibration texts at once.
 
-The steps are those of kernels/reference.py, which explains them, here over texts that lie end to end, so that the
-inputs of each matrix are one array. `Layer` holds the tensors of one layer by their names in a model file.
+kernels/reference.py explains the steps. Here texts are stored end to end, so that the inputs of each matrix are one
+array.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -15,40 +15,53 @@ import numpy.typing as npt
 from ...kernels.config import EncoderConfig
 from ...kernels.layout import PANEL
 from ...kernels.reference import GELU_CUBIC, GELU_SCALE, INT8_MAX
+from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.checkpoint_tensors import Float32
+from ..checkpoint.folds import Layer, folded_layer, folded_matrix, folded_norm
 
-Layer = dict[str, Float32]  # "input_norm", "qkv", …: matrices are (out_features, in_features)
 Offsets = npt.NDArray[np.int64]  # (texts + 1,): text i is tokens offsets[i] … offsets[i + 1] - 1
+
+# Multiplies inputs (tokens, in_features) by the matrix of this name in a layer: (tokens, out_features).
+Product = Callable[[str, Float32], Float32]
 
 _ELEMENTWISE_ROWS = 512  # tokens at a time where many temporaries are made, so that they stay in cache
 
 
-@dataclass(frozen=True)
-class LayerValues:
-    """What is computed in a layer: the input and output of each matrix by its name, and the stream between them."""
+def hidden_states(source: Checkpoint, embedded: Float32, offsets: Offsets) -> Iterator[Float32]:
+    """The stream (tokens, hidden) of texts, given their rows of the table: before each layer, and after the last."""
+    hidden = embedded
+    yield hidden
+    for i in range(source.config.layers):
+        _, hidden = layer_values(source.config, i, folded_layer(source, i), hidden, offsets)
+        yield hidden
 
-    inputs: dict[str, Float32]  # "qkv", "o", "gate_up", "down": (tokens, in_features)
-    outputs: dict[str, Float32]  # (tokens, out_features)
-    middle: Float32  # (tokens, hidden), between attention and feed-forward
-    hidden: Float32  # (tokens, hidden), after the layer
+
+def embeddings(source: Checkpoint, hidden: Float32, offsets: Offsets) -> Float32:
+    """The embeddings (texts, hidden) of what the last layer leaves, not normalised."""
+    normed = rms_norm(hidden, folded_norm(source, "final_norm"), source.config.rms_norm_eps)
+    return np.asarray(pooled(normed, offsets) @ folded_matrix(source, "head").T)
 
 
-def layer_values(config: EncoderConfig, index: int, layer: Layer, hidden: Float32, offsets: Offsets) -> LayerValues:
-    """Takes hidden (tokens, hidden) through layer `index`."""
+def layer_values(
+    config: EncoderConfig,
+    index: int,
+    layer: Layer,
+    hidden: Float32,
+    offsets: Offsets,
+    product: Product | None = None,
+) -> tuple[Float32, Float32]:
+    """Takes hidden (tokens, hidden) through layer `index`: the stream before the feed-forward, and after the layer.
+
+    product is how inputs are multiplied; by default, with the matrices of the layer.
+    """
     eps = config.rms_norm_eps
-    inputs: dict[str, Float32] = {}
-    outputs: dict[str, Float32] = {}
-
-    def product(matrix: str, x: Float32) -> Float32:
-        inputs[matrix], outputs[matrix] = x, x @ layer[matrix].T
-        return outputs[matrix]
-
-    qkv = product("qkv", rms_norm(hidden, layer["input_norm"], eps))
-    out = product("o", attention(config, index, layer, qkv, offsets))
+    multiply = product or (lambda name, x: x @ layer[name].T)
+    qkv = multiply("qkv", rms_norm(hidden, layer["input_norm"], eps))
+    out = multiply("o", attention(config, index, layer, qkv, offsets))
     middle = hidden + rms_norm(out, layer["post_attention_norm"], eps)
-    gate_up = product("gate_up", rms_norm(middle, layer["pre_ffn_norm"], eps))
-    out = product("down", geglu(gate_up))
-    return LayerValues(inputs, outputs, middle, middle + rms_norm(out, layer["post_ffn_norm"], eps))
+    gate_up = multiply("gate_up", rms_norm(middle, layer["pre_ffn_norm"], eps))
+    out = multiply("down", geglu(gate_up))
+    return middle, middle + rms_norm(out, layer["post_ffn_norm"], eps)
 
 
 def rms_norm(x: Float32, multiplier: Float32, eps: float) -> Float32:

@@ -13,8 +13,9 @@ from ...kernels.config import EncoderConfig
 from ...kernels.layout import PANEL
 from ...kernels.reference import GELU_CUBIC, GELU_SCALE
 from ..checkpoint.checkpoint_tensors import Float32
+from ..checkpoint.folds import Layer
 from . import forward
-from .forward import Layer, Offsets
+from .forward import Offsets
 
 
 def layer_gradient(
@@ -22,9 +23,13 @@ def layer_gradient(
 ) -> Float32:
     """The gradient by the input of a layer, hidden, given that by its output; all (tokens, hidden)."""
     eps = config.rms_norm_eps
-    values = forward.layer_values(config, index, layer, hidden, offsets)
-    out, middle = values.outputs, values.middle
+    out: dict[str, Float32] = {}  # of each matrix: (tokens, out_features)
 
+    def product(name: str, x: Float32) -> Float32:
+        out[name] = x @ layer[name].T
+        return out[name]
+
+    middle, _ = forward.layer_values(config, index, layer, hidden, offsets, product)
     of_down = rms_norm_gradient(out["down"], layer["post_ffn_norm"], eps, gradient)
     of_gate_up = _geglu_gradient(out["gate_up"], of_down @ layer["down"])
     gradient = gradient + rms_norm_gradient(middle, layer["pre_ffn_norm"], eps, of_gate_up @ layer["gate_up"])

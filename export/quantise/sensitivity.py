@@ -20,9 +20,7 @@ from .gradient import layer_gradient, rms_norm_gradient
 def embedding_sensitivity(source: Checkpoint, batch: CalibrationBatch, embedded: Float32) -> Float32:
     """Samples of Jᵀu for every token of the calibration texts, given as rows of the table; both (tokens, hidden)."""
     config = source.config
-    states = [embedded]  # (tokens, hidden) before each layer, and after the last
-    for i in range(config.layers):
-        states.append(forward.layer_values(config, i, folded_layer(source, i), states[-1], batch.offsets).hidden)
+    states = list(forward.hidden_states(source, embedded, batch.offsets))
     gradient = _head_gradient(source, batch, states.pop())
     for i in reversed(range(config.layers)):
         gradient = layer_gradient(config, i, folded_layer(source, i), states.pop(), batch.offsets, gradient)
@@ -33,7 +31,7 @@ def _head_gradient(source: Checkpoint, batch: CalibrationBatch, hidden: Float32)
     """The gradient of u · embedding by the last hidden state (tokens, hidden), for a random u per text."""
     eps, lengths = source.config.rms_norm_eps, np.diff(batch.offsets)
     final_norm, head = folded_norm(source, "final_norm"), folded_matrix(source, "head")
-    embedding = forward.pooled(forward.rms_norm(hidden, final_norm, eps), batch.offsets) @ head.T
+    embedding = forward.embeddings(source, hidden, batch.offsets)
     length = np.linalg.norm(embedding, axis=1, keepdims=True)
     unit = embedding / length
     u = np.random.default_rng(0).standard_normal(unit.shape, np.float32)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import safetensors
 
-from embgemma.export import convert as convert_module
+from embgemma.export.checkpoint import folds
 from embgemma.export.checkpoint.checkpoint import read_checkpoint
 from embgemma.export.convert import convert
 from embgemma.export.quantise.calibration import read_calibration
@@ -245,7 +245,7 @@ def test_a_failure_halfway_leaves_nothing_behind(
 
     path = tmp_path / "model.safetensors"
     path.write_text("precious")
-    monkeypatch.setattr(convert_module, "folded_norm", fail)
+    monkeypatch.setattr(folds, "folded_norm", fail)
     with pytest.raises(error):
         rounded(folder, path, "int8", force=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]

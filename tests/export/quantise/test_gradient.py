@@ -34,7 +34,7 @@ def test_the_gradient_of_a_layer_is_its_slope(source: Checkpoint, index: int) ->
     layer = folded_layer(source, index)
 
     def value(step: float) -> float:
-        moved = layer_values(CONFIG, index, layer, hidden + np.float32(step) * direction, OFFSETS).hidden
+        moved = layer_values(CONFIG, index, layer, hidden + np.float32(step) * direction, OFFSETS)[1]
         return float(np.sum(moved.astype(np.float64) * given))
 
     step = 1e-2
