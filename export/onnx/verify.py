@@ -1,10 +1,7 @@
-"""Runs an exported model in ONNX Runtime beside the engine in float32, on texts of several lengths, alone and
-padded.
-"""
+"""Runs an exported model in ONNX Runtime beside the float32 model, on texts of several lengths, alone and padded."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...kernels.config import DIMENSION_GRAIN, EncoderConfig
 from ...kernels.errors import EmbgemmaError
-from ...kernels.layout import matrices, pack_panels, vectors
-from ...kernels.reference import ReferenceBackend
 from ...onnx.onnx_backend import open_onnx_model
 from ...onnx.onnx_choices import Format
 from ...tokenizer import Tokenizer
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.folds import folded_embedding, folded_matrix, folded_norm
+from ..checkpoint.folds import folded_rows
+from ..quantise import forward
 
 Ids = npt.NDArray[np.int32]
 
@@ -100,16 +95,8 @@ def _texts(source: Checkpoint) -> list[Ids]:
 
 
 def _float32_vectors(source: Checkpoint, texts: list[Ids], dim: int) -> npt.NDArray[np.float32]:
-    """The vectors (texts, dim) of the reference, with an embedding table of just the rows that occur."""
-    used, positions = np.unique(np.concatenate(texts), return_inverse=True)
-    rows = -(-len(used) // DIMENSION_GRAIN) * DIMENSION_GRAIN
-    config: EncoderConfig = dataclasses.replace(source.config, vocab=rows, bos_id=0, eos_id=1)
-    table = np.zeros((rows, config.hidden), np.float32)
-    for row, token in enumerate(used):
-        table[row] = folded_embedding(source, token, token + 1)
-    tensors = {name: folded_norm(source, name) for name, _ in vectors(config)}
-    for spec in matrices(config):
-        tensors[f"{spec.name}.weight"] = pack_panels(folded_matrix(source, spec.name), "float32")
-    engine = ReferenceBackend(config, {"embedding.weight": table, **tensors})
+    """The unit vectors (texts, dim) of the checkpoint in float32."""
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    return engine.encode(positions.astype(np.int32), offsets, dim, True)
+    *_, hidden = forward.hidden_states(source, folded_rows(source, np.concatenate(texts)), offsets)
+    vectors = forward.embeddings(source, hidden, offsets)[:, :dim]
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
