@@ -12,9 +12,9 @@ from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING
 from ...onnx.onnx_choices import Target
 from .attention import Attention, Batch, longest_padded, make_batch
 from .graph import FLOAT, Graph
-from .linear import LinearByFormat
+from .linear import Linear
 from .onnx_weights import MATRIX_ROTATION, EncoderWeights
-from .operators import FusedOperators, Operators, Rotation, StandardOperators
+from .operators import Operators, Rotation
 
 LAST_HIDDEN_STATE = "last_hidden_state"
 
@@ -44,10 +44,8 @@ class _Encoder:
         self._config = weights.config
         self._weights = weights
         self._batch = batch
-        self._operators: Operators = (
-            FusedOperators(graph) if target == "onnxruntime" else StandardOperators(graph, batch.tokens)
-        )
-        self._linear = LinearByFormat(graph, weights.matrices, target)
+        self._operators = Operators(graph, target, batch.tokens)
+        self._linear = Linear(graph, weights.matrices, target)
         self._attention = Attention(graph, weights.config, self._operators, batch)
         self._hadamard: dict[int, str] = {}  # by the size of blocks
         self._sliding, self._full = (

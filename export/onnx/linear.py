@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -43,67 +43,32 @@ class Rows:
         return Rows(self.values, graph.op("Mul", self.scale, other.scale))
 
 
-class Linear(Protocol):
-    """How one format multiplies."""
+class Linear:
+    """Products with all matrices, each in its own format.
 
-    def rows(self, x: str, count: str) -> Rows:
-        """Prepares x (rows, in_features) float32; count is the number of rows, a scalar in the graph."""
+    int8 weights have a scale per output channel, and activations are rounded to int8 with a scale per row. int4 weights
+    have a scale and a zero point for every block of inputs of an output channel; activations are rounded inside of the
+    product.
 
-    def product(self, name: str, matrix: Matrix, rows: Rows) -> str:
-        """The values of the rows times a matrix of this name: (rows, out_features)."""
-
-
-class LinearByFormat:
-    """Products with all matrices, each in its own format."""
+    Why not DynamicQuantizeMatMul or DynamicQuantizeLinear: their scale is that of the whole tensor, so that a text's
+    vector depends on what else is in the batch. Why not MatMulNBits with 8 bits: it is slower (../EXPERIMENTS.md).
+    """
 
     def __init__(self, graph: Graph, matrices: Mapping[str, Matrix], target: Target) -> None:
+        self._graph = graph
         self._matrices = matrices
-        self._formats: dict[np.dtype[Any], Linear] = {
-            np.dtype(np.float32): Float32Linear(graph),
-            np.dtype(np.int8): Int8Linear(graph, target),
-            np.dtype(np.uint8): Int4Linear(graph, target),
+        self._fused = target == "onnxruntime"
+        self._zero_points: dict[str, str] = {}  # by the count of rows: one for each row
+        self._products: dict[np.dtype[Any], Callable[[str, Matrix, Rows], str]] = {
+            np.dtype(np.float32): self._float32,
+            np.dtype(np.int8): self._int8,
+            np.dtype(np.uint8): self._int4_fused if self._fused else self._int4,
         }
 
     def rows(self, name: str, x: str, count: str) -> Rows:
         """Prepares x (rows, in_features) float32 for the matrix `name`; count is the number of rows, a scalar."""
-        return self._formats[self._matrices[name].values.dtype].rows(x, count)
-
-    def product(self, name: str, rows: Rows) -> str:
-        """The values of the rows times the matrix `name`: (rows, out_features)."""
-        matrix = self._matrices[name]
-        return self._formats[matrix.values.dtype].product(name, matrix, rows)
-
-
-class Float32Linear:
-    """float32 weights."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-
-    def rows(self, x: str, count: str) -> Rows:  # noqa: ARG002
-        """See `Linear.rows`."""
-        return Rows(x)
-
-    def product(self, name: str, matrix: Matrix, rows: Rows) -> str:
-        """See `Linear.product`."""
-        return self._graph.op("MatMul", rows.values, self._graph.constant(name, matrix.values.T))
-
-
-class Int8Linear:
-    """int8 weights with a scale per output channel, activations rounded to int8 with a scale per row.
-
-    Why not DynamicQuantizeMatMul or DynamicQuantizeLinear: their scale is that of the whole tensor, so that a text's
-    vector depends on what else is in the batch. Why not MatMulNBits with 8 bits, which rounds block by block: with
-    32 tokens and 2,304 columns it takes 0.27 to 0.38 ms, an integer product 0.14 ms.
-    """
-
-    def __init__(self, graph: Graph, target: Target) -> None:
-        self._graph = graph
-        self._target = target
-        self._zero_points: dict[str, str] = {}  # by count: one for each row
-
-    def rows(self, x: str, count: str) -> Rows:
-        """See `Linear.rows`."""
+        if self._matrices[name].values.dtype != np.int8:
+            return Rows(x)
         graph = self._graph
         largest = graph.op("ReduceMax", graph.op("Abs", x), graph.integers(1), keepdims=0)
         scale = graph.op("Mul", largest, graph.number(1 / _INT8_MAX))
@@ -111,36 +76,25 @@ class Int8Linear:
             self._zero_points[count] = graph.op("Expand", self._zero_point(), graph.vector(count))
         return Rows(graph.op("QuantizeLinear", x, scale, self._zero_points[count], axis=0), scale)
 
-    def product(self, name: str, matrix: Matrix, rows: Rows) -> str:
-        """See `Linear.product`."""
+    def product(self, name: str, rows: Rows) -> str:
+        """The values of the rows times the matrix `name`: (rows, out_features)."""
+        matrix = self._matrices[name]
+        return self._products[matrix.values.dtype](name, matrix, rows)
+
+    def _float32(self, name: str, matrix: Matrix, rows: Rows) -> str:
+        return self._graph.op("MatMul", rows.values, self._graph.constant(name, matrix.values.T))
+
+    def _int8(self, name: str, matrix: Matrix, rows: Rows) -> str:
         graph = self._graph
         codes = graph.constant(name, matrix.values.T)
         scales = graph.constant(f"{name}.scale", matrix.scales)
-        if self._target == "onnxruntime":
+        if self._fused:
             inputs = rows.values, codes, graph.number(1), scales, self._zero_point()
             return graph.op("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
         sums = graph.op("MatMulInteger", rows.values, codes, self._zero_point())
         return graph.op("Mul", graph.cast(sums, FLOAT), scales)
 
-    def _zero_point(self) -> str:
-        return self._graph.small(_ZERO_POINT, np.uint8)
-
-
-class Int4Linear:
-    """int4 weights with a scale and a zero point for every block of inputs of an output channel."""
-
-    def __init__(self, graph: Graph, target: Target) -> None:
-        self._graph = graph
-        self._target = target
-
-    def rows(self, x: str, count: str) -> Rows:  # noqa: ARG002
-        """See `Linear.rows`; the activations are rounded inside of the product."""
-        return Rows(x)
-
-    def product(self, name: str, matrix: Matrix, rows: Rows) -> str:
-        """See `Linear.product`."""
-        if self._target == "onnxruntime":
-            return self._fused(name, rows, matrix)
+    def _int4(self, name: str, matrix: Matrix, rows: Rows) -> str:
         graph = self._graph
         codes = graph.nibbles(name, matrix.values.T)
         zero_points = graph.nibbles(f"{name}.zero_point", matrix.zero_points.T)
@@ -148,7 +102,7 @@ class Int4Linear:
         weights = graph.op("DequantizeLinear", codes, scales, zero_points, axis=0, block_size=BLOCK)
         return graph.op("MatMul", rows.values, weights)
 
-    def _fused(self, name: str, rows: Rows, matrix: Matrix) -> str:
+    def _int4_fused(self, name: str, matrix: Matrix, rows: Rows) -> str:
         graph = self._graph
         out_features, in_features = matrix.values.shape
         constants = (
@@ -158,6 +112,9 @@ class Int4Linear:
         )
         shape = {"K": in_features, "N": out_features, "bits": 4, "block_size": BLOCK}
         return graph.op("MatMulNBits", rows.values, *constants, domain=CONTRIB, accuracy_level=_ACCURACY_LEVEL, **shape)
+
+    def _zero_point(self) -> str:
+        return self._graph.small(_ZERO_POINT, np.uint8)
 
 
 def _even(codes: Array) -> Array:
