@@ -17,7 +17,7 @@ from ... import __version__
 from ...inputs import check_integer
 from ...kernels.errors import CheckpointError, InputError
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
-from ...onnx.onnx_choices import FORMATS, TARGETS, Format, Target
+from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
 from ...onnx.onnx_facts import EXTENSIONS
 from ...output_file import check_destination, whole_file
 from ..checkpoint.checkpoint import Checkpoint, read_checkpoint
@@ -50,7 +50,7 @@ class Exported:
 def export_onnx(
     checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    weights_format: Format = "int8",
+    weights_format: Name = "int8",
     *,
     target: Target = "onnxruntime",
     truncate_dim: int | None = None,
@@ -67,7 +67,7 @@ def export_onnx(
     Args:
         checkpoint: folder of a checkpoint as sentence-transformers lays it out.
         output: the file to write; it appears when it is complete and right, or not at all.
-        weights_format: "float32", "int8" or "int4".
+        weights_format: "float32", "int8" or "balanced"; "int4" is an older name of "balanced".
         target: "onnxruntime" uses its own fused operators; "portable" those of the ONNX standard alone.
         truncate_dim: size of the vectors, a Matryoshka size: the model then computes no more.
         last_hidden_state: whether the model also gives the vector of each token.
@@ -83,7 +83,7 @@ def export_onnx(
         OSError: the disk is full.
     """
     output = Path(output)
-    _check_choice("format", weights_format, FORMATS)
+    _check_choice("format", weights_format, NAMES)
     _check_choice("target", target, TARGETS)
     check_destination(output, force=force)
     if text:
@@ -98,7 +98,7 @@ def export_onnx(
         dim = check_integer("truncate_dim", truncate_dim, 1, dim)
     calibrated = calibrated and weights_format != "float32"
     batch = read_calibration(source, calibration) if calibrated else None
-    weights = read_weights(source, weights_format, batch).with_dim(dim)
+    weights = read_weights(source, format_of(weights_format), batch).with_dim(dim)
     graph = encoder_graph(weights, target, token_embeddings=last_hidden_state)
     versions = opsets(target)
     if text:
@@ -111,7 +111,7 @@ def export_onnx(
             _write(file, graph, weights, versions, _metadata(source, weights_format, text=text), bar)
         file.flush()
         written = Path(file.name)
-        verification = verify(written, source, weights_format, calibrated=calibrated)
+        verification = verify(written, source, format_of(weights_format), calibrated=calibrated)
         if text:
             verify_text(written, source)
     return Exported(output, verification, _operators_config(graph, versions))
@@ -162,7 +162,7 @@ def _write(
     )
 
 
-def _metadata(source: Checkpoint, weights_format: Format, *, text: bool) -> dict[str, str]:
+def _metadata(source: Checkpoint, weights_format: Name, *, text: bool) -> dict[str, str]:
     """What a model file says of itself, and the tokenizer unless the graph has it."""
     tokenizer = {} if text else {TOKENIZER_KEY: base64.b64encode(zlib.compress(source.tokenizer_model, 9)).decode()}
     return model_metadata(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..kernels.errors import BackendError, InputError
 from ..model import ONNX_SUFFIX
-from ..onnx.onnx_choices import FORMATS, LEAST_EXTENSIONS, TARGETS, least_onnxruntime
+from ..onnx.onnx_choices import LEAST_EXTENSIONS, NAMES, TARGETS, least_onnxruntime
 from ..output_file import check_destination, whole_file
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ vectors out (sentence_embedding). It is run in ONNX Runtime and compared with th
 
 What runs it, tried with tiny models:
   --target onnxruntime  ONNX Runtime {_LEAST}
-  --target portable     ONNX Runtime {_LEAST}, {_LEAST_INT4} for int4; others that know ONNX opset 21 (ONNX 1.16)
+  --target portable     ONNX Runtime {_LEAST}, {_LEAST_INT4} for balanced; others that know ONNX opset 21 (ONNX 1.16)
   --text                needs onnxruntime-extensions {LEAST_EXTENSIONS} as well
 """
 
@@ -39,10 +39,10 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=NAMES,
         default="int8",
-        help="how weights are stored: float32; int8 (default), with activations rounded token by token; int4, in "
-        "blocks of 32, but int8 in the head, the first two and the last six layers",
+        help="how weights are stored: float32; int8 (default), with activations rounded token by token; balanced: int4 "
+        "in blocks of 32, but int8 in the head, the first two and the last six layers; int4: an older name of balanced",
     )
     parser.add_argument(
         "--target",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..kernels.errors import BackendError, ModelFileError
 from .onnx_backend import GET_ONNX, SENTENCE_EMBEDDING, TOKENIZER_KEY
-from .onnx_choices import FORMATS, LEAST_EXTENSIONS, Target, least_onnxruntime
+from .onnx_choices import LEAST_EXTENSIONS, NAMES, Target, least_onnxruntime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,8 +50,8 @@ class OnnxFacts:
 
     def needs(self, weights_format: str) -> dict[str, str]:
         """The least versions of packages by name, for a model whose weights are stored so."""
-        if weights_format not in FORMATS:
-            raise ModelFileError(f"the format is {weights_format!r}; this release reads {', '.join(FORMATS)}")
+        if weights_format not in NAMES:
+            raise ModelFileError(f"the format is {weights_format!r}; this release reads {', '.join(NAMES)}")
         needs = {"onnxruntime": least_onnxruntime(self.target, weights_format)}
         if EXTENSIONS in self.opsets:
             needs["onnxruntime-extensions"] = LEAST_EXTENSIONS

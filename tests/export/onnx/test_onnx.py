@@ -186,9 +186,20 @@ def test_weights_stay_in_the_file(models: dict[tuple[str, str], Path]) -> None:
 
 def test_operators_of_a_reduced_build(folder: Path, tmp_path: Path) -> None:
     model, config = tmp_path / "model.onnx", tmp_path / "required_operators.config"
-    arguments = ["export-onnx", str(folder), "-o", str(model), "--format", "int4", "--no-calibration"]
+    arguments = ["export-onnx", str(folder), "-o", str(model), "--format", "balanced", "--no-calibration"]
     assert main([*arguments, "--operators-config", str(config)]) == 0
     lines = [line.split(";") for line in config.read_text().splitlines()]
     listed = {(domain, kind) for domain, _, kinds in lines for kind in kinds.split(",")}
     assert listed == {(node.domain or "ai.onnx", node.op_type) for node in onnx.load(model).graph.node}
     assert [(domain, version) for domain, version, _ in lines] == [("ai.onnx", "21"), ("com.microsoft", "1")]
+
+
+def test_balanced_and_int4_are_names_of_one_format(
+    models: dict[tuple[str, str], Path], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = export_onnx(folder, tmp_path / "model.onnx", "balanced", calibrated=False).model
+    assert read_onnx_file(path).model == read_onnx_file(models["int4", "onnxruntime"]).model.replace(
+        b"int4.onnxruntime.onnx", b"model.onnx"
+    )
+    assert main(["info", str(path)]) == 0
+    assert "format balanced, target onnxruntime" in capsys.readouterr().out
