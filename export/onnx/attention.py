@@ -16,8 +16,7 @@ BLOCK_TOKENS = 128
 
 # ONNX Runtime adds up in another order where a thread multiplies with 64 keys or fewer. Last bits would then depend on
 # padding, and of them int8 codes, and of those all that follows. So there are never fewer keys, and at least as many
-# rows of queries, since threads share the larger of the two. Why not pad short texts instead, which would save two
-# operations in every layer: with 16 tokens the model then takes 1.1 times as long, with 8 tokens 1.4 times.
+# rows of queries, since threads share the larger of the two. Padding short texts instead is slower (../EXPERIMENTS.md).
 _LEAST_KEYS = 65
 
 _UNSEEN = float(np.finfo(np.float32).min)  # the score of a token that is not seen

@@ -23,14 +23,10 @@ from ..quantise.gptq import Float64
 from .graph import Array, Constant
 from .matrix import Matrix, int4_matrix, int8_matrix
 
-# Columns of matrices that are rotated together. Rotating 128 tokens of 768 takes 18 µs in blocks of 16 and 30 in blocks
-# of 64, 512 tokens 73 and 113 µs. Cosine to float32 over golden texts of up to 160 tokens, mean / min, in int8 by plain
-# rounding: 0.99945 / 0.9976 with 16, 0.99950 / 0.9974 with 64. With qkv and gate_up rotated in 8 layers alone 0.99883 /
-# 0.989, and 0.99927 / 0.993 if channels are scaled instead in the others (SmoothQuant, arXiv 2211.10438).
+# Columns of matrices that are rotated together: faster than blocks of 64, and as exact (../EXPERIMENTS.md).
 MATRIX_ROTATION = 16
 
-# Scales per row of the embedding table, where the width of a row allows; each takes 0.5 MB of the real file. The least
-# cosine with only the table in int8, one scale a row: 0.9913 unless its rows are rotated, and then 0.9989.
+# Scales per row of the embedding table, where the width of a row allows; each takes 0.5 MB of the real file.
 _TABLE_GROUPS: dict[Format, int] = {"int8": 4, "int4": 24}
 
 _FIRST_INT8, _LAST_INT8 = 1 / 12, 1 / 4  # of the layers of an int4 model

@@ -19,10 +19,8 @@ from ..quantise import forward
 
 Ids = npt.NDArray[np.int32]
 
-# The least cosine to float32 that a format may have on any of the texts. The published model gives 0.9993 in int8 and
-# 0.9922 in int4, and over the 55 golden texts by plain rounding, without calibration, 0.998 and 0.975 or more. A tiny
-# model of random weights gives 0.978 to 0.982 in int4. What is wrong with a graph (a window, a position, a scale) falls
-# far below.
+# The least cosine to float32 that a format may have on any of the texts. Right graphs are above (../EXPERIMENTS.md);
+# what is wrong with a graph (a window, a position, a scale) falls far below.
 BOUNDS: dict[Format, float] = {"float32": 0.9999, "int8": 0.995, "int4": 0.97}
 PLAIN_BOUNDS: dict[Format, float] = {"float32": 0.9999, "int8": 0.995, "int4": 0.96}
 

@@ -1,36 +1,9 @@
 """Quantises the layers one after another, each for the inputs that those before it leave.
 
 The calibration texts go through the model once, as it will be computed: with int8 activations and with all that is
-quantised so far. What comes in at a matrix tells which of its errors matter; see gptq.py. Model files and ONNX models
-differ in how a matrix is stored, in the blocks that are rotated, and in who rotates the inputs of `o`.
-
-Tried and left out, as the cosines to float32 over the golden texts, mean / min, did not get better by it:
-
-- Matrices that give the float32 model's outputs from the quantised inputs (GPTAQ, arXiv 2504.02692): with some 9,000
-  tokens they learn their noise. int8 0.9978 / 0.990, without 0.9987 / 0.989.
-- Tokens weighted by the gradient of the embedding: the error of outputs on held-out texts is 1.5 to 2.7 % larger, as
-  fewer tokens then decide. With a Gram matrix that also knows which tokens' errors add up in the embedding: int4 0.9808
-  / 0.936, without 0.9808 / 0.946.
-- Rows that make up for each other's errors, by the Gram matrix of gradients at the outputs (YAQA, arXiv 2505.22988):
-  mixed 0.9910 / 0.959 with the gradients of 271 texts and 0.9916 / 0.960 with those of 877, without 0.9917 / 0.956. A
-  twentieth of the tokens has up to nine tenths of the square of such gradients; with these cut down, 0.9917 / 0.959.
-- Norms and channel scales trained on the embeddings of the calibration texts, two passes of Adam: the loss on those
-  falls from 0.0152 to 0.0131, int4 on golden texts stays at 0.981.
-- Seven times as many texts, 66,000 tokens: mixed 0.9916 / 0.954, with those that ship 0.9917 / 0.956.
-- Tokens weighted by how little `down` puts out for them, since the norm behind it divides by that. 1 - cosine of
-  mixed, in 1e-4, mean / median over 564 other short texts in 65 languages: 178.5 / 133.9, without 180.5 / 135.7.
-- The head fitted to what the last layer leaves, by ridge regression on 50,000 tokens: 172.0 / 132.2, without 178.7 /
-  138.5; with the tokens that ship the fit would be noise.
-- Codebooks chosen after rounding a run of inputs in each: 125.2 / 95.1 with the tokens weighted as above, without
-  either 125.7 / 93.3.
-- Codes of feed-forward matrices learned by gradient, straight through the rounding, so that the block gives what it
-  gives in float32: 60 steps of Adam over 1,536 tokens each. Of three layers' relative squared error on tokens that were
-  held out, 4 to 10 % goes, on the tokens learned from 24 % or more; it takes 38 s a layer on two cores of 2 GHz, in
-  all longer than the rest of a conversion.
-
-The first three were tried while int4 had even steps, all but the last two before it had several codebooks, and all
-before half of the texts that ship were written: short sentences without a prompt, by which mixed went from 126.7 /
-93.2 to 122.3 / 90.9 on the 564 texts (scheme.py has the golden ones).
+quantised so far. The inputs of a matrix say which of its errors matter; see gptq.py. ../EXPERIMENTS.md has what else
+was tried. Model files and ONNX models differ in how a matrix is stored, in the blocks that are rotated, and in who
+rotates the inputs of `o`.
 """
 
 from __future__ import annotations

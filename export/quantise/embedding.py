@@ -20,10 +20,8 @@ from .sensitivity import embedding_sensitivity
 
 _PART_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
 
-# Damping of the Gram matrix of sensitivities; see gptq.py. More than there, as it is sampled from few texts. Cosine to
-# float32 over the golden texts, mean / min, of a float32 model with an int4 table (of even steps) of 24 scales a row:
-# 0.9974 / 0.987 for plain rounding, 0.9978 / 0.980 for damping 0.5, 0.9974 / 0.983 for 2, 0.9973 / 0.964 for 0.05; of 4
-# scales: 0.9954 / 0.952 for plain rounding, 0.9953 / 0.966 for 0.5.
+# Damping of the Gram matrix of sensitivities; see gptq.py. More than there, since it is sampled from few texts:
+# ../EXPERIMENTS.md.
 _DAMPING = 0.5
 
 # A token that occurs this often in the calibration texts (<bos>, <eos>, the words of prompts) is rounded by how
@@ -49,9 +47,7 @@ class EmbeddingTable:
     def calibrate(self, batch: CalibrationBatch) -> None:
         """From now on rounds int4 rows by what their errors do to the embeddings of these texts.
 
-        int8 rows stay rounded each by itself, which takes half the time: the int8 scheme has golden cosines 0.99965 /
-        0.9976 so, and 0.99957 / 0.9934 calibrated. (The minimum is a matter of luck, one text where the model is at an
-        edge: with eight tables, rounded in these ways with 1, 4, 12 or 24 scales a row, it had 0.9885 to 0.9992.)
+        int8 rows are rounded plainly: calibration brings nothing there (../EXPERIMENTS.md) and doubles the time.
         """
         if self._row.format != "int4" or self._grid is None:
             return

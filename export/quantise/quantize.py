@@ -97,10 +97,7 @@ GRIDS: dict[MatrixFormat, Grid] = {"int8": Grid(np.arange(-127, 128)), "int4": G
 INT4_ONE_CODEBOOK = Grid(INT4_CODEBOOKS[0])  # of an embedding table whose rows have no codebooks
 
 # Clip ratios tried: the largest representable magnitude as a share of the row's largest weight. Cutting off the few
-# largest weights rounds all the others finer. Why not down to 0.4: the squared error falls further, but large weights
-# matter more than it knows. Mean cosine to float32 over the golden texts with one kind of matrix in int4, of even
-# steps, for ratios from 1.0 / 0.8 / 0.4: gate_up 0.982 / 0.982 / 0.978, down 0.974 / 0.978 / 0.975, qkv 0.978 / 0.978
-# / 0.973, o 0.985 / 0.985 / 0.983, head 0.982 / 0.986 / 0.986.
+# largest weights rounds all the others finer. Lower ratios cost cosine: ../EXPERIMENTS.md.
 _CLIP_RATIOS = np.linspace(0.8, 1.0, 9)
 
 # With several codebooks, a row's scale matters less, as runs of large weights take a wide one. Tried around that which
