@@ -28,12 +28,6 @@ _EMBEDDING: dict[Scheme, RowFormat] = {
     "int4": RowFormat("int4", 1),
 }
 
-# `int4` is for where every megabyte counts: it leaves out the sentencepiece model, 4.7 MB that only Python without the
-# C engine needs.
-_WITHOUT_TOKENIZER_MODEL: tuple[Scheme, ...] = ("int4",)
-
-_WITH_SHORT_SENTENCES: tuple[Scheme, ...] = ("mixed", "int4")  # int8 does not gain; `balanced` was not measured
-
 
 def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFormat]:
     """The format of each matrix by name; raises InputError for an unknown scheme."""
@@ -60,10 +54,13 @@ def embedding_format(config: EncoderConfig, scheme: Scheme) -> RowFormat:
 
 
 def keeps_tokenizer_model(scheme: Scheme) -> bool:
-    """Whether a file has the sentencepiece model beside the table that the C engine tokenizes with."""
-    return scheme not in _WITHOUT_TOKENIZER_MODEL
+    """Whether a file has the sentencepiece model beside the table that the C engine tokenizes with.
+
+    `int4` is for where every megabyte counts: these are 4.7 MB that only Python without the C engine needs.
+    """
+    return scheme != "int4"
 
 
 def calibrates_on_short_sentences(scheme: Scheme) -> bool:
-    """Whether the short sentences are among the texts that a scheme is calibrated on, unless the user has others."""
-    return scheme in _WITH_SHORT_SENTENCES
+    """Whether short sentences are calibrated on: int8 does not gain by them, and `balanced` was not measured."""
+    return scheme in ("mixed", "int4")

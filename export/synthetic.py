@@ -82,11 +82,8 @@ def _random_tensor(
     if kind == "scale":
         yield (unit * _around_one(random, info.shape)).astype(info.dtype)
         return
-    if kind == "codebook":
-        yield from _random_weights(random, info, "int4")  # bits as any other
-        return
-    for part in _random_weights(random, info, formats[owner]):
-        yield part * np.float32(unit) if formats[owner] == "float32" else part
+    for part in _random_weights(random, info):
+        yield part * np.float32(unit) if part.dtype == np.float32 else part
 
 
 def _around_one(random: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
@@ -94,14 +91,13 @@ def _around_one(random: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
     return random.uniform(1 - _VARIATION, 1 + _VARIATION, shape)
 
 
-def _random_weights(random: np.random.Generator, info: TensorInfo, matrix_format: MatrixFormat) -> Iterator[Tensor]:
-    """Independent random weights or codes; packing them would only shuffle them, so they are drawn as stored."""
+def _random_weights(random: np.random.Generator, info: TensorInfo) -> Iterator[Tensor]:
+    """Random weights, codes or codebooks, drawn as stored, since packing would only shuffle them."""
     rows_at_once = max(1, _PART_BYTES * info.shape[0] // info.size_bytes)
     for start in range(0, info.shape[0], rows_at_once):
         shape = (min(rows_at_once, info.shape[0] - start), *info.shape[1:])
-        if matrix_format == "float32":
+        if info.dtype == np.float32:
             yield random.standard_normal(shape, np.float32)
-        elif matrix_format == "int8":
-            yield random.integers(-127, 127, shape, np.int8, endpoint=True)
         else:
-            yield random.integers(0, 255, shape, np.uint8, endpoint=True)
+            low, high = (-127, 127) if info.dtype == np.int8 else (0, 255)
+            yield random.integers(low, high, shape, info.dtype, endpoint=True)

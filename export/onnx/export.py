@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from onnx import TensorProto, helper
+from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, helper
 from tqdm import tqdm
 
 from ... import __version__
@@ -30,6 +29,8 @@ from .onnx_writer import write_file
 from .operators import opsets
 from .text import EXTENSIONS_OPSET, TEXT, extensions_library, verify_text, with_tokenizer
 from .verify import Verification, verify
+
+IR_VERSION = 10  # of ONNX 1.16, which brought opset 21
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def export_onnx(
         OSError: the disk is full.
     """
     output = Path(output)
-    _check_choice("format", weights_format, NAMES)
-    _check_choice("target", target, TARGETS)
+    for name, value, choices in (("format", weights_format, NAMES), ("target", target, TARGETS)):
+        if value not in choices:
+            raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
     check_destination(output, force=force)
     if text:
         if target != "onnxruntime":
@@ -108,7 +110,8 @@ def export_onnx(
     hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
     with whole_file(output) as file:
         with tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar:
-            _write(file, graph, weights, versions, _metadata(source, weights_format, text=text), bar)
+            model = _model(graph, weights, versions, _metadata(source, weights_format, text=text))
+            write_file(file, model, graph.constants.values(), bar.update)
         file.flush()
         written = Path(file.name)
         verification = verify(written, source, format_of(weights_format), calibrated=calibrated)
@@ -123,22 +126,10 @@ def _operators_config(graph: Graph, versions: Mapping[str, int]) -> str:
     return "".join(f"{domain or 'ai.onnx'};{versions[domain]};{','.join(operators[domain])}\n" for domain in operators)
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises InputError unless the value is one of the choices."""
-    if value not in choices:
-        raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
-
-
-def _write(
-    file: BinaryIO,
-    graph: Graph,
-    weights: EncoderWeights,
-    versions: Mapping[str, int],
-    metadata: Mapping[str, str],
-    bar: tqdm[Any],
-) -> None:
-    """Writes the graph."""
-    config = weights.config
+def _model(
+    graph: Graph, weights: EncoderWeights, versions: Mapping[str, int], metadata: Mapping[str, str]
+) -> ModelProto:
+    """The model without its constants."""
     texts, tokens = "batch_size", "sequence_length"
     ids = [
         helper.make_tensor_value_info(name, TensorProto.INT64, [texts, tokens]) for name in (INPUT_IDS, ATTENTION_MASK)
@@ -146,19 +137,18 @@ def _write(
     text = [helper.make_tensor_value_info(TEXT, TensorProto.STRING, [texts])] if EXTENSIONS in versions else []
     shapes: dict[str, list[str | int]] = {
         SENTENCE_EMBEDDING: [texts, weights.dim],
-        LAST_HIDDEN_STATE: [texts, tokens, config.hidden],
+        LAST_HIDDEN_STATE: [texts, tokens, weights.config.hidden],
     }
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in graph.outputs]
-    write_file(
-        file,
-        graph,
-        inputs=text or ids,
-        outputs=outputs,
-        inner=ids if text else [],
-        opsets=versions,
-        metadata=metadata,
+    return ModelProto(
+        ir_version=IR_VERSION,
+        producer_name="embgemma",
         producer_version=__version__,
-        wrote=bar.update,
+        opset_import=[helper.make_opsetid(domain, version) for domain, version in versions.items()],
+        metadata_props=[StringStringEntryProto(key=key, value=value) for key, value in metadata.items()],
+        graph=GraphProto(
+            name="embgemma", node=graph.nodes, input=text or ids, output=outputs, value_info=ids if text else []
+        ),
     )
 
 

@@ -7,19 +7,15 @@ lengths come before their contents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
 
 import numpy as np
-from onnx import GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto
 
 from ...kernels.errors import InputError
-from .graph import Constant, Graph
+from .graph import Constant
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-IR_VERSION = 10  # of ONNX 1.16, which brought opset 21
 LARGEST_BYTES = (1 << 31) - 1  # of a protocol buffer
 
 # Weights start at multiples of this many bytes in the file, so that they can be used where they lie when it is mapped.
@@ -36,48 +32,26 @@ _FIELD_HEAD_BYTES = 1 + _LENGTH_BYTES  # the numbers of all four fields are belo
 
 
 def write_file(
-    file: BinaryIO,
-    graph: Graph,
-    *,
-    inputs: Sequence[ValueInfoProto],
-    outputs: Sequence[ValueInfoProto],
-    inner: Sequence[ValueInfoProto] = (),
-    opsets: Mapping[str, int],
-    metadata: Mapping[str, str],
-    producer_version: str,
-    wrote: Callable[[int], object],
+    file: BinaryIO, model: ModelProto, constants: Iterable[Constant], wrote: Callable[[int], object]
 ) -> None:
-    """Writes the graph to an empty file; raises InputError where it would be larger than a file can be.
+    """Writes a model and its constants to an empty file.
 
-    Args:
-        file: where to.
-        graph: operations and constants.
-        inputs, outputs, inner: types of values; inner are those of which one may want to know.
-        opsets: versions of the operator sets by domain.
-        metadata: keys and values.
-        producer_version: of embgemma.
-        wrote: called with the number of bytes after each part.
+    wrote is called with the number of bytes after each part. Raises InputError where the file would be too large.
     """
-    head = ModelProto(
-        ir_version=IR_VERSION,
-        producer_name="embgemma",
-        producer_version=producer_version,
-        opset_import=[OperatorSetIdProto(domain=domain, version=version) for domain, version in opsets.items()],
-        metadata_props=[StringStringEntryProto(key=key, value=value) for key, value in metadata.items()],
-    ).SerializeToString()
-    body = GraphProto(
-        name="embgemma", node=graph.nodes, input=inputs, output=outputs, value_info=inner
-    ).SerializeToString()
+    constants = list(constants)
+    body = model.graph.SerializeToString()
+    model.ClearField("graph")
+    head = model.SerializeToString()
     start = len(head) + _FIELD_HEAD_BYTES
     position = start + len(body)
     heads = []
-    for constant in graph.constants.values():
+    for constant in constants:
         heads.append(_initializer_head(constant, position))
         position += len(heads[-1]) + constant.size_bytes
     if position > LARGEST_BYTES:
         raise InputError(f"the model would take {position / 1e9:.1f} GB; an ONNX file ends at 2 GB: take int8 or int4")
     file.write(head + _field_head(_GRAPH, position - start) + body)
-    for field_head, constant in zip(heads, graph.constants.values(), strict=True):
+    for field_head, constant in zip(heads, constants, strict=True):
         file.write(field_head)
         written = 0
         for part in constant.parts():

@@ -99,9 +99,6 @@ class EmbeddingTable:
         for i, token in enumerate(tokens):
             if token in self._frequent:
                 own = self._frequent[token].round(rows[i : i + 1], np.float16)
-                rounded.codes[i], rounded.scales[i], rounded.codebooks[i] = (
-                    own.codes[0],
-                    own.scales[0],
-                    own.codebooks[0],
-                )
+                for all_rows, row in zip(vars(rounded).values(), vars(own).values(), strict=True):
+                    all_rows[i] = row[0]
         return rounded

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...kernels.errors import CheckpointError
+from ...protobuf import VARINT, fields, read_varint
 
 SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
 MOST_RUN = 63  # spaces in one piece
@@ -46,13 +47,13 @@ class Pieces:
 
 def read_pieces(model_bytes: bytes) -> Pieces:
     """The pieces of a valid SentencePiece model; raises CheckpointError if it is not of Gemma's kind."""
-    fields = list(_fields(model_bytes))
-    _check_settings(dict(fields))
+    model = list(_fields(model_bytes))
+    _check_settings(dict(model))
     normal: dict[str, int] = {}
     special: dict[str, int] = {}
     byte_ids: dict[str, int] = {}
     last_score = float("inf")
-    pieces = [_message(value) for key, value in fields if key == 1]
+    pieces = [_message(value) for key, value in model if key == 1]
     for i, piece in enumerate(pieces):
         name, score, kind = _text(piece.get(1)), _float(piece.get(2)), piece.get(3, _NORMAL)
         if kind == _NORMAL:
@@ -109,32 +110,11 @@ def _runs(special: dict[str, int]) -> list[int]:
     return runs
 
 
-# ---- protobuf -----------------------------------------------------------------------------------------------------
-
-
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a valid message: a varint, four or eight bytes, or a length and so many."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(message):
-        field, wire_type = divmod(varint(), 8)
-        if wire_type == 0:
-            yield field, varint()
-            continue
-        size = {1: 8, 5: 4}.get(wire_type) or varint()
-        yield field, message[at : at + size]
-        at += size
+    """Number and value of each field of a valid message."""
+    for field in fields(message, 0, len(message)):
+        is_number = field.wire_type == VARINT
+        yield field.number, read_varint(message, field.value)[0] if is_number else message[field.value : field.end]
 
 
 def _message(value: int | bytes) -> _Message:

@@ -2,8 +2,7 @@
 
 ONNX Runtime reads a file of one piece into memory, and then copies every tensor: an int4 file of 180 MB takes 400 MB at
 its peak. Tensors that lie outside of the model it maps. So it is given a model whose large tensors are references into
-the very file that they came from. That takes no more of protocol buffers than fields of one kind: a key, a length, and
-so many bytes (protobuf.dev, "Encoding").
+the very file that they came from.
 
 A model that takes text begins with a tokenizer. It is taken off, so that the model takes token ids like any other.
 """
@@ -15,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..kernels.errors import ModelFileError
+from ..protobuf import VARINT, Field, fields, length_delimited, varint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-# Numbers of fields in onnx.proto, and wire types.
+# Numbers of fields in onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_VALUE_INFO = 1, 5, 11, 13
 NODE_NAME, NODE_ATTRIBUTE = 3, 5
@@ -28,7 +27,6 @@ ATTRIBUTE_NAME, ATTRIBUTE_STRING = 1, 4
 TENSOR_RAW_DATA, TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 9, 13, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 EXTERNAL = 1  # a TENSOR_DATA_LOCATION
-VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 
 LARGE_BYTES = 4096  # tensors from here on stay in the file: a page
 
@@ -52,17 +50,6 @@ class OnnxFile:
     tokenizer_model: bytes | None
 
 
-@dataclass(frozen=True)
-class _Field:
-    """A field of a message, which lies at start … end; its value, if that has a length, at value … end."""
-
-    number: int
-    wire_type: int
-    start: int
-    value: int
-    end: int
-
-
 def read_onnx_file(path: Path, *, with_tokenizer: bool = False) -> OnnxFile:
     """Reads the model at `path`; raises ModelFileError if the file is cut or not one.
 
@@ -84,27 +71,25 @@ def _read(data: mmap.mmap, location: str, *, with_tokenizer: bool) -> OnnxFile:
     model = bytearray()
     metadata: dict[str, str] = {}
     tokenizer_model = None
-    for field in _fields(data, 0, len(data)):
+    for field in fields(data, 0, len(data)):
         if field.number == MODEL_GRAPH:
             graph, tokenizer_model = _graph(data, field, location, with_tokenizer=with_tokenizer)
-            model += _length_delimited(MODEL_GRAPH, graph)
+            model += length_delimited(MODEL_GRAPH, graph)
             continue
         if field.number == MODEL_METADATA:
-            entry = {
-                part.number: data[part.value : part.end].decode() for part in _fields(data, field.value, field.end)
-            }
+            entry = {part.number: data[part.value : part.end].decode() for part in fields(data, field.value, field.end)}
             metadata[entry.get(ENTRY_KEY, "")] = entry.get(ENTRY_VALUE, "")
             continue  # ONNX Runtime needs none of it
         model += data[field.start : field.end]
     return OnnxFile(bytes(model), metadata, tokenizer_model)
 
 
-def _graph(data: mmap.mmap, graph: _Field, location: str, *, with_tokenizer: bool) -> tuple[bytes, bytes | None]:
+def _graph(data: mmap.mmap, graph: Field, location: str, *, with_tokenizer: bool) -> tuple[bytes, bytes | None]:
     """The graph with references for its large tensors, and the tokenizer if it has one."""
     out = bytearray()
     tokenizer_model = None
     at_tokenizer = True
-    for field in _fields(data, graph.value, graph.end):
+    for field in fields(data, graph.value, graph.end):
         if field.number == GRAPH_NODE and at_tokenizer:
             found = _tokenizer_node(data, field)
             at_tokenizer = found is not None
@@ -112,85 +97,38 @@ def _graph(data: mmap.mmap, graph: _Field, location: str, *, with_tokenizer: boo
             if at_tokenizer and not with_tokenizer:
                 continue
         if field.number == GRAPH_INITIALIZER and field.end - field.value >= LARGE_BYTES:
-            out += _length_delimited(GRAPH_INITIALIZER, _tensor(data, field, location))
+            out += length_delimited(GRAPH_INITIALIZER, _tensor(data, field, location))
         elif tokenizer_model is None or with_tokenizer or field.number not in (GRAPH_INPUT, GRAPH_VALUE_INFO):
             out += data[field.start : field.end]
         elif field.number == GRAPH_VALUE_INFO:  # of the tokenizer's outputs, which become the inputs
-            out += _length_delimited(GRAPH_INPUT, data[field.value : field.end])
+            out += length_delimited(GRAPH_INPUT, data[field.value : field.end])
     return bytes(out), tokenizer_model
 
 
-def _tokenizer_node(data: mmap.mmap, node: _Field) -> bytes | None:
+def _tokenizer_node(data: mmap.mmap, node: Field) -> bytes | None:
     """The tokenizer if this node has it, b"" if it is another one of the tokenizer's nodes, None if it is none."""
-    parts = list(_fields(data, node.value, node.end))
+    parts = list(fields(data, node.value, node.end))
     names = [data[part.value : part.end] for part in parts if part.number == NODE_NAME]
     if not names or not names[0].startswith(TOKENIZER_PREFIX.encode()):
         return None
     for part in parts:
         if part.number == NODE_ATTRIBUTE:
-            entry = {item.number: data[item.value : item.end] for item in _fields(data, part.value, part.end)}
+            entry = {item.number: data[item.value : item.end] for item in fields(data, part.value, part.end)}
             if entry.get(ATTRIBUTE_NAME) == TOKENIZER_ATTRIBUTE:
                 return entry.get(ATTRIBUTE_STRING, b"")
     return b""
 
 
-def _tensor(data: mmap.mmap, tensor: _Field, location: str) -> bytes:
+def _tensor(data: mmap.mmap, tensor: Field, location: str) -> bytes:
     """The tensor with a reference for its data."""
     out = bytearray()
-    for field in _fields(data, tensor.value, tensor.end):
+    for field in fields(data, tensor.value, tensor.end):
         if field.number != TENSOR_RAW_DATA:
             out += data[field.start : field.end]
             continue
         place = {"location": location, "offset": str(field.value), "length": str(field.end - field.value)}
         for key, value in place.items():
-            entry = _length_delimited(ENTRY_KEY, key.encode()) + _length_delimited(ENTRY_VALUE, value.encode())
-            out += _length_delimited(TENSOR_EXTERNAL_DATA, entry)
-        out += _varint(TENSOR_DATA_LOCATION << 3 | VARINT) + _varint(EXTERNAL)
+            entry = length_delimited(ENTRY_KEY, key.encode()) + length_delimited(ENTRY_VALUE, value.encode())
+            out += length_delimited(TENSOR_EXTERNAL_DATA, entry)
+        out += varint(TENSOR_DATA_LOCATION << 3 | VARINT) + varint(EXTERNAL)
     return bytes(out)
-
-
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
-    """The fields of the message that lies at start … end; raises IndexError where they do not end with it."""
-    while start < end:
-        key, value = _read_varint(data, start)
-        wire_type = key & 7
-        if wire_type == LENGTH_DELIMITED:
-            length, value = _read_varint(data, value)
-            stop = value + length
-        elif wire_type == VARINT:
-            _, stop = _read_varint(data, value)
-        elif wire_type in (FIXED64, FIXED32):
-            stop = value + (8 if wire_type == FIXED64 else 4)
-        else:
-            raise IndexError(f"wire type {wire_type}")
-        if stop > end:
-            raise IndexError(f"a field that ends at byte {stop} in a message that ends at {end}")
-        yield _Field(key >> 3, wire_type, start, value, stop)
-        start = stop
-
-
-def _read_varint(data: mmap.mmap, start: int) -> tuple[int, int]:
-    """A number of seven bits a byte, lowest first, and where it ends; the eighth bit tells that another follows."""
-    number = shift = 0
-    while True:
-        byte = data[start]
-        start += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, start
-        shift += 7
-        if shift > 63:
-            raise IndexError("a number of more than ten bytes")
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _length_delimited(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | LENGTH_DELIMITED) + _varint(len(value)) + value
