@@ -14,7 +14,6 @@ import pytest
 import safetensors
 
 from embgemma.export.checkpoint import folds
-from embgemma.export.checkpoint.checkpoint import read_checkpoint
 from embgemma.export.convert import convert
 from embgemma.export.quantise.calibration import read_calibration
 from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
@@ -22,60 +21,39 @@ from embgemma.kernels import create_backend
 from embgemma.kernels.errors import CheckpointError, InputError
 from embgemma.kernels.layout import embedding_rows, unpack_matrix
 from embgemma.kernels.model_file import SCHEMES, ModelFile, read_model_file
+from embgemma.kernels.reference import F64, attend, gelu, rms_norm, rotate
 from embgemma.kernels.rotation import rotate_blocks
 from tests import tiny
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from embgemma.export.checkpoint.checkpoint import Checkpoint
     from embgemma.kernels.model_file import Scheme
 
-F64 = npt.NDArray[np.float64]
 CONFIG = tiny.CONFIG
 
-rounded = functools.partial(convert, calibrated=False)
+# ---- a float64 model, written after transformers' Gemma3TextModel, without folds or fusion ------------------------
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
-
-
-# ---- an independent float64 model, written after transformers' Gemma3TextModel, without folds or fusion ----------
-
-
-def rms_norm(x: F64, w: F64) -> F64:
-    return np.asarray(x / np.sqrt((x**2).mean(-1, keepdims=True) + CONFIG.rms_norm_eps) * (1 + w))
-
-
-def rope(x: F64, theta: float) -> F64:
-    half = CONFIG.head_dim // 2
-    angles = np.arange(len(x))[:, None] * theta ** (-np.arange(half) / half)
-    cos, sin = np.cos(np.tile(angles, 2)), np.sin(np.tile(angles, 2))
-    return np.asarray(x * cos + np.concatenate([-x[:, half:], x[:, :half]], axis=1) * sin)
-
-
-def gelu(x: F64) -> F64:
-    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+def norm(x: F64, w: F64) -> F64:
+    return rms_norm(x, 1 + w, CONFIG.rms_norm_eps)
 
 
 def attention(x: F64, w: dict[str, F64], layer: int) -> F64:
     theta = CONFIG.rope_theta_full if CONFIG.is_full(layer) else CONFIG.rope_theta_sliding
-    positions = np.arange(len(x))
-    seen = np.abs(positions[:, None] - positions) <= (len(x) if CONFIG.is_full(layer) else CONFIG.window)
-    k = rope(rms_norm(x @ w["self_attn.k_proj"].T, w["self_attn.k_norm"]), theta)
-    v = x @ w["self_attn.v_proj"].T
-    heads = []
-    for q in np.split(x @ w["self_attn.q_proj"].T, CONFIG.heads, axis=1):
-        scores = rope(rms_norm(q, w["self_attn.q_norm"]), theta) @ k.T * CONFIG.head_dim**-0.5
-        powers = np.where(seen, np.exp(scores - scores.max()), 0)
-        heads.append(powers / powers.sum(1, keepdims=True) @ v)
-    return np.asarray(np.concatenate(heads, axis=1) @ w["self_attn.o_proj"].T)
+    q, k, v = ((x @ w[f"self_attn.{name}_proj"].T).reshape(len(x), -1, CONFIG.head_dim) for name in ("q", "k", "v"))
+    q = rotate(norm(q, w["self_attn.q_norm"]), theta) * CONFIG.head_dim**-0.5
+    k = rotate(norm(k, w["self_attn.k_norm"]), theta)
+    attended = attend(q, k, v, None if CONFIG.is_full(layer) else CONFIG.window)
+    return np.asarray(attended.reshape(len(x), -1) @ w["self_attn.o_proj"].T)
 
 
-def plain_embedding(ids: list[int]) -> F64:
+@functools.cache
+def plain_embedding(ids: tuple[int, ...]) -> F64:
     tensors = {name: tensor.astype(np.float64) for name, tensor in tiny.encoder_tensors(CONFIG).items()}
-    x = tensors["embed_tokens.weight"][ids] * CONFIG.hidden**0.5
+    x = tensors["embed_tokens.weight"][[*ids]] * CONFIG.hidden**0.5
     for i in range(CONFIG.layers):
         prefix = f"layers.{i}."
         w = {
@@ -83,46 +61,48 @@ def plain_embedding(ids: list[int]) -> F64:
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
-        x = x + rms_norm(attention(rms_norm(x, w["input_layernorm"]), w, i), w["post_attention_layernorm"])
-        y = rms_norm(x, w["pre_feedforward_layernorm"])
+        x = x + norm(attention(norm(x, w["input_layernorm"]), w, i), w["post_attention_layernorm"])
+        y = norm(x, w["pre_feedforward_layernorm"])
         y = (gelu(y @ w["mlp.gate_proj"].T) * (y @ w["mlp.up_proj"].T)) @ w["mlp.down_proj"].T
-        x = x + rms_norm(y, w["post_feedforward_layernorm"])
-    pooled = rms_norm(x, tensors["norm.weight"]).mean(axis=0)
+        x = x + norm(y, w["post_feedforward_layernorm"])
+    pooled = norm(x, tensors["norm.weight"]).mean(axis=0)
     for dense in tiny.dense_tensors(CONFIG):
         pooled = dense.astype(np.float64) @ pooled
     return np.asarray(pooled / np.linalg.norm(pooled))
 
 
-def encode(model: ModelFile, ids: list[int]) -> npt.NDArray[np.float32]:
+def encode(model: ModelFile, ids: tuple[int, ...]) -> npt.NDArray[np.float32]:
     backend = create_backend(model, backend="reference")
     offsets = np.array([0, len(ids)], np.int64)
     return np.asarray(backend.encode(np.array(ids, np.int32), offsets, CONFIG.hidden, True)[0])
 
 
-IDS = [2, *(37 * i % CONFIG.vocab for i in range(1, 31)), 1]  # longer than the window on both sides
+IDS = (2, *(37 * i % CONFIG.vocab for i in range(1, 31)), 1)  # longer than the window on both sides
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_float32_file_computes_what_the_checkpoint_does(tmp_path: Path, dtype: tiny.Dtype) -> None:
     folder = tiny.write_checkpoint(tmp_path / "checkpoint", dtype=dtype, shards=2, prefix="model.")
-    model = read_model_file(rounded(folder, tmp_path / "model.safetensors", "float32"))
+    model = read_model_file(convert(folder, tmp_path / "model.safetensors", "float32"))
     # 1e-6: the stored weights are exact, but for folds rounded to float32 (relative error 6e-8 each)
     np.testing.assert_allclose(encode(model, IDS), plain_embedding(IDS), rtol=0, atol=1e-6)
 
 
-def test_a_query_scale_that_is_not_the_head_size_is_folded_in(tmp_path: Path, folder: Path) -> None:
-    expected = read_model_file(rounded(folder, tmp_path / "a.safetensors", "int8")).tensors
+def test_a_query_scale_that_is_not_the_head_size_is_folded_in(
+    tmp_path: Path, rounded: Callable[[Scheme], Path]
+) -> None:
+    expected = read_model_file(rounded("int8")).tensors
     scaled = tiny.write_checkpoint(tmp_path / "checkpoint")
     config = tiny.json_files(CONFIG)["config.json"]
     tiny.write_json(scaled / "config.json", {**config, "query_pre_attn_scalar": 4 * CONFIG.head_dim})
-    found = read_model_file(rounded(scaled, tmp_path / "b.safetensors", "int8")).tensors
+    found = read_model_file(convert(scaled, tmp_path / "b.safetensors", "int8", calibrated=False)).tensors
     for name, tensor in expected.items():
         np.testing.assert_array_equal(found[name], tensor / 2 if name.endswith("q_norm") else tensor)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_scheme_writes_a_whole_model_file(tmp_path: Path, folder: Path, scheme: Scheme) -> None:
-    path = rounded(folder, tmp_path / "model.safetensors", scheme)
+def test_every_scheme_writes_a_whole_model_file(rounded: Callable[[Scheme], Path], scheme: Scheme) -> None:
+    path = rounded(scheme)
     model = read_model_file(path)
     assert (model.config, model.scheme, model.prompts) == (CONFIG, scheme, tiny.PROMPTS)
     if scheme == "int4":
@@ -137,7 +117,7 @@ def test_every_scheme_writes_a_whole_model_file(tmp_path: Path, folder: Path, sc
         assert set(published.keys()) == {*model.tensors, *tokenizers}
     cosine = encode(model, IDS) @ plain_embedding(IDS)
     assert cosine > {"float32": 0.999999, "int8": 0.999, "balanced": 0.9, "mixed": 0.9, "int4": 0.9}[scheme]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.safetensors"]
 
 
 def write_texts(path: Path, count: int, seed: int) -> Path:
@@ -149,45 +129,50 @@ def write_texts(path: Path, count: int, seed: int) -> Path:
 
 
 @pytest.mark.parametrize("scheme", ["int8", "mixed", "int4"])
-def test_calibration_brings_other_texts_nearer(tmp_path: Path, folder: Path, scheme: Scheme) -> None:
+def test_calibration_brings_other_texts_nearer(
+    tmp_path: Path, tiny_folder: Path, tiny_source: Checkpoint, rounded: Callable[[Scheme], Path], scheme: Scheme
+) -> None:
     texts = write_texts(tmp_path / "texts.jsonl", 60, seed=0)
-    plain = read_model_file(convert(folder, tmp_path / "plain.safetensors", scheme, calibrated=False))
-    path = convert(folder, tmp_path / "model.safetensors", scheme, calibrated=True, calibration=texts)
-    model = read_model_file(path)
+    plain = read_model_file(rounded(scheme))
+    model = read_model_file(convert(tiny_folder, tmp_path / "model.safetensors", scheme, calibration=texts))
     assert {name: (tensor.dtype, tensor.shape) for name, tensor in model.tensors.items()} == {
         name: (tensor.dtype, tensor.shape) for name, tensor in plain.tensors.items()
     }
-    others = read_calibration(read_checkpoint(folder), write_texts(tmp_path / "others.jsonl", 10, seed=1))
+    others = read_calibration(tiny_source, write_texts(tmp_path / "others.jsonl", 10, seed=1))
 
     def distance(of: ModelFile) -> float:
-        ids = [others.ids[start:stop].tolist() for start, stop in itertools.pairwise(others.offsets)]
+        ids = [tuple(others.ids[start:stop].tolist()) for start, stop in itertools.pairwise(others.offsets)]
         return float(np.mean([1 - encode(of, text) @ plain_embedding(text) for text in ids]))
 
     assert distance(model) < 0.7 * distance(plain)
 
 
-def test_the_same_texts_give_the_same_bytes(tmp_path: Path, folder: Path) -> None:
+def test_the_same_texts_give_the_same_bytes(tmp_path: Path, tiny_folder: Path) -> None:
     texts = write_texts(tmp_path / "texts.jsonl", 8, seed=0)
-    first = convert(folder, tmp_path / "a.safetensors", "mixed", calibrated=True, calibration=texts)
-    second = convert(folder, tmp_path / "b.safetensors", "mixed", calibrated=True, calibration=texts)
+    first = convert(tiny_folder, tmp_path / "a.safetensors", "mixed", calibrated=True, calibration=texts)
+    second = convert(tiny_folder, tmp_path / "b.safetensors", "mixed", calibrated=True, calibration=texts)
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_float32_needs_no_calibration(tmp_path: Path, folder: Path) -> None:
-    first = convert(folder, tmp_path / "a.safetensors", "float32", calibrated=True)
-    second = convert(folder, tmp_path / "b.safetensors", "float32", calibrated=False)
-    assert first.read_bytes() == second.read_bytes()
+@pytest.mark.parametrize(("scheme", "calibrated"), [("float32", True), ("mixed", False)])
+def test_the_same_checkpoint_gives_the_same_bytes(
+    tmp_path: Path, tiny_folder: Path, rounded: Callable[[Scheme], Path], scheme: Scheme, *, calibrated: bool
+) -> None:
+    again = convert(tiny_folder, tmp_path / "model.safetensors", scheme, calibrated=calibrated)  # float32 never is
+    assert again.read_bytes() == rounded(scheme).read_bytes()
 
 
-def test_wrong_calibration_texts_leave_nothing_behind(tmp_path: Path, folder: Path) -> None:
+def test_wrong_calibration_texts_leave_nothing_behind(tmp_path: Path, tiny_folder: Path) -> None:
     (tmp_path / "texts.jsonl").write_text("no JSON", encoding="utf-8")
     with pytest.raises(InputError, match="line 1"):
-        convert(folder, tmp_path / "model.safetensors", "int8", calibrated=True, calibration=tmp_path / "texts.jsonl")
+        convert(
+            tiny_folder, tmp_path / "model.safetensors", "int8", calibrated=True, calibration=tmp_path / "texts.jsonl"
+        )
     assert [entry.name for entry in tmp_path.iterdir()] == ["texts.jsonl"]
 
 
-def test_schemes_quantise_what_they_say(tmp_path: Path, folder: Path) -> None:
-    model = read_model_file(rounded(folder, tmp_path / "model.safetensors", "mixed"))
+def test_schemes_quantise_what_they_say(rounded: Callable[[Scheme], Path]) -> None:
+    model = read_model_file(rounded("mixed"))
     dtypes = {name: tensor.dtype for name, tensor in model.tensors.items() if name.endswith(".weight")}
     int8 = {name for name, dtype in dtypes.items() if dtype == np.int8}
     assert int8 == {
@@ -197,8 +182,8 @@ def test_schemes_quantise_what_they_say(tmp_path: Path, folder: Path) -> None:
     assert {dtypes[name] for name in dtypes.keys() - int8} == {np.dtype(np.uint8)}
 
 
-def test_quantised_weights_lie_within_a_step_of_the_checkpoint(tmp_path: Path, folder: Path) -> None:
-    model = read_model_file(rounded(folder, tmp_path / "model.safetensors", "int8"))
+def test_quantised_weights_are_within_a_step_of_the_checkpoint(rounded: Callable[[Scheme], Path]) -> None:
+    model = read_model_file(rounded("int8"))
     tensors = tiny.encoder_tensors(CONFIG)
     down = unpack_matrix(model.tensors, "layers.1.down") * model.tensors["layers.1.down.scale"][:, None]
     step = np.abs(model.tensors["layers.1.down.scale"])[:, None]
@@ -209,36 +194,30 @@ def test_quantised_weights_lie_within_a_step_of_the_checkpoint(tmp_path: Path, f
     assert np.all(np.abs(rotate_blocks(rows - expected)) <= np.abs(scale).max(axis=1, keepdims=True))
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path, folder: Path) -> None:
-    first = rounded(folder, tmp_path / "a.safetensors", "mixed")
-    second = rounded(folder, tmp_path / "b.safetensors", "mixed")
-    assert first.read_bytes() == second.read_bytes()
-
-
-def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path, folder: Path) -> None:
+def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path, tiny_folder: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_text("precious")
     with pytest.raises(InputError, match="--force"):
-        rounded(folder, path, "int4")
+        convert(tiny_folder, path, "int4", calibrated=False)
     assert path.read_text() == "precious"
-    rounded(folder, path, "int4", force=True)
+    convert(tiny_folder, path, "int4", calibrated=False, force=True)
     assert read_model_file(path).scheme == "int4"
 
 
-def test_an_impossible_destination_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_an_impossible_destination_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        rounded(folder, tmp_path / "none" / "model.safetensors")
+        convert(tiny_folder, tmp_path / "none" / "model.safetensors", calibrated=False)
     with pytest.raises(InputError, match="is a folder"):
-        rounded(folder, tmp_path, force=True)
+        convert(tiny_folder, tmp_path, force=True, calibrated=False)
     unknown: Any = "int3"
     with pytest.raises(InputError, match="unknown scheme 'int3'"):
-        rounded(folder, tmp_path / "model.safetensors", unknown)
+        convert(tiny_folder, tmp_path / "model.safetensors", unknown, calibrated=False)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])
 def test_a_failure_halfway_leaves_nothing_behind(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     def fail(*_: Any) -> Any:
         raise error
@@ -247,36 +226,38 @@ def test_a_failure_halfway_leaves_nothing_behind(
     path.write_text("precious")
     monkeypatch.setattr(folds, "folded_norm", fail)
     with pytest.raises(error):
-        rounded(folder, path, "int8", force=True)
+        convert(tiny_folder, path, "int8", force=True, calibrated=False)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
     assert path.read_text() == "precious"
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, folder: Path) -> None:
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, tiny_folder: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow beyond 100 kB
     try:
         with pytest.raises(OSError, match="File too large"):
-            rounded(folder, tmp_path / "model.safetensors", "int8")
+            convert(tiny_folder, tmp_path / "model.safetensors", "int8", calibrated=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_weight_that_is_not_finite_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    folder = tiny.write_checkpoint(tmp_path / "checkpoint")
+    broken = tiny.write_checkpoint(tmp_path / "checkpoint")
     tensors = tiny.encoder_tensors(CONFIG)
     tensors["norm.weight"][7] = np.inf
-    tiny.write_tensors(folder / "model.safetensors", tensors)
+    tiny.write_tensors(broken / "model.safetensors", tensors)
     with pytest.raises(CheckpointError, match=r"norm\.weight"):
-        rounded(folder, tmp_path / "model.safetensors")
+        convert(broken, tmp_path / "model.safetensors", calibrated=False)
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_progress_is_shown_on_request_alone(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rounded(folder, tmp_path / "a.safetensors", "int8")
+def test_progress_is_shown_on_request_alone(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert(tiny_folder, tmp_path / "a.safetensors", "int8", calibrated=False)
     assert capsys.readouterr() == ("", "")  # not a terminal
-    rounded(folder, tmp_path / "b.safetensors", "int8", progress=True)
+    convert(tiny_folder, tmp_path / "b.safetensors", "int8", progress=True, calibrated=False)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "b.safetensors" in captured.err

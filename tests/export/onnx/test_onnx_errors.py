@@ -23,13 +23,9 @@ from embgemma.export.onnx.export import export_onnx  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Path:
-    return export_onnx(folder, folder.parent / "int8.onnx", "int8", calibrated=False).model
+def model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "int8.onnx"
+    return export_onnx(tiny_folder, path, "int8", calibrated=False).model
 
 
 @pytest.mark.parametrize(
@@ -45,7 +41,7 @@ def model(folder: Path) -> Path:
     ],
 )
 def test_bad_calls_of_the_command(
-    folder: Path,
+    tiny_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -54,7 +50,7 @@ def test_bad_calls_of_the_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     try:
-        code = main(["export-onnx", str(folder), *arguments])
+        code = main(["export-onnx", str(tiny_folder), *arguments])
     except SystemExit as exit_of_argparse:
         code = int(str(exit_of_argparse.code))
     assert code == 2
@@ -64,10 +60,10 @@ def test_bad_calls_of_the_command(
 
 @pytest.mark.parametrize("missing", ["tokenizer.model", "model.safetensors", "config.json", "2_Dense/config.json"])
 def test_an_incomplete_checkpoint_is_refused(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
 ) -> None:
     source = tmp_path / "checkpoint"
-    shutil.copytree(folder, source)
+    shutil.copytree(tiny_folder, source)
     (source / missing).unlink()
     assert main(["export-onnx", str(source), "-o", str(tmp_path / "model.onnx")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -75,14 +71,14 @@ def test_an_incomplete_checkpoint_is_refused(
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_bad_calls_leave_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_calls_leave_nothing(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "model.onnx"
     with pytest.raises(InputError, match="target"):
-        export_onnx(folder, output, "int8", target="mobile")
+        export_onnx(tiny_folder, output, "int8", target="mobile")
     with pytest.raises(InputError, match="format"):
-        export_onnx(folder, output, "int3")
+        export_onnx(tiny_folder, output, "int3")
     with pytest.raises(InputError, match="truncate_dim"):
-        export_onnx(folder, output, truncate_dim=1000)
+        export_onnx(tiny_folder, output, truncate_dim=1000)
     broken = tiny.write_checkpoint(tmp_path / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -90,20 +86,20 @@ def test_bad_calls_leave_nothing(folder: Path, tmp_path: Path, capsys: pytest.Ca
         export_onnx(broken, output, calibrated=False)
     assert not output.exists()
     output.write_text("mine")
-    assert main(["export-onnx", str(folder), "-o", str(output), "--no-calibration"]) == 2
+    assert main(["export-onnx", str(tiny_folder), "-o", str(output), "--no-calibration"]) == 2
     assert "--force" in capsys.readouterr().err
     assert output.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "model.onnx"]
 
 
 @pytest.mark.parametrize(("output", "named"), [("-o=model.onnx", "model.onnx"), ("--bundle=b", "b/model.onnx")])
-def test_a_full_disk_leaves_nothing(folder: Path, tmp_path: Path, output: str, named: str) -> None:
+def test_a_full_disk_leaves_nothing(tiny_folder: Path, tmp_path: Path, output: str, named: str) -> None:
     limit = 200_000  # bytes of a file: stands for a disk that has no more
     code = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
         "from embgemma.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    arguments = ["export-onnx", str(folder), output, "--no-calibration"]
+    arguments = ["export-onnx", str(tiny_folder), output, "--format", "float32"]
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -113,11 +109,11 @@ def test_a_full_disk_leaves_nothing(folder: Path, tmp_path: Path, output: str, n
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_graph_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_graph_is_not_written(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embgemma.export.onnx.verify.BOUNDS", {"float32": 1.1})
     monkeypatch.setattr("embgemma.export.onnx.verify.PLAIN_BOUNDS", {"float32": 1.1})
     with pytest.raises(EmbgemmaError, match="does not compute"):
-        export_onnx(folder, tmp_path / "model.onnx", "float32")
+        export_onnx(tiny_folder, tmp_path / "model.onnx", "float32")
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from embgemma.export.checkpoint.checkpoint import read_checkpoint
 from embgemma.export.quantise.calibration import SHIPPED, SHIPPED_SHORT, read_calibration
 from embgemma.kernels.errors import InputError
 from tests import tiny
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     from embgemma.export.checkpoint.checkpoint import Checkpoint
 
 CONFIG = tiny.CONFIG
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return read_checkpoint(tiny.write_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint"))
 
 
 def shipped() -> list[dict[str, str]]:
@@ -49,20 +43,20 @@ def test_the_golden_texts_are_not_among_them(golden: Path) -> None:
     assert not {row["text"].strip().lower() for row in rows} & {row["text"].strip().lower() for row in shipped()}
 
 
-def test_texts_become_ids_with_their_prompts(tmp_path: Path, source: Checkpoint) -> None:
+def test_texts_become_ids_with_their_prompts(tmp_path: Path, tiny_source: Checkpoint) -> None:
     path = tmp_path / "texts.jsonl"
     lines = [json.dumps({"text": "the of", "prompt": "query"}), json.dumps({"text": "and", "prompt": "unknown"})]
     path.write_text("\n".join(lines * 4), encoding="utf-8")
-    batch = read_calibration(source, path)
+    batch = read_calibration(tiny_source, path)
     assert len(batch.offsets) == 9
     assert batch.ids[batch.offsets[:-1]].tolist() == [CONFIG.bos_id] * 8
     assert batch.offsets[1] - batch.offsets[0] > batch.offsets[2] - batch.offsets[1]
 
 
-def test_long_texts_are_cut(tmp_path: Path, source: Checkpoint) -> None:
+def test_long_texts_are_cut(tmp_path: Path, tiny_source: Checkpoint) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text((json.dumps({"text": "the of and " * 200}) + "\n") * 8, encoding="utf-8")
-    assert np.diff(read_calibration(source, path).offsets).tolist() == [CONFIG.max_tokens] * 8
+    assert np.diff(read_calibration(tiny_source, path).offsets).tolist() == [CONFIG.max_tokens] * 8
 
 
 @pytest.mark.parametrize(
@@ -76,33 +70,33 @@ def test_long_texts_are_cut(tmp_path: Path, source: Checkpoint) -> None:
         (b"\xff\xfe", "expected UTF-8"),
     ],
 )
-def test_a_wrong_file_is_refused(tmp_path: Path, source: Checkpoint, content: bytes, problem: str) -> None:
+def test_a_wrong_file_is_refused(tmp_path: Path, tiny_source: Checkpoint, content: bytes, problem: str) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match=problem):
-        read_calibration(source, path)
+        read_calibration(tiny_source, path)
 
 
-def test_a_missing_file_is_refused(tmp_path: Path, source: Checkpoint) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path, tiny_source: Checkpoint) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl"):
-        read_calibration(source, tmp_path / "none.jsonl")
+        read_calibration(tiny_source, tmp_path / "none.jsonl")
 
 
-def test_only_line_feeds_end_a_line(tmp_path: Path, source: Checkpoint) -> None:
+def test_only_line_feeds_end_a_line(tmp_path: Path, tiny_source: Checkpoint) -> None:
     path = tmp_path / "texts.jsonl"
     line = json.dumps({"text": "the\u2028of\x85and"}, ensure_ascii=False)
     path.write_text(f"{line}\n" * 8, encoding="utf-8")
-    assert len(read_calibration(source, path).offsets) == 9
+    assert len(read_calibration(tiny_source, path).offsets) == 9
 
 
-def test_short_sentences_come_after_the_others(source: Checkpoint) -> None:
-    batch, longer = read_calibration(source), read_calibration(source, short_sentences=True)
+def test_short_sentences_come_after_the_others(tiny_source: Checkpoint) -> None:
+    batch, longer = read_calibration(tiny_source), read_calibration(tiny_source, short_sentences=True)
     assert longer.offsets[: len(batch.offsets)].tolist() == batch.offsets.tolist()
     assert longer.ids[: len(batch.ids)].tolist() == batch.ids.tolist()
     assert len(longer.offsets) - 1 == len(shipped())
 
 
-def test_a_file_of_the_users_own_stands_alone(tmp_path: Path, source: Checkpoint) -> None:
+def test_a_file_of_the_users_own_stands_alone(tmp_path: Path, tiny_source: Checkpoint) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "the"}\n' * 8, encoding="utf-8")
-    assert len(read_calibration(source, path, short_sentences=True).offsets) == 9
+    assert len(read_calibration(tiny_source, path, short_sentences=True).offsets) == 9
