@@ -42,10 +42,10 @@ def convert(
 
     Args:
         checkpoint: folder of a checkpoint as sentence-transformers lays it out.
-        output: the file to write; it appears when it is complete, or not at all.
+        output: the file to write; it appears complete or not at all.
         scheme: "float32", "int8", "balanced", "mixed" or "int4"; the README says which is for what.
-        calibrated: whether to quantise so that the outputs of each matrix on calibration texts come out right, which
-            takes minutes, or to round each weight by itself. float32 needs neither.
+        calibrated: whether to round so that the outputs of each matrix on calibration texts have the least error, which
+            takes minutes. Otherwise each weight is rounded by itself. float32 needs neither.
         calibration: a file of texts to calibrate on instead of those that ship; see `read_calibration`.
         sliding_window: replaces the value in config.json; see `read_checkpoint`.
         force: whether to replace a file that exists.
@@ -53,7 +53,7 @@ def convert(
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged, or of another architecture.
-        InputError: the output exists or cannot lie there, the scheme is unknown, or the calibration texts are wrong.
+        InputError: the output exists or cannot be written, the scheme is unknown, or the calibration texts are wrong.
         OSError: the disk is full.
     """
     output = Path(output)

@@ -54,7 +54,7 @@ def embedding_format(config: EncoderConfig, scheme: Scheme) -> RowFormat:
 
 
 def keeps_tokenizer_model(scheme: Scheme) -> bool:
-    """Whether a file has the sentencepiece model beside the table that the C engine tokenizes with.
+    """Whether a file has the sentencepiece model besides the table of the C tokenizer.
 
     `int4` is for where every megabyte counts: these are 4.7 MB that only Python without the C engine needs.
     """

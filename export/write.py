@@ -63,10 +63,10 @@ class ModelFileWriter:
     def create(
         cls, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, TensorInfo], *, force: bool = False
     ) -> Iterator[ModelFileWriter]:
-        """A writer for a `with` block; the file is there when the block ends well, else `path` is as it was.
+        """A writer for a `with` block. If the block fails, `path` stays as it was.
 
         Args:
-            path: where the file shall lie; its folder must exist.
+            path: the file to write; its folder must exist.
             metadata: as made by `model_metadata`.
             tensors: what will be written, in file order, as made by `model_file.expected_tensors`.
             force: whether a file that exists at `path` may be replaced.

@@ -44,7 +44,7 @@ class Checkpoint:
     """A checkpoint whose files and shapes were checked; its numbers are read, and checked, when asked for.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         config: shapes and constants of the encoder.
         attention_scale: what scores are scaled by: query_pre_attn_scalar ** -0.5.
         weights: the encoder's tensors, by the names of transformers' Gemma3TextModel.
@@ -65,7 +65,7 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | None = None) -> Checkpoint:
-    """Opens the checkpoint in `folder`; raises CheckpointError for whatever is missing, wrong or not supported.
+    """Opens the checkpoint in `folder`; raises CheckpointError for what is missing, wrong or not supported.
 
     sliding_window replaces the value in config.json: that of the published model where a library re-saved it wrongly.
     """
@@ -130,8 +130,8 @@ def _encoder_config(folder: Path, raw: dict[str, Any], sliding_window: int | Non
 def _window(path: Path, raw: dict[str, Any], override: int | None) -> int:
     """How far a token of a sliding layer sees: half of the raw window, to both sides.
 
-    transformers halves the value when it loads a bidirectional model, and versions before 5 saved what they had
-    halved: 512 came back as 257, and that as 129. A published window is even, one halved so is odd.
+    transformers halves the value when it loads a bidirectional model. Versions before 5 saved the halved value: 512
+    came back as 257, and that as 129. A published window is even; a halved one is odd.
     """
     window = _integer(path, raw, "sliding_window") if override is None else override
     if window < 1 or window % 2:
@@ -143,7 +143,7 @@ def _window(path: Path, raw: dict[str, Any], override: int | None) -> int:
 
 
 def _full_attention_layers(path: Path, raw: dict[str, Any], layers: int) -> tuple[int, ...]:
-    """The layers that attend to all tokens: listed by newer files, told by a pattern in older ones."""
+    """The layers that attend to all tokens: newer files list them, older ones have a pattern."""
     types = raw.get("layer_types")
     if types is None:
         pattern = raw.get("_sliding_window_pattern", raw.get("sliding_window_pattern", _DEFAULT_PATTERN))

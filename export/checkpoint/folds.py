@@ -39,9 +39,9 @@ def folded_layer(checkpoint: Checkpoint, index: int) -> Layer:
 
 
 def rotated_layer(checkpoint: Checkpoint, index: int, block: int, *, values: bool) -> Layer:
-    """The same with the columns of matrices rotated in blocks, for inputs that are, and values as they leave `qkv`.
+    """The same with the columns of matrices rotated in blocks, and if asked for, the values that leave `qkv`.
 
-    Attention only averages values, so that the inputs of `o` are then rotated at no cost: QuaRot, arXiv 2404.00456.
+    Attention only averages values, so rotated values rotate the inputs of `o` at no cost: QuaRot, arXiv 2404.00456.
     """
     layer = folded_layer(checkpoint, index)
     layer.update({name: rotate_blocks(tensor, block) for name, tensor in layer.items() if tensor.ndim > 1})
@@ -83,7 +83,7 @@ def folded_matrix(checkpoint: Checkpoint, name: str) -> Float32:
 
 
 def _head(checkpoint: Checkpoint) -> Float32:
-    """The dense layers after pooling as one matrix: they are linear, and nothing stands between them."""
+    """The dense layers after pooling as one matrix: they are linear, with nothing between them."""
     product = np.eye(checkpoint.config.hidden)
     for dense in checkpoint.dense:
         product = dense.read("linear.weight").astype(np.float64) @ product

@@ -10,13 +10,13 @@ from ...kernels.config import EncoderConfig
 from .graph import BOOL, FLOAT, INT64, Graph
 from .operators import Operators, Rotation
 
-# Tokens of a sliding layer whose queries are multiplied with the same keys: those of the tokens themselves and of a
-# window to both sides. Fewer waste less on keys that only some of them see, but have more copies of each key made.
+# Tokens of a sliding layer whose queries are multiplied with the same keys: their own and those of a window to both
+# sides. Smaller blocks waste less on keys that only some tokens see, but copy each key more often.
 BLOCK_TOKENS = 128
 
-# ONNX Runtime adds up in another order where a thread multiplies with 64 keys or fewer. Last bits would then depend on
-# padding, and of them int8 codes, and of those all that follows. So there are never fewer keys, and at least as many
-# rows of queries, since threads share the larger of the two. Padding short texts instead is slower (../EXPERIMENTS.md).
+# ONNX Runtime sums in another order where a thread multiplies with 64 keys or fewer. Last bits would then depend on
+# padding, and int8 codes on last bits. So there are never fewer keys, and at least as many rows of queries, since
+# threads share the larger of the two. Padding short texts instead is slower (../EXPERIMENTS.md).
 _LEAST_KEYS = 65
 
 _UNSEEN = float(np.finfo(np.float32).min)  # the score of a token that is not seen
@@ -26,8 +26,8 @@ _UNSEEN = float(np.finfo(np.float32).min)  # the score of a token that is not se
 class Batch:
     """The padded texts: names of int64 values in the graph.
 
-    Sliding layers work in blocks: text by text there are `blocks` blocks of `block` tokens, each of which sees `keys`
-    consecutive tokens. A short text is one block that sees itself.
+    In sliding layers a text has `blocks` blocks of `block` tokens. Each block sees `keys` consecutive tokens. A short
+    text is one block that sees itself.
 
     Attributes:
         ids: (batch, tokens), padded further to whole blocks.
@@ -132,7 +132,7 @@ def _sliding_bias(graph: Graph, config: EncoderConfig, real: str, blocks: str, b
 
 
 def _bias(graph: Graph, seen: str) -> str:
-    """0 where seen, else what no score makes up for."""
+    """0 where seen, else so low that no score outweighs it."""
     return graph.op("Where", seen, graph.number(0), graph.number(_UNSEEN))
 
 
@@ -155,7 +155,7 @@ class Attention:
         self._operators = operators
         self._batch = batch
         block_rows = graph.op("Mul", batch.block, graph.integer(config.heads))
-        # As many as one block has, if there is one; if there are several, they have enough, and nothing is padded.
+        # If there is one block, its rows. Several blocks have enough rows, and nothing is padded.
         self._given_rows = graph.vector(graph.op("Mul", batch.tokens, graph.integer(config.heads)))
         missing = graph.op("Max", graph.op("Sub", graph.integer(_LEAST_KEYS), block_rows), graph.integer(0))
         self._row_padding = _end_padding(graph, 4, 2, missing)

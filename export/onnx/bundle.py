@@ -1,4 +1,4 @@
-"""Checkpoint → a folder for an app: the ONNX model, what belongs beside it, and a manifest that tells of all of it."""
+"""Checkpoint → a folder for an app: the ONNX model, its companions, and a manifest of all of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TOKENIZER_FILES = (
 
 FORMAT_NAME, FORMAT_VERSION = "embgemma-onnx-bundle", 1
 
-# Texts whose ids and vectors the manifest tells, so that an app can be checked: with spaces and line breaks, with
+# Texts whose ids and vectors the manifest has, so that an app can be checked: with spaces and line breaks, with
 # characters of several bytes, and with those that have no token of their own.
 EXAMPLES = (
     "Which planet is known as the Red Planet?",
@@ -49,7 +49,7 @@ _READ_AT_ONCE = 1 << 20
 
 
 def check_bundle_destination(folder: Path, *, force: bool) -> None:
-    """Raises InputError unless a bundle may lie at `folder`; only a bundle is ever replaced."""
+    """Raises InputError unless a bundle may be written to `folder`; only a bundle is ever replaced."""
     if not folder.parent.is_dir():
         raise InputError(f"cannot write {folder}: the folder {folder.parent} does not exist; create it first")
     if not folder.exists():
@@ -65,7 +65,7 @@ def check_bundle_destination(folder: Path, *, force: bool) -> None:
 def export_bundle(
     checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], *, force: bool = False, **options: Any
 ) -> Exported:
-    """Writes a bundle; the folder appears when it is complete and right, or not at all.
+    """Writes a bundle; the folder appears complete and checked, or not at all.
 
     Args:
         checkpoint: folder of a checkpoint as sentence-transformers lays it out.
@@ -74,7 +74,7 @@ def export_bundle(
         options: of `export_onnx`.
 
     Raises:
-        InputError: the folder exists or cannot lie there, or an argument is unknown or out of range.
+        InputError: the folder exists or cannot be written, or an argument is unknown or out of range.
         CheckpointError, BackendError, EmbgemmaError, OSError: see `export_onnx`.
     """
     folder = Path(folder)
@@ -92,7 +92,7 @@ def export_bundle(
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a folder says, where all else is."""
+    """The manifest of a folder that has everything else."""
     path = folder / MODEL
     file = read_onnx_file(path, with_tokenizer=True)
     model, facts = describe_onnx_model(path, file), onnx_facts(path, file)
@@ -134,7 +134,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _examples(path: Path) -> list[dict[str, Any]]:
-    """EXAMPLES behind the first prompt, their ids, and the first numbers of their vectors."""
+    """EXAMPLES after the first prompt, their ids, and the first numbers of their vectors."""
     examples = []
     with load(path) as model:
         prompt = next(iter(model.prompts.values()), "")

@@ -96,13 +96,13 @@ class _Encoder:
         widths = graph.integers(self._config.q_width, self._config.kv_width, self._config.kv_width)
         projected = graph.op("Reshape", linear.product(f"{name}.qkv", rows), attention.by_token)
         query, key, value = graph.ops("Split", 3, projected, widths, axis=-1)
-        # Queries and keys have norms of their own, which take the scales of rows out.
+        # Queries and keys have norms, which divide the scales of rows out.
         query = attention.heads(query, self._config.heads, self._norm_weights(f"{name}.q_norm"), rotation)
         key = attention.heads(key, 1, self._norm_weights(f"{name}.k_norm"), rotation)
         value = rows.scaled(graph, value, attention.by_token)
         attended = attention.full(query, key, value) if is_full else attention.sliding(query, key, value)
-        # Rotated, as the values are. Scales of rows are left to the norm that follows: its eps is at most 0.0014 of the
-        # mean square of a row with scales, and less without. That of `down` is up to 15 times the mean square.
+        # Rotated, as the values are. The norm that follows divides the scales of rows out: its eps is at most 0.0014 of
+        # the mean square of a row with scales, and less without. After `down`, eps is up to 15 times the mean square.
         return linear.product(f"{name}.o", linear.rows(f"{name}.o", attended, self._batch.rows))
 
     def _feed_forward(self, name: str, x: str) -> str:
@@ -111,7 +111,7 @@ class _Encoder:
         by_row = graph.integers(-1, 1)
         rows = linear.rows(f"{name}.gate_up", self._rotated(x, self._config.hidden), self._batch.rows)
         gate, up = graph.ops("Split", 2, linear.product(f"{name}.gate_up", rows), axis=-1, num_outputs=2)
-        # The scale of up is made up for after the next product, where there are fewer numbers.
+        # The scale of up is applied after the next product, where there are fewer numbers.
         gated = graph.op("Mul", self._operators.gelu(rows.scaled(graph, gate, by_row)), up)
         gated_rows = linear.rows(f"{name}.down", self._rotated(gated, self._config.ffn), self._batch.rows)
         out = linear.product(f"{name}.down", gated_rows)
@@ -140,7 +140,7 @@ class _Encoder:
         graph, batch = self._graph, self._batch
         by_text = graph.op("Reshape", hidden, self._attention.by_token)
         real = graph.cast(graph.op("Unsqueeze", batch.real, graph.integers(1)), FLOAT)  # (batch, 1, tokens)
-        # The sum serves, as the length is taken out in the end.
+        # The sum will do instead of the mean: the vector is divided by its length.
         total = graph.op("Reshape", graph.op("MatMul", real, by_text), graph.integers(-1, self._config.hidden))
         rows = self._linear.rows("head", self._rotated(total, self._config.hidden), batch.batch)
         vector = self._linear.product("head", rows)

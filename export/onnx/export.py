@@ -35,11 +35,11 @@ IR_VERSION = 10  # of ONNX 1.16, which brought opset 21
 
 @dataclass(frozen=True)
 class Exported:
-    """What came of an export.
+    """An export.
 
     Attributes:
         model: the file.
-        verification: how it compares with the engine in float32.
+        verification: how it compares with the float32 model.
         operators_config: what a reduced build of ONNX Runtime must keep, as its build script reads it.
     """
 
@@ -63,11 +63,11 @@ def export_onnx(
     force: bool = False,
     progress: bool | None = None,
 ) -> Exported:
-    """Writes the ONNX model of a checkpoint, and runs it in ONNX Runtime before it takes its name.
+    """Writes the ONNX model of a checkpoint, and checks it in ONNX Runtime before it takes its name.
 
     Args:
         checkpoint: folder of a checkpoint as sentence-transformers lays it out.
-        output: the file to write; it appears when it is complete and right, or not at all.
+        output: the file to write; it appears complete and checked, or not at all.
         weights_format: "float32", "int8" or "balanced"; "int4" is an older name of "balanced".
         target: "onnxruntime" uses its own fused operators; "portable" those of the ONNX standard alone.
         truncate_dim: size of the vectors, a Matryoshka size: the model then computes no more.
@@ -78,7 +78,7 @@ def export_onnx(
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged, or of another architecture.
-        InputError: the output exists or cannot lie there, or an argument is unknown or out of range.
+        InputError: the output exists or cannot be written, or an argument is unknown or out of range.
         BackendError: text is asked for, and onnxruntime-extensions is not installed.
         EmbgemmaError: the exported model does not compute what it should.
         OSError: the disk is full.
@@ -153,7 +153,7 @@ def _model(
 
 
 def _metadata(source: Checkpoint, weights_format: Name, *, text: bool) -> dict[str, str]:
-    """What a model file says of itself, and the tokenizer unless the graph has it."""
+    """The metadata of a model file, and the tokenizer unless the graph has it."""
     tokenizer = {} if text else {TOKENIZER_KEY: base64.b64encode(zlib.compress(source.tokenizer_model, 9)).decode()}
     return model_metadata(
         source.config,

@@ -20,24 +20,24 @@ _ACCURACY_LEVEL = 4  # of MatMulNBits: activations are rounded to int8, in block
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of activations (rows, in_features), ready to be multiplied.
+    """Rows of activations (rows, in_features), prepared for a product.
 
     Attributes:
         values: float32, or codes.
-        scale: what products of codes are to be multiplied with, (rows,) float32; None where values are float32.
+        scale: multiplies products of codes, (rows,) float32; None where values are float32.
     """
 
     values: str
     scale: str | None = None
 
     def scaled(self, graph: Graph, product: str, shape: str) -> str:
-        """Channels of a product of the values as one of the activations; shape is theirs, with -1 for the channels."""
+        """A product of the values, scaled to one of the activations; shape is its shape, with -1 for the channels."""
         if self.scale is None:
             return product
         return graph.op("Mul", product, graph.op("Reshape", self.scale, shape))
 
     def scaled_by(self, graph: Graph, other: Rows) -> Rows:
-        """The rows with the scales of others besides."""
+        """The rows with the scales of other rows as well."""
         if self.scale is None or other.scale is None:
             return self
         return Rows(self.values, graph.op("Mul", self.scale, other.scale))

@@ -12,16 +12,16 @@ from ..quantise.gptq import Float64, OutputRounder, gptq
 from ..quantise.quantize import GRIDS, Grid
 from .graph import Array
 
-BLOCK = 32  # inputs of an int4 matrix that share a scale: the finest that MatMulNBits has beside 16
+BLOCK = 32  # inputs of an int4 matrix that share a scale: MatMulNBits has only one finer, 16
 
-_EVEN_STEPS = Grid(np.arange(-8, 8))  # which is all that MatMulNBits knows
+_EVEN_STEPS = Grid(np.arange(-8, 8))  # MatMulNBits has no others
 _OFFSET, _LARGEST_CODE = 8, 15  # codes are stored as 0 … 15
 _CLIP_RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6)  # shares of a block's largest and of its smallest weight that are tried
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix, of which a weight is a value, a code times a scale, or (code - zero point) times a scale.
+    """A matrix. A weight is a value, a code times a scale, or (code - zero point) times a scale.
 
     Attributes:
         values: (out_features, in_features) float32, int8, or uint8 0 … 15.
@@ -38,7 +38,7 @@ class Matrix:
         return Matrix(self.values[chosen], self.scales[chosen], self.zero_points[chosen])
 
     def weights(self) -> Float32:
-        """What it stands for: (out_features, in_features)."""
+        """The weights as float32: (out_features, in_features)."""
         if self.scales.ndim == 1:
             return np.asarray(self.values * self.scales[:, None])
         if not self.scales.size:
@@ -57,8 +57,7 @@ def int4_matrix(weights: Float32, gram: Float64) -> Matrix:
     """int4 with a scale and a zero point for each block of inputs, for inputs with this Gram matrix."""
     rounder = OutputRounder(gram, _EVEN_STEPS, groups=weights.shape[1] // BLOCK)
     scales, zero_points = _best_ranges(weights, rounder.importance())
-    # (code - zero point) * scale = (code - 8) * scale + shift, and what is left when the shift is taken off has codes
-    # around zero.
+    # (code - zero point) * scale = (code - 8) * scale + shift. Without the shift, codes are around zero.
     shifts = (_OFFSET - zero_points) * scales
     codes, _ = rounder.codes(weights - np.repeat(shifts, BLOCK, axis=1), scales)
     return Matrix((codes + _OFFSET).astype(np.uint8), scales, zero_points.astype(np.uint8))
@@ -80,7 +79,7 @@ def _best_ranges(weights: Float32, importance: Float32) -> tuple[Float32, Float3
             codes = blocks * inverse[:, None]
             np.rint(codes, out=codes)
             np.clip(codes, -points[:, None], _LARGEST_CODE - points[:, None], out=codes)
-            # As in ../quantize.py: the best scale for codes q is w·q / q·q, and the larger (w·q)² / q·q, the better.
+            # As in ../quantise/quantize.py: the best scale of codes q is w·q / q·q; a larger (w·q)² / q·q is better.
             dot, norm = np.einsum("bc,bc->b", weighted, codes), np.einsum("bc,bc,bc->b", codes, codes, important)
             scales = np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0)
             better = dot * scales > least_gain

@@ -34,7 +34,7 @@ _FIRST_INT8, _LAST_INT8 = 1 / 12, 1 / 4  # of the layers of an int4 model
 
 @dataclass(frozen=True)
 class Table:
-    """The embedding table; rows lie as in a model file (FORMAT.md, rule 16).
+    """The embedding table; rows are stored as in a model file (FORMAT.md, rule 16).
 
     Attributes:
         weight: (vocab, hidden) float32 or int8, (vocab, hidden / 2) uint8.
@@ -148,7 +148,7 @@ def _float32_table(source: Checkpoint) -> Table:
 
 
 def _in_parts(name: str, parts: list[Array]) -> Constant:
-    """A constant of rows that lie in several arrays."""
+    """A constant whose rows are in several arrays."""
     shape = (sum(map(len, parts)), *parts[0].shape[1:])
     onnx_type = helper.np_dtype_to_tensor_dtype(parts[0].dtype)
     return Constant(name, onnx_type, shape, sum(part.nbytes for part in parts), lambda: iter(parts))

@@ -1,8 +1,8 @@
 """Writes an ONNX file constant by constant, so that a gigabyte of weights is never in memory as a whole.
 
-A file is one protocol buffer: fields one after another, each a key and a value (protobuf.dev, "Encoding"). The messages
-without weights are those of the package onnx; only the two around the weights are put together here, since their
-lengths come before their contents.
+A file is one protocol buffer: fields one after another, each a key and a value (protobuf.dev, "Encoding"). The package
+onnx writes the messages without weights. Only the two around the weights are put together here, since their lengths
+come before their contents.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .graph import Constant
 
 LARGEST_BYTES = (1 << 31) - 1  # of a protocol buffer
 
-# Weights start at multiples of this many bytes in the file, so that they can be used where they lie when it is mapped.
+# Weights start at multiples of this many bytes in the file, so that a mapped file can be used in place.
 ALIGNMENT = 64
 
 _LENGTH_DELIMITED = 2  # the wire type of strings, bytes and messages
-_LENGTH_BYTES = 5  # of a length, whatever it is, so that it can be written before it is known; enough for 32 bits
+_LENGTH_BYTES = 5  # of every length: enough for 32 bits
 
 _GRAPH = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 _INITIALIZER = GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
@@ -76,6 +76,6 @@ def _initializer_head(constant: Constant, position: int) -> bytes:
 
 
 def _field_head(number: int, length: int) -> bytes:
-    """The key of a field and the length of its value: seven bits a byte, the eighth tells that another follows."""
+    """The key of a field and the length of its value: seven bits a byte, the eighth says that another follows."""
     digits = [length >> 7 * i & 0x7F for i in range(_LENGTH_BYTES)]
     return bytes([number << 3 | _LENGTH_DELIMITED, *(digit | 0x80 for digit in digits[:-1]), digits[-1]])

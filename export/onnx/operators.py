@@ -1,4 +1,4 @@
-"""The two targets: the same steps in the fused operators of ONNX Runtime, and in those of the ONNX standard alone."""
+"""The same steps for two targets: in fused operators of ONNX Runtime, or in those of the ONNX standard alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rotation:
 
 
 class Operators:
-    """What the targets say in different ways. All values are float32; tokens is the length of texts, a scalar."""
+    """The steps in which the targets differ. All values are float32; tokens is the length of texts, a scalar."""
 
     def __init__(self, graph: Graph, target: Target, tokens: str) -> None:
         self._graph = graph

@@ -1,7 +1,7 @@
 """Text in: a tokenizer before the graph, in an operator of the package onnxruntime-extensions.
 
-Its ids are those of the Hugging Face tokenizer, but for three things that a text may spell out: a control symbol such
-as `<bos>`, and a "▁" beside a space (see ../../runtime/tokenizer.py), and a character of code 0, where it ends a text.
+Its ids are those of the Hugging Face tokenizer, with three exceptions: a text that spells out a control symbol such as
+`<bos>`, a "▁" next to a space (see ../../runtime/tokenizer.py), and a character of code 0, which ends a text here.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ EXTENSIONS_OPSET = 1
 
 _SMALLEST_COSINE = 0.9999  # between the vectors of a text and of its ids, both in one padded batch
 
-_END = int(np.iinfo(np.int64).max)  # of a slice that goes on to the end
+_END = int(np.iinfo(np.int64).max)  # of a slice without an end
 
 
 def with_tokenizer(graph: Graph, config: EncoderConfig, tokenizer_model: bytes) -> Graph:
-    """The graph, which takes INPUT_IDS and ATTENTION_MASK, behind a tokenizer that makes them of TEXT."""
+    """The graph after a tokenizer, which makes its inputs INPUT_IDS and ATTENTION_MASK of TEXT."""
     tokenizer = _tokenizer_graph(config, tokenizer_model)
     return Graph([*tokenizer.nodes, *graph.nodes], {**tokenizer.constants, **graph.constants}, graph.outputs)
 
@@ -42,9 +42,9 @@ def with_tokenizer(graph: Graph, config: EncoderConfig, tokenizer_model: bytes) 
 def _tokenizer_graph(config: EncoderConfig, tokenizer_model: bytes) -> Graph:
     """The graph from TEXT to INPUT_IDS and ATTENTION_MASK, (batch, tokens) int64 each."""
     graph = Graph(prefix=TOKENIZER_PREFIX)
-    best, whole = graph.integers(0), graph.small([0], np.float32)  # the best way to cut, and no random other
+    best, whole = graph.integers(0), graph.small([0], np.float32)  # the best segmentation, not a random one
     yes, no = graph.small([True], np.bool_), graph.small([False], np.bool_)
-    inputs = TEXT, best, whole, yes, yes, no  # <bos> before and <eos> behind each text, which is not turned round
+    inputs = TEXT, best, whole, yes, yes, no  # add_bos, add_eos, not reverse
     flat, offsets = graph.ops("SentencepieceTokenizer", 2, *inputs, domain=EXTENSIONS, model=tokenizer_model)
     starts = graph.op("Slice", offsets, graph.integers(0), graph.integers(-1))  # (batch,) in flat, all texts end to end
     ends = graph.op("Slice", offsets, graph.integers(1), graph.integers(_END))
@@ -82,7 +82,7 @@ def text_session(model: Path) -> Any:
 
 
 def verify_text(model: Path, source: Checkpoint) -> None:
-    """Runs the model at this path on sentences; raises EmbgemmaError unless their vectors are those of their ids."""
+    """Compares vectors of sentences with those of their ids; raises EmbgemmaError where they differ."""
     tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
     ids = [np.array(tokenizer.encode(text, source.config.max_tokens).ids, np.int32) for text in SENTENCES]
     of_ids = open_onnx_model(model, None)[1].run(ids)

@@ -1,6 +1,6 @@
 """Quantises the layers one after another, each for the inputs that those before it leave.
 
-The calibration texts go through the model once, as it will be computed: with int8 activations and with all that is
+The calibration texts go through the model once, as the engine will compute it: with int8 activations and the matrices
 quantised so far. The inputs of a matrix say which of its errors matter; see gptq.py. ../EXPERIMENTS.md has what else
 was tried. Model files and ONNX models differ in how a matrix is stored, in the blocks that are rotated, and in who
 rotates the inputs of `o`.
@@ -24,14 +24,14 @@ from .embedding import EmbeddingTable
 from .forward import Offsets, Product
 from .gptq import Float64
 
-_PIECE_TOKENS = 8  # the head is calibrated on means over pieces of the texts, as there are few texts
+_PIECE_TOKENS = 8  # the head is calibrated on means over pieces of texts, since there are few texts
 
 
 class Stored(Protocol):
     """A matrix in rotated columns (../kernels/rotation.py), as a format stores it."""
 
     def weights(self) -> Float32:
-        """What it stands for: (out_features, in_features)."""
+        """The weights as float32: (out_features, in_features)."""
 
 
 Matrix = TypeVar("Matrix", bound=Stored)

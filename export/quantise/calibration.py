@@ -25,7 +25,7 @@ from ...tokenizer import Tokenizer
 from ..checkpoint.checkpoint import Checkpoint
 from .forward import Offsets
 
-# Longer texts are cut, since attention over them takes time and teaches little that shorter ones do not.
+# Longer texts are cut: their attention takes time and teaches little more.
 _MAX_TOKENS = 512
 
 SHIPPED = Path(__file__).with_name("calibration.jsonl")

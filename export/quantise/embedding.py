@@ -1,4 +1,4 @@
-"""The embedding table as stored: written in parts, rounded by what its errors do to the embeddings of texts."""
+"""The embedding table, rounded by what its errors do to the embeddings of texts, in parts as it is written."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _PART_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
 # ../EXPERIMENTS.md.
 _DAMPING = 0.5
 
-# A token that occurs this often in the calibration texts (<bos>, <eos>, the words of prompts) is rounded by how
-# sensitive the model is to it, half and half with how sensitive it is to tokens in general.
+# A token that occurs this often in the calibration texts (<bos>, <eos>, words of prompts) is rounded half by the
+# sensitivity to it, half by the sensitivity to tokens in general.
 _FREQUENT = 40
 
 

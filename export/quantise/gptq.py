@@ -1,7 +1,7 @@
 """Rounds a matrix so that the error of its outputs, not of its weights, is least: GPTQ, arXiv 2210.17323.
 
-The columns of a matrix are rounded one after another, and what rounding one gets wrong, the columns that follow make
-up for as far as their inputs go along with its own. How inputs go along with each other is told by their Gram matrix.
+The columns of a matrix are rounded one after another. Each column's rounding error is compensated in later columns
+whose inputs correlate with its own, as their Gram matrix says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DAMPING = 0.3
 
 _BLOCK = 64  # columns after which the error is passed on to all that follow, in one product: whole runs of codebooks
 
-# Clip ratios tried, as in quantize.py but further down: here the error knows which weights matter.
+# Clip ratios tried, as in quantize.py but lower: here the error knows which weights matter.
 _CLIP_RATIOS_FINE = np.linspace(0.8, 1.0, 5)  # for a grid of more than 16 levels
 _CLIP_RATIOS_COARSE = np.linspace(0.5, 1.0, 11)
 
@@ -42,7 +42,7 @@ class OutputRounder:
         self.grid = grid
         self.groups = groups
         self._order = _most_important_first(diagonal, CODEBOOK_INPUTS if len(grid.codebooks) > 1 else 1)
-        # U of Uᵀ U = inverse(gram): row j says how the columns after j make up for an error of column j.
+        # U of Uᵀ U = inverse(gram): row j says how later columns compensate an error of column j.
         self._propagate = np.linalg.cholesky(np.linalg.inv(self.gram[np.ix_(self._order, self._order)])).T
 
     def round(self, weights: Float32, scale_dtype: npt.DTypeLike = np.float32) -> QuantizedRows:
@@ -64,7 +64,7 @@ class OutputRounder:
         return codes, codebooks
 
     def importance(self) -> Float32:
-        """What a squared error costs in each column, (columns,), once all later columns have done their best."""
+        """What a squared error costs in each column, (columns,), after compensation by all later columns."""
         importance = np.empty(len(self.gram))
         importance[self._order] = 1 / np.diag(self._propagate) ** 2
         return np.asarray(importance / importance.max(), np.float32)
@@ -93,7 +93,7 @@ def gptq(weights: Float32, gram: Float64, grid: Grid) -> QuantizedRows:
 
 
 def _most_important_first(diagonal: Float64, run: int) -> npt.NDArray[np.intp]:
-    """An order of columns, while many are left to make up for the most important; runs of so many stay together."""
+    """The order of rounding: important columns first, while many can compensate; runs of columns stay together."""
     runs = np.argsort(-diagonal.reshape(-1, run).sum(axis=1), kind="stable")
     return np.asarray((runs[:, None] * run + np.arange(run)).reshape(-1))
 

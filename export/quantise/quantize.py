@@ -32,7 +32,7 @@ class QuantizedRows:
     codebooks: Codebooks
 
     def weights(self) -> Float32:
-        """What they stand for: (rows, columns)."""
+        """The weights as float32: (rows, columns)."""
         grouped = self.codes.reshape(*self.scales.shape, -1) * self.scales[:, :, None].astype(np.float32)
         return np.asarray(grouped.reshape(self.codes.shape))
 
@@ -96,12 +96,12 @@ class Grid:
 GRIDS: dict[MatrixFormat, Grid] = {"int8": Grid(np.arange(-127, 128)), "int4": Grid(INT4_CODEBOOKS)}
 INT4_ONE_CODEBOOK = Grid(INT4_CODEBOOKS[0])  # of an embedding table whose rows have no codebooks
 
-# Clip ratios tried: the largest representable magnitude as a share of the row's largest weight. Cutting off the few
-# largest weights rounds all the others finer. Lower ratios cost cosine: ../EXPERIMENTS.md.
+# Clip ratios tried: the largest representable magnitude as a share of the row's largest weight. Clipping the few
+# largest weights rounds all others finer. Lower ratios cost cosine: ../EXPERIMENTS.md.
 _CLIP_RATIOS = np.linspace(0.8, 1.0, 9)
 
-# With several codebooks, a row's scale matters less, as runs of large weights take a wide one. Tried around that which
-# is best for a normal distribution: _SPREAD steps are its standard deviation.
+# With several codebooks a row's scale matters less, since runs of large weights take a wide one. Tried around the best
+# for a normal distribution, whose standard deviation is _SPREAD steps.
 _SPREAD = 9.5
 _SPREAD_RATIOS = np.geomspace(0.76, 1.32, 7)
 
@@ -111,7 +111,7 @@ _BLOCK_ELEMENTS = 1 << 17  # float32 weights quantised at a time, so that they a
 def quantize_rows(
     weights: Float32, grid: Grid, scale_dtype: npt.DTypeLike = np.float32, groups: int = 1
 ) -> QuantizedRows:
-    """Rounds weights (rows, columns), with so many scales a row.
+    """Rounds weights (rows, columns), with `groups` scales a row.
 
     The codes fit the scales as rounded to scale_dtype. A row of zeros has scale 0. Raises CheckpointError if a scale
     exceeds scale_dtype.

@@ -1,4 +1,4 @@
-"""How much the embedding of a text changes by an error at the rows of the embedding table that it uses.
+"""How much an error in the rows of the embedding table changes the embedding of a text.
 
 A small error δ there changes the normalised embedding by Jδ, and its cosine to the right one by |Jδ|² / 2. J has as
 many rows as the embedding is wide. One gradient of u · embedding, for a random u per text, is a sample of Jᵀu, and the

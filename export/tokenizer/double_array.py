@@ -23,9 +23,9 @@ LEAF = 1 << 9
 VALUED = 1 << 10
 PAYLOAD_SHIFT = 11
 MOST_UNITS = 1 << 21  # what the payload can address
-BLOCK = 256  # the children of a node lie in one block, since labels differ in the lowest byte only
+BLOCK = 256  # the children of a node are in one block, since labels differ in the lowest byte only
 
-# Blocks looked at for room; what they have left when none has room stays empty, or is filled by later nodes.
+# Blocks searched for room. Room that is left when none has enough is filled by later nodes, or stays empty.
 _WINDOW = 8
 
 # Of the 256 bits of a mask, those whose index has bit k clear.
@@ -33,7 +33,7 @@ _LOW_RUNS = [sum(1 << index for index in range(BLOCK) if not index >> bit & 1) f
 
 
 class DoubleArray:
-    """A trie under construction; nodes are numbers, those made first lie close together in the array."""
+    """A trie under construction; nodes are numbers, and the first are close together in the array."""
 
     def __init__(self) -> None:
         self._edges: dict[int, int] = {}  # node * 256 + byte -> child
@@ -62,7 +62,7 @@ class DoubleArray:
         for edge in self._edges:
             labels.setdefault(edge // 256, []).append(edge % 256)
         for node in self._values.keys() & labels.keys():
-            labels[node].append(0)  # where its value lies
+            labels[node].append(0)  # the place of its value
         offsets, size = _place(labels)
         if size > MOST_UNITS:
             raise ValueError(f"the trie takes {size} units; expected at most {MOST_UNITS}")

@@ -1,15 +1,15 @@
-"""What byte-pair merging makes of the pieces of a vocabulary, and the proof that the C tokenizer may rely on it.
+"""The merges of a vocabulary, and the proof that the C tokenizer may rely on them.
 
 The C tokenizer (kernels/tokenizer.c) does not simulate merging. It knows of every piece only the two parts that it was
 merged from, thanks to two facts:
 
 - **A piece is only ever merged from one pair.** As long as no merge crosses the ends of a stretch of text, the merges
-  inside it are those of that stretch alone. So whatever the context, a piece comes from the last merge of its own
+  inside it are those of that stretch alone. So in every context a piece comes from the last merge of its own
   spelling, and a piece that its own spelling does not give (four of Gemma's) appears nowhere.
 - **A row of tokens is the tokenization of its text if every two neighbours are that of theirs**, and every text has one
   such row. That holds where pieces are merged in a fixed order, in which none comes before its parts. The order is that
   of the ids, but for a few "late" pieces that rank before a part of theirs, as "▁======" does before "▁=====": merging
-  makes them as soon as it makes that part. `check_late_pieces` checks that they may be placed right behind it.
+  makes them as soon as it makes that part. `check_late_pieces` checks that they may be placed right after it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .pieces import SPACE_SYMBOL, Pieces, unsupported
 Pair: TypeAlias = tuple[str, str]
 Merges: TypeAlias = dict[str, Pair]  # of every piece that merging gives, its parts
 
-_NEVER = 1 << 32  # a rank behind all others
+_NEVER = 1 << 32  # a rank after all others
 _CHECKED_AT_ONCE = 8192  # pieces
 
 
@@ -65,7 +65,7 @@ def check_against_sentencepiece(model_bytes: bytes, pieces: Pieces, merges: Merg
 
 
 def check_late_pieces(normal: dict[str, int], merges: Merges) -> None:
-    """Checks that a piece that ranks before its later part is made at the same place if it ranks right behind it.
+    """Checks that a piece that ranks before its later part is made at the same place if it ranks right after it.
 
     Merging makes such a piece as soon as it makes the later part. Until others of that part's rank are merged too,
     nothing else may want what the piece is made of, nor the piece itself. Its first part begins a word, so nothing

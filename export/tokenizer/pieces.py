@@ -1,6 +1,6 @@
 """The pieces of a SentencePiece model of Gemma's kind, read from the model itself.
 
-A model is a protobuf message, declared in sentencepiece_model.proto; SentencePiece's Python interface tells neither the
+A model is a protobuf message, declared in sentencepiece_model.proto; SentencePiece's Python interface gives neither the
 types of its pieces nor its settings.
 """
 
@@ -58,7 +58,7 @@ def read_pieces(model_bytes: bytes) -> Pieces:
         name, score, kind = _text(piece.get(1)), _float(piece.get(2)), piece.get(3, _NORMAL)
         if kind == _NORMAL:
             if score >= last_score:
-                raise unsupported(f"piece {name!r} does not rank behind the one before it")
+                raise unsupported(f"piece {name!r} does not rank after the one before it")
             normal[name], last_score = i, score
         elif kind in (_UNKNOWN, _CONTROL, _USER_DEFINED):
             special[name] = i

@@ -25,8 +25,8 @@ MOST_PROBES = 48  # slots looked at for a pair
 _CHECKED_FROM = 16  # bytes: magic, version and checksum come before what the checksum covers
 _SLOTS_PER_PAIR = 1.55  # of Gemma's 236,245 pairs; an absent one then takes 3.6 probes, most in one cache line
 _SLOT_BYTES, _PAIR_BYTES = 3, 5
-_PADDING = 4  # bytes behind the last slot and the last pair
-_INDEX_BITS = 18  # of a slot; the others are of the pair's hash, so that most absent pairs are told by their slot alone
+_PADDING = 4  # bytes after the last slot and the last pair
+_INDEX_BITS = 18  # of a slot; the others are of the pair's hash, so that most absent pairs show in their slot alone
 _TAG_BITS = 8 * _SLOT_BYTES - _INDEX_BITS
 _ID_BITS = 20
 _EMPTY_SLOT = (1 << 8 * _SLOT_BYTES) - 1
@@ -88,8 +88,8 @@ def _parts(normal: dict[str, int], merges: Merges) -> tuple[int, _Words]:
 def _pair_slots(parts: _Words) -> tuple[int, _Words]:
     """A hash table from pair to index of the merged piece: how many slots a hash may fall on, and all slots.
 
-    A pair lies in the slot that its hash falls on, or in the first free one of the next MOST_PROBES - 1. Pairs are
-    laid down in the order of their hashes, so no pair lies far from its slot, and the last slots need not wrap around.
+    A pair is stored in the slot of its hash, or in the first free one of the next MOST_PROBES - 1. Pairs are placed in
+    the order of their hashes, so no pair is far from its slot, and the last slots need not wrap around.
     """
     indices = np.flatnonzero(parts[:, 0] != _NO_PARTS)
     hashes = _pair_hashes(parts[indices, 0], parts[indices, 1])
@@ -110,7 +110,7 @@ def _pair_slots(parts: _Words) -> tuple[int, _Words]:
 
 
 def _low_bytes(words: npt.NDArray[Any], size: int) -> _Bytes:
-    """The lowest bytes of each word, end to end, and padding behind them."""
+    """The lowest bytes of each word, end to end, and padding after them."""
     rows = words.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :size]
     return np.concatenate([rows.ravel(), np.zeros(_PADDING, np.uint8)])
 
@@ -125,9 +125,9 @@ def _pair_hashes(left: _Words, right: _Words) -> npt.NDArray[np.uint64]:
 
 
 def _joins(pieces: Pieces, merges: Merges) -> _Bytes:
-    """(256, 32) bit masks: which bytes stand side by side in a piece, at the end and at the beginning of characters.
+    """(256, 32) bit masks: which last byte and first byte of neighbouring characters occur in a piece.
 
-    Bytes of which that is not so stand in two words, and in no special piece.
+    Where no bit is set, the two bytes belong to different words, and to no special piece.
     """
     joins = np.zeros((256, 256), np.uint8)
     for before, after in {pair for name in (*merges, *pieces.special) for pair in pairwise(name)}:
