@@ -21,7 +21,6 @@ from embgemma.kernels import create_backend
 from embgemma.kernels.errors import CheckpointError, InputError
 from embgemma.kernels.layout import embedding_rows, unpack_matrix
 from embgemma.kernels.model_file import SCHEMES, ModelFile, read_model_file
-from embgemma.kernels.reference import F64, attend, gelu, rms_norm, rotate
 from embgemma.kernels.rotation import rotate_blocks
 from tests import tiny
 
@@ -32,22 +31,39 @@ if TYPE_CHECKING:
     from embgemma.export.checkpoint.checkpoint import Checkpoint
     from embgemma.kernels.model_file import Scheme
 
+F64 = npt.NDArray[np.float64]
 CONFIG = tiny.CONFIG
 
-# ---- a float64 model, written after transformers' Gemma3TextModel, without folds or fusion ------------------------
+# ---- an independent float64 model, written after transformers' Gemma3TextModel, without folds or fusion ----------
 
 
-def norm(x: F64, w: F64) -> F64:
-    return rms_norm(x, 1 + w, CONFIG.rms_norm_eps)
+def rms_norm(x: F64, w: F64) -> F64:
+    return np.asarray(x / np.sqrt((x**2).mean(-1, keepdims=True) + CONFIG.rms_norm_eps) * (1 + w))
+
+
+def rope(x: F64, theta: float) -> F64:
+    half = CONFIG.head_dim // 2
+    angles = np.arange(len(x))[:, None] * theta ** (-np.arange(half) / half)
+    cos, sin = np.cos(np.tile(angles, 2)), np.sin(np.tile(angles, 2))
+    return np.asarray(x * cos + np.concatenate([-x[:, half:], x[:, :half]], axis=1) * sin)
+
+
+def gelu(x: F64) -> F64:
+    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
 
 
 def attention(x: F64, w: dict[str, F64], layer: int) -> F64:
     theta = CONFIG.rope_theta_full if CONFIG.is_full(layer) else CONFIG.rope_theta_sliding
-    q, k, v = ((x @ w[f"self_attn.{name}_proj"].T).reshape(len(x), -1, CONFIG.head_dim) for name in ("q", "k", "v"))
-    q = rotate(norm(q, w["self_attn.q_norm"]), theta) * CONFIG.head_dim**-0.5
-    k = rotate(norm(k, w["self_attn.k_norm"]), theta)
-    attended = attend(q, k, v, None if CONFIG.is_full(layer) else CONFIG.window)
-    return np.asarray(attended.reshape(len(x), -1) @ w["self_attn.o_proj"].T)
+    positions = np.arange(len(x))
+    seen = np.abs(positions[:, None] - positions) <= (len(x) if CONFIG.is_full(layer) else CONFIG.window)
+    k = rope(rms_norm(x @ w["self_attn.k_proj"].T, w["self_attn.k_norm"]), theta)
+    v = x @ w["self_attn.v_proj"].T
+    heads = []
+    for q in np.split(x @ w["self_attn.q_proj"].T, CONFIG.heads, axis=1):
+        scores = rope(rms_norm(q, w["self_attn.q_norm"]), theta) @ k.T * CONFIG.head_dim**-0.5
+        powers = np.where(seen, np.exp(scores - scores.max()), 0)
+        heads.append(powers / powers.sum(1, keepdims=True) @ v)
+    return np.asarray(np.concatenate(heads, axis=1) @ w["self_attn.o_proj"].T)
 
 
 @functools.cache
@@ -61,11 +77,11 @@ def plain_embedding(ids: tuple[int, ...]) -> F64:
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
-        x = x + norm(attention(norm(x, w["input_layernorm"]), w, i), w["post_attention_layernorm"])
-        y = norm(x, w["pre_feedforward_layernorm"])
+        x = x + rms_norm(attention(rms_norm(x, w["input_layernorm"]), w, i), w["post_attention_layernorm"])
+        y = rms_norm(x, w["pre_feedforward_layernorm"])
         y = (gelu(y @ w["mlp.gate_proj"].T) * (y @ w["mlp.up_proj"].T)) @ w["mlp.down_proj"].T
-        x = x + norm(y, w["post_feedforward_layernorm"])
-    pooled = norm(x, tensors["norm.weight"]).mean(axis=0)
+        x = x + rms_norm(y, w["post_feedforward_layernorm"])
+    pooled = rms_norm(x, tensors["norm.weight"]).mean(axis=0)
     for dense in tiny.dense_tensors(CONFIG):
         pooled = dense.astype(np.float64) @ pooled
     return np.asarray(pooled / np.linalg.norm(pooled))
