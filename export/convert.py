@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .. import __version__
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.model_file import TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
@@ -75,7 +74,6 @@ def convert(
         prompts=source.prompts,
         default_prompt_name=source.default_prompt_name,
         similarity_fn_name=source.similarity_fn_name,
-        producer=f"embgemma {__version__}",
     )
     total = sum(info.size_bytes for info in tensors.values())
     hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal

@@ -38,12 +38,17 @@ def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFor
         return dict.fromkeys(names, scheme)
     int8 = {_HEAD}
     if scheme == "balanced":
-        first, last = round(config.layers * _FIRST_INT8), config.layers - round(config.layers * _LAST_INT8)
-        layers = tuple(f"layers.{i}." for i in range(config.layers) if not first <= i < last)
-        int8.update(name for name in names if name.startswith(layers))
+        int8 = outer_matrices(config, _FIRST_INT8, _LAST_INT8)
     elif scheme == "mixed":
         int8.update(name for name in names if name.endswith(_MIXED_INT8))
     return {name: "int8" if name in int8 else "int4" for name in names}
+
+
+def outer_matrices(config: EncoderConfig, first: float, last: float) -> set[str]:
+    """The head and the matrices of the first and the last layers, given as shares of all layers."""
+    start, stop = round(config.layers * first), config.layers - round(config.layers * last)
+    layers = tuple(f"layers.{i}." for i in range(config.layers) if not start <= i < stop)
+    return {spec.name for spec in matrices(config) if spec.name.startswith((_HEAD, *layers))}
 
 
 def embedding_format(config: EncoderConfig, scheme: Scheme) -> RowFormat:

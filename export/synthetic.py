@@ -47,8 +47,6 @@ def write_synthetic_model(
         config,
         scheme,
         prompts={"query": "task: search result | query: ", "document": "title: none | text: "},
-        default_prompt_name=None,
-        similarity_fn_name="cosine",
         producer="embgemma synthetic weights",
     )
     random = np.random.default_rng(seed)

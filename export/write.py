@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .. import __version__
 from ..kernels.config import EncoderConfig
 from ..kernels.layout import Tensor
 from ..kernels.model_file import (
@@ -30,9 +31,9 @@ def model_metadata(
     scheme: str,
     *,
     prompts: Mapping[str, str],
-    default_prompt_name: str | None,
-    similarity_fn_name: str,
-    producer: str,
+    default_prompt_name: str | None = None,
+    similarity_fn_name: str = "cosine",
+    producer: str = f"embgemma {__version__}",
     others: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The `__metadata__` of a model file, checksum included; others are keys of the writer's own."""

@@ -312,15 +312,16 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _integer(path: Path, raw: dict[str, Any], key: str) -> int:
     """A positive integer of a JSON object."""
-    value = raw.get(key)
-    if type(value) is not int or value < 1:
-        raise CheckpointError(f"{path}: {key} is {shorten(value)}; expected a positive integer")
-    return value
+    return int(_number(path, raw, key, int, "integer"))
 
 
 def _positive(path: Path, raw: dict[str, Any], key: str) -> float:
     """A positive number of a JSON object."""
+    return float(_number(path, raw, key, int | float, "number"))
+
+
+def _number(path: Path, raw: dict[str, Any], key: str, kind: Any, expected: str) -> Any:
     value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise CheckpointError(f"{path}: {key} is {shorten(value)}; expected a positive number")
-    return float(value)
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
+        raise CheckpointError(f"{path}: {key} is {shorten(value)}; expected a positive {expected}")
+    return value

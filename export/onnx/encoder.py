@@ -58,14 +58,14 @@ class _Encoder:
 
     def embed(self) -> str:
         """The rows of the table."""
-        graph, table = self._graph, self._weights.table
+        graph, scale = self._graph, self._weights.table_scale
         ids = graph.op("Reshape", self._batch.ids, graph.integers(-1))
-        rows = graph.op("Gather", graph.add(table.weight), ids)
-        if table.scale is None:
+        rows = graph.op("Gather", graph.add(self._weights.table), ids)
+        if scale is None:
             return rows
         codes = graph.cast(rows, FLOAT) if self._weights.format == "int8" else self._unpacked(rows)
-        scales = graph.cast(graph.op("Gather", graph.add(table.scale), ids), FLOAT)  # (rows, groups)
-        by_group = graph.op("Reshape", codes, graph.integers(0, table.scale.shape[1], -1))
+        scales = graph.cast(graph.op("Gather", graph.add(scale), ids), FLOAT)  # (rows, groups)
+        by_group = graph.op("Reshape", codes, graph.integers(0, scale.shape[1], -1))
         values = graph.op("Mul", by_group, graph.op("Unsqueeze", scales, graph.integers(2)))
         return self._rotated(values, self._config.hidden, ROTATION)
 

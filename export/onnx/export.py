@@ -161,6 +161,5 @@ def _metadata(source: Checkpoint, weights_format: Name, *, text: bool) -> dict[s
         prompts=source.prompts,
         default_prompt_name=source.default_prompt_name,
         similarity_fn_name=source.similarity_fn_name,
-        producer=f"embgemma {__version__}",
         others=tokenizer,
     )

@@ -15,8 +15,8 @@ from ..checkpoint.checkpoint_tensors import Float32
 from ..checkpoint.folds import folded_embedding, folded_rows
 from .calibration import CalibrationBatch
 from .gptq import OutputRounder
+from .gradient import embedding_sensitivity
 from .quantize import GRIDS, INT4_ONE_CODEBOOK, Grid, QuantizedRows, quantize_rows
-from .sensitivity import embedding_sensitivity
 
 _PART_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
 

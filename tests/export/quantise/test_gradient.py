@@ -10,8 +10,7 @@ import pytest
 from embgemma.export.checkpoint.folds import folded_layer
 from embgemma.export.quantise.calibration import CalibrationBatch
 from embgemma.export.quantise.forward import layer_values
-from embgemma.export.quantise.gradient import layer_gradient
-from embgemma.export.quantise.sensitivity import embedding_sensitivity
+from embgemma.export.quantise.gradient import embedding_sensitivity, layer_gradient
 from tests import tiny
 
 if TYPE_CHECKING:
