@@ -104,7 +104,7 @@ def test_texts_are_as_long_as_sentence_transformers_allows(folder: Path) -> None
 UNSUPPORTED: dict[str, tuple[str, dict[str, Any]]] = {
     "another architecture": ("model_type", {"model_type": "bert"}),
     "causal attention": ("use_bidirectional_attention", {"use_bidirectional_attention": False}),
-    "attention not told": ("use_bidirectional_attention", {"use_bidirectional_attention": ...}),
+    "attention missing": ("use_bidirectional_attention", {"use_bidirectional_attention": ...}),
     "another activation": ("hidden_activation", {"hidden_activation": "silu"}),
     "attention biases": ("attention_bias", {"attention_bias": True}),
     "capped scores": ("attn_logit_softcapping", {"attn_logit_softcapping": 50.0}),
@@ -145,7 +145,7 @@ def test_other_models_are_refused_naming_what_differs(folder: Path, case: str) -
 MODULES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pooling by the first token": ("1_Pooling", "pooling", {"pooling_mode_cls_token": True}),
     "pooling by another mode": ("1_Pooling", "pooling", {"pooling_mode": "lasttoken"}),
-    "pooling not told": ("1_Pooling", "pooling", {"pooling_mode_mean_tokens": False}),
+    "pooling missing": ("1_Pooling", "pooling", {"pooling_mode_mean_tokens": False}),
     "pooling without the prompt": ("1_Pooling", "pooling", {"include_prompt": False}),
     "pooling of another width": ("1_Pooling", "features", {"word_embedding_dimension": 64}),
     "a dense layer with bias": ("2_Dense", "bias", {"bias": True}),

@@ -38,7 +38,7 @@ Ids = npt.NDArray[np.int32]
 Vectors = npt.NDArray[np.float32]
 Models = dict[tuple[str, str], "Path"]
 
-# Between a text alone and padded: float32 sums differ in their last bits, which now and then makes another int8 code.
+# Between a text alone and padded: last bits of float32 sums differ, and now and then an int8 code.
 PADDED = {"float32": 0.999999, "int8": 0.9999, "int4": 0.9999}
 COSINES = {"float32": 0.99999, "int8": 0.999, "int4": 0.93}  # random weights of a tiny model, not calibrated
 # Past the window, and past the length from which sliding layers go by blocks: 128 + 2 * window.
@@ -76,7 +76,7 @@ def expected(folder: Path, texts: list[Ids]) -> Vectors:
 
 def padded(texts: list[Ids], before: int = 0, after: int = 0) -> dict[str, npt.NDArray[np.int64]]:
     longest = max(map(len, texts)) + before + after
-    ids = np.full((len(texts), longest), 7, np.int64)  # what lies in the padding must not matter
+    ids = np.full((len(texts), longest), 7, np.int64)  # padding must not matter
     mask = np.zeros_like(ids)
     for row, text in enumerate(texts):
         ids[row, before : before + len(text)] = text

@@ -1,4 +1,4 @@
-"""Bundles of an ONNX model: what the manifest tells is so, and a bundle is there whole or not at all."""
+"""Bundles of an ONNX model: the manifest is true, and a bundle appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_files_are_those_of_the_manifest(bundle: Path, checkpoint: Path) -> None
     names = {"config.json", "model.onnx", "required_operators.config", "tokenizer.json", "tokenizer.model"}
     assert manifest["files"].keys() == names
     assert {path.name for path in bundle.iterdir()} == names | {"manifest.json"}
-    for name, told in manifest["files"].items():
+    for name, listed in manifest["files"].items():
         data = (bundle / name).read_bytes()
-        assert told == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        assert listed == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     for name in manifest["tokens"]["tokenizer"]:
         assert (bundle / name).read_bytes() == (checkpoint / name).read_bytes()
 

@@ -94,7 +94,7 @@ def test_bad_calls_leave_nothing(tiny_folder: Path, tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize(("output", "named"), [("-o=model.onnx", "model.onnx"), ("--bundle=b", "b/model.onnx")])
 def test_a_full_disk_leaves_nothing(tiny_folder: Path, tmp_path: Path, output: str, named: str) -> None:
-    limit = 200_000  # bytes of a file: stands for a disk that has no more
+    limit = 200_000  # bytes of a file, instead of a full disk
     code = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
         "from embgemma.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -1,4 +1,4 @@
-"""The calibration texts that ship are what they say, and a user's own are checked line by line."""
+"""Calibration texts: those that ship are varied and in no evaluation set; a user's own are checked line by line."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_file_of_the_users_own_stands_alone(tmp_path: Path, tiny_source: Check
 
 # ---- the texts that ship share nothing with what quality is measured on ---------------------------------------------
 
-# Two texts that share so much are taken one from the other, or both from a third.
+# Two texts that share this much have a common source.
 SHINGLE_WORDS = 8  # in a row
 SHINGLE_LETTERS = 16  # in a row, of scripts that have no spaces between words: Thai to Khmer, kana, Chinese
 

@@ -35,7 +35,7 @@ def test_the_outputs_are_nearer_than_those_of_plain_rounding(matrix_format: Matr
     assert error < 0.8 * plain_error
 
 
-def test_inputs_that_do_not_go_along_give_the_nearest_codes() -> None:
+def test_uncorrelated_inputs_give_the_nearest_codes() -> None:
     weights = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
     rounded = OutputRounder(np.eye(64), GRIDS["int4"]).round(weights)
     levels = GRIDS["int4"].codebooks[np.repeat(rounded.codebooks, CODEBOOK_INPUTS, axis=1)]

@@ -118,7 +118,7 @@ LATE = ["▁a", "aa", "aaaa", "▁aaaaaa", "▁aaaaa", "▁b", "bb", "▁bbbc", 
 
 
 def ranked(pieces: list[str]) -> dict[str, int]:
-    """Ids of these pieces in this order, and of all characters behind them."""
+    """Ids of these pieces in this order, and of all characters after them."""
     return {name: i for i, name in enumerate([*pieces, *sorted({*"".join(pieces)})])}
 
 
