@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -19,6 +21,28 @@ from tests import tiny
 # Small enough for the float64 reference, and with every feature of the real one: two kinds of attention layer, several
 # query heads over one key/value head, texts longer than the window, widths that are not powers of two.
 SMALL_CONFIG = replace(tiny.CONFIG, hidden=192, ffn=320, vocab=512, max_tokens=128, window=16)
+
+# Seconds for one test with all that it shares with others; the longest convert the real model. Whatever a test waits
+# for, the run then ends, and every thread says where it was.
+TEST_LIMIT = 900
+ERROR_STREAM = pytest.StashKey[TextIO]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the standard error stream, which a test that hangs has captured."""
+    stream = os.fdopen(os.dup(2), "w")
+    config.add_cleanup(stream.close)
+    config.stash[ERROR_STREAM] = stream
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Ends the run if the test does not end."""
+    faulthandler.dump_traceback_later(TEST_LIMIT, exit=True, file=item.config.stash[ERROR_STREAM])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

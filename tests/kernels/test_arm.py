@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from embgemma.export.synthetic import write_synthetic_model
 from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.native import instruction_sets, library_problem
 from tests import tiny
+from tests.processes import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,8 +58,7 @@ def on_arm(isa: str, model: Path, texts: list[tuple[str, str]], folder: Path) ->
             file.write(f"{len(name.encode())} {len(text.encode())}\n{name}\0{text}".encode())
     emulator = [] if platform.machine() == "aarch64" else ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
     emulator += ["-cpu", ARM[isa]] if emulator else []
-    command = [*emulator, str(PROGRAM), model, folder / "texts", folder / "vectors"]
-    subprocess.run(command, check=True, env={**os.environ, "EMBGEMMA_ISA": isa})
+    run(*emulator, PROGRAM, model, folder / "texts", folder / "vectors", env={**os.environ, "EMBGEMMA_ISA": isa})
     return np.fromfile(folder / "vectors", np.float32).reshape(len(texts), -1)
 
 

@@ -194,20 +194,15 @@ WRONG_BATCHES = [
 
 @pytest.mark.parametrize(("ids", "offsets", "dim", "message"), WRONG_BATCHES)
 def test_wrong_batches_are_refused(
-    model: Callable[[Scheme], ModelFile],
-    choice: Choice,
-    ids: Any,
-    offsets: Any,
-    dim: int,
-    message: str,
+    model: Callable[[Scheme], ModelFile], choice: Choice, ids: Any, offsets: Any, dim: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        bind(model("int8"), choice).encode(ids, offsets, dim, True)
+        bind(model("int8"), choice).encode(np.array(ids), np.array(offsets), dim, True)
 
 
 def test_no_texts_give_no_vectors(model: Callable[[Scheme], ModelFile], choice: Choice) -> None:
-    vectors = bind(model("int8"), choice).encode(np.empty(0, np.int32), np.zeros(1, np.int64), 64, True)
-    assert vectors.shape == (0, 64)
+    vectors = bind(model("int8"), choice).encode(np.empty(0, np.int32), np.zeros(1, np.int64), 128, True)
+    assert vectors.shape == (0, 128)
     assert vectors.dtype == np.float32
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -21,6 +20,7 @@ from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.model_file import Scheme
 from embgemma.kernels.native import HEADER_NAME, LIBRARY_NAME, Library, library_problem, load_library
 from tests import tiny
+from tests.processes import run
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 
@@ -161,12 +161,11 @@ def embed_by_program(folder: Path, model_file: Path, texts: Sequence[tuple[str, 
     library = Path(str(package / LIBRARY_NAME)).resolve()
     include = Path(str(package / HEADER_NAME)).parent
     source, program = Path(__file__).parent / "engine" / "golden.c", folder / "golden"
-    command = [compiler, "-O2", f"-I{include}", source, library, f"-Wl,-rpath,{library.parent}", "-o", program]
-    subprocess.run(command, check=True)
+    run(compiler, "-O2", f"-I{include}", source, library, f"-Wl,-rpath,{library.parent}", "-o", program)
     with (folder / "texts").open("wb") as file:
         for name, text in texts:
             file.write(f"{len(name.encode())} {len(text.encode())}\n{name}\0{text}".encode())
-    subprocess.run([program, model_file, folder / "texts", folder / "vectors"], check=True)
+    run(program, model_file, folder / "texts", folder / "vectors")
     return np.fromfile(folder / "vectors", np.float32).reshape(-1, dim)
 
 

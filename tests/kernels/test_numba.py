@@ -1,13 +1,9 @@
-"""The Numba backend: threads, forks, memory, and compiled code that is kept."""
+"""The Numba backend: its stages, memory, and compiled code that is kept."""
 
 from __future__ import annotations
 
 import gc
 import os
-import signal
-import subprocess
-import sys
-import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +16,13 @@ import pytest
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import InputError
 from embgemma.kernels.model_file import ModelFile, Scheme
+from tests.processes import PYTHON, run
 
 pytest.importorskip("numba")
 
 from embgemma.kernels import numba_backend
 from embgemma.kernels.numba_backend import NumbaBackend
 from embgemma.kernels.numba_threads import STAGE_BYTES, make_teams
-
-CHILD_DEADLINE = 120  # seconds: a child that waits for threads it does not have never ends
 
 
 @pytest.fixture
@@ -81,49 +76,6 @@ def test_texts_beyond_one_group_have_the_bits_they_have_alone(
     assert np.array_equal(backend.encode(ids, offsets, 192, True), expected)
 
 
-def test_more_threads_than_cores(model: ModelFile) -> None:
-    batch = batch_of(60, 3)
-    expected = NumbaBackend(model.config, model.tensors, threads=1).encode(*batch, 192, True)
-    crowd = NumbaBackend(model.config, model.tensors, threads=4 * (os.cpu_count() or 1))
-    for _ in range(3):
-        assert np.array_equal(crowd.encode(*batch, 192, True), expected)
-
-
-def test_calls_from_many_threads_do_not_disturb_each_other(backend: NumbaBackend) -> None:
-    batches = [batch_of(length, length // 2) for length in range(2, 34)]
-    expected = [backend.encode(*batch, 192, True) for batch in batches]
-    found: dict[int, npt.NDArray[np.float32]] = {}
-
-    def encode(start: int) -> None:
-        for i in range(start, len(batches), 4):
-            found[i] = backend.encode(*batches[i], 192, True)
-
-    threads = [threading.Thread(target=encode, args=(start,)) for start in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(np.array_equal(found[i], vectors) for i, vectors in enumerate(expected))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_encodes_and_ends(backend: NumbaBackend) -> None:
-    batch = batch_of(30, 5)
-    expected = backend.encode(*batch, 192, True)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(CHILD_DEADLINE)
-        same = False
-        try:
-            same = np.array_equal(backend.encode(*batch, 192, True), expected)
-        finally:
-            os._exit(0 if same else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert np.array_equal(backend.encode(*batch, 192, True), expected)
-
-
 def test_backend_keeps_its_tensors_alive_and_no_longer(model: ModelFile) -> None:
     copies = {name: tensor.copy() for name, tensor in model.tensors.items()}
     batch = batch_of(9)
@@ -162,12 +114,10 @@ def test_compiled_code_is_kept_and_found_again(model: ModelFile, tmp_path: Path)
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     for hits in ("0", "1"):
-        run = subprocess.run(
-            [sys.executable, "-c", script, model.path], env=environment, check=True, capture_output=True, text=True
-        )
-        assert run.stdout.strip() == hits
+        done = run(PYTHON, "-c", script, model.path, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == hits
 
 
 def test_nothing_is_imported_until_it_is_asked_for() -> None:
     script = "import sys, embgemma, embgemma.kernels; sys.exit('numba' in sys.modules or 'llvmlite' in sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    run(PYTHON, "-c", script)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -29,6 +27,7 @@ from embgemma.kernels.numba_products import PAIR, multiply  # noqa: E402
 from embgemma.kernels.numba_state import Model, Scratch  # noqa: E402
 from embgemma.kernels.numba_threads import make_teams  # noqa: E402
 from embgemma.kernels.numba_views import Rows, rows_of  # noqa: E402
+from tests.processes import PYTHON, run  # noqa: E402
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -245,10 +244,10 @@ def test_integer_products_as_other_cpus_do_them(variant: str) -> None:
     ]
     check = f"from embgemma.kernels.numba_tiles import ISA; assert ISA == {variant!r}, ISA"
     environment = {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
-    subprocess.run([sys.executable, "-c", check], env=environment, check=True)
-    arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
-    run = subprocess.run(arguments, env=environment, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout
+    run(PYTHON, "-c", check, env=environment)
+    pytest_quiet = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    done = run(*pytest_quiet, *tests, check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def _host_features() -> str:

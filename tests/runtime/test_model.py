@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from embgemma import EmbeddingModel, EmbgemmaError, InputError, ModelFileError, 
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.backend import BACKENDS
 from embgemma.similarity import SIMILARITY_FUNCTIONS, similarity, similarity_pairwise
+from tests.processes import PYTHON, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -380,5 +379,5 @@ def test_similarity_name_that_is_unknown(model_path: Path) -> None:
 def test_import_loads_no_heavy_package() -> None:
     heavy = ("numba", "torch", "onnx", "onnxruntime", "transformers", "embgemma.export", "embgemma.benchmarks")
     code = f"import sys, embgemma; print([name for name in {heavy!r} if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = run(PYTHON, "-c", code, capture_output=True, text=True)
     assert result.stdout.strip() == "[]"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from embgemma.kernels.errors import InputError, ModelFileError
 from embgemma.kernels.native import library_problem
 from embgemma.kernels.native_tokenizer import NativeTokenizer
 from embgemma.tokenizer import Tokenizer
+from tests.processes import PYTHON, run
 
 from .conftest import CONFIG
 
@@ -60,7 +59,7 @@ def test_embedding_text_never_imports_sentencepiece(model_path: Path) -> None:
         "assert vector.shape == (64,)\n"
         "assert 'sentencepiece' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    run(PYTHON, "-c", program)
 
 
 @pytest.mark.parametrize("damage", ["magic", "version", "header", "cut", "empty"])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from embgemma.benchmarks.harness.limit import limits_for
+from tests.processes import PYTHON, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,9 +34,8 @@ def test_the_best_instruction_set_sets_no_limit(tmp_path: Path) -> None:
 def test_amx_is_refused_and_other_calls_are_not(tmp_path: Path) -> None:
     limits = limits_for("avx512vnni", tmp_path)
     assert limits["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE_VNNI"
-    command = [sys.executable, "-c", CALLS]
-    done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=True)
+    done = run(PYTHON, "-c", CALLS, env={**os.environ, **limits}, capture_output=True, text=True)
     assert done.stdout.split() == ["-1", str(errno.EPERM)]
     # Without the library the kernel itself answers, and never so.
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run(PYTHON, "-c", CALLS, capture_output=True, text=True)
     assert done.stdout.split() != ["-1", str(errno.EPERM)]

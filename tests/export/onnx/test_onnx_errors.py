@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import embgemma
 from embgemma.cli.main import main
 from embgemma.kernels.errors import CheckpointError, EmbgemmaError, InputError, ModelFileError
 from tests import tiny
+from tests.processes import PYTHON, run
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -99,10 +98,8 @@ def test_a_full_disk_leaves_nothing(tiny_folder: Path, tmp_path: Path, output: s
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
         "from embgemma.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    arguments = ["export-onnx", str(tiny_folder), output, "--format", "float32"]
-    result = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    arguments = ("export-onnx", tiny_folder, output, "--format", "float32")
+    result = run(PYTHON, "-c", code, *arguments, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == f"embgemma: {named}: File too large"
     assert "Traceback" not in result.stderr

@@ -17,6 +17,7 @@ import pytest
 
 import embgemma
 from embgemma.cli.main import main
+from tests.processes import PYTHON, run, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -371,27 +372,30 @@ def test_convert_reports_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "embgemma", *map(str, arguments)]
+# ---- as a process of its own ----
 
 
-def test_closed_standard_streams(model_path: Path, text_file: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def embedding(model_path: Path) -> tuple[object, ...]:
+    """The beginning of a command that embeds."""
+    return PYTHON, "-m", "embgemma", "embed", model_path, "--backend", "reference"
+
+
+def test_closed_standard_streams(embedding: tuple[object, ...], text_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.npy"
-    arguments = command("embed", model_path, "--backend", "reference", "--input", text_file, "-o", output)
-    without_output = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *arguments], stderr=subprocess.PIPE, check=True)
-    assert without_output.stderr == b""
+    closing_output = ("sh", "-c", '"$@" >&-', "sh")
+    done = run(*closing_output, *embedding, "--input", text_file, "-o", output, stderr=subprocess.PIPE)
+    assert done.stderr == b""
     assert np.load(output).shape == (len(TEXTS), 64)
-    arguments = command("embed", model_path, "--backend", "reference")
-    without_input = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *arguments], stderr=subprocess.PIPE, check=False)
-    assert without_input.returncode == 2
-    assert without_input.stderr.startswith(b"embgemma: no texts")
+    done = run("sh", "-c", '"$@" <&-', "sh", *embedding, check=False, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"embgemma: no texts")
 
 
-def test_reader_that_leaves_is_no_error(model_path: Path, tmp_path: Path) -> None:
+def test_reader_that_leaves_is_no_error(embedding: tuple[object, ...], tmp_path: Path) -> None:
     many = tmp_path / "many.txt"
     many.write_text("a\n" * 2000)
-    arguments = command("embed", model_path, "--backend", "reference", "--input", many)
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with start(*embedding, "--input", many, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -400,17 +404,16 @@ def test_reader_that_leaves_is_no_error(model_path: Path, tmp_path: Path) -> Non
         assert process.wait() == 141
 
 
-def test_interrupt_leaves_no_output(model_path: Path, tmp_path: Path) -> None:
+def test_interrupt_leaves_no_output(embedding: tuple[object, ...], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    arguments = command("embed", model_path, "--backend", "reference", "-o", folder / "out.npy")
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start(*embedding, "-o", folder / "out.npy", **pipes) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(b"a\n")
         process.stdin.flush()
-        deadline = time.monotonic() + 60
-        while not list(folder.iterdir()) and time.monotonic() < deadline:
+        while not list(folder.iterdir()) and process.poll() is None:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
         assert process.stderr.read() == b"embgemma: interrupted\n"
