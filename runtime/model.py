@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, overload
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .kernels.config import EncoderConfig
 
     Embeddings: TypeAlias = npt.NDArray[np.float32]
+    Tokenized: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]  # ids of texts end to end, offsets
 
 logger = logging.getLogger("embgemma")
 
@@ -40,7 +42,7 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first that the model
 
 ONNX_SUFFIX = ".onnx"
 
-TOKENIZED_AT_ONCE = 64  # texts: enough that a call costs little beside them
+TOKENIZED_AT_ONCE = 256  # texts: enough that a call costs little beside them, and that their batches are large
 
 
 class TruncationWarning(UserWarning):
@@ -53,6 +55,16 @@ class TruncationWarning(UserWarning):
     def __init__(self, message: str, indices: Sequence[int]) -> None:
         super().__init__(message)
         self.indices = tuple(indices)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How texts are computed: arguments of `EmbeddingModel.encode`, checked."""
+
+    batch_size: int
+    show_progress: bool
+    normalize: bool
+    dim: int  # of the embeddings returned
 
 
 def load(
@@ -145,14 +157,8 @@ class EmbeddingModel:
         Warns:
             TruncationWarning: texts were longer than `max_seq_length` tokens, prompt included, and were cut.
         """
-        return self._encode(
-            sentences,
-            self._prompt(prompt_name, prompt, ()),
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            normalize=normalize_embeddings,
-            truncate_dim=truncate_dim,
-        )
+        options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
+        return self._encode(sentences, self._prompt(prompt_name, prompt, ()), options)
 
     def encode_query(
         self,
@@ -166,14 +172,8 @@ class EmbeddingModel:
         truncate_dim: int | None = None,
     ) -> Embeddings:
         """Like `encode`, with the prompt "query" unless another is named: embeds what one searches with."""
-        return self._encode(
-            sentences,
-            self._prompt(prompt_name, prompt, QUERY_PROMPTS),
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            normalize=normalize_embeddings,
-            truncate_dim=truncate_dim,
-        )
+        options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
+        return self._encode(sentences, self._prompt(prompt_name, prompt, QUERY_PROMPTS), options)
 
     def encode_document(
         self,
@@ -187,32 +187,19 @@ class EmbeddingModel:
         truncate_dim: int | None = None,
     ) -> Embeddings:
         """Like `encode`, with the prompt "document" unless another is named: embeds what one searches in."""
-        return self._encode(
-            sentences,
-            self._prompt(prompt_name, prompt, DOCUMENT_PROMPTS),
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            normalize=normalize_embeddings,
-            truncate_dim=truncate_dim,
-        )
+        options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
+        return self._encode(sentences, self._prompt(prompt_name, prompt, DOCUMENT_PROMPTS), options)
 
     def encode_ids(
-        self,
-        ids: Sequence[TokenIds],
-        *,
-        truncate_dim: int | None = None,
-        normalize_embeddings: bool = True,
+        self, ids: Sequence[TokenIds], *, truncate_dim: int | None = None, normalize_embeddings: bool = True
     ) -> Embeddings:
         """Embeds texts given as token ids, `<bos>` and `<eos>` included: (texts, dim).
 
         Raises InputError if a text is empty or longer than `config.max_tokens`, or an id is out of range.
         """
-        dim = self._dim(truncate_dim)
-        flat, offsets = check_batch(self.config, *join_token_ids(ids), dim)
-        embeddings = np.empty((len(offsets) - 1, dim), np.float32)
-        for _ in self._embed(flat, offsets, embeddings, normalize_embeddings, len(offsets)):
-            pass
-        return embeddings
+        flat, offsets = join_token_ids(ids)
+        options = self._options(max(1, len(ids)), False, normalize_embeddings, truncate_dim)
+        return self._embed([check_batch(self.config, flat, offsets, options.dim)], len(ids), options)
 
     @overload
     def tokenize(  # type: ignore[overload-overlap]  # a str is an iterable of str too; the first match wins
@@ -296,34 +283,31 @@ class EmbeddingModel:
 
     # ---- how ----
 
-    def _encode(
-        self,
-        sentences: str | Iterable[str],
-        prompt: str,
-        *,
-        batch_size: int,
-        show_progress_bar: bool | None,
-        normalize: bool,
-        truncate_dim: int | None,
-    ) -> Embeddings:
-        tokenizer = self._text_tokenizer()
-        dim = self._dim(truncate_dim)
-        batch_size = check_integer("batch_size", batch_size, 1, None)
+    def _options(
+        self, batch_size: int, show_progress_bar: bool | None, normalize: bool, truncate_dim: int | None
+    ) -> _Options:
+        """The arguments of `encode` that are no texts and no prompts, checked."""
+        full = self._embedding_dim
+        dim = full if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, full)
         if show_progress_bar is None:
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+        return _Options(check_integer("batch_size", batch_size, 1, None), show_progress_bar, normalize, dim)
+
+    def _encode(self, sentences: str | Iterable[str], prompt: str, options: _Options) -> Embeddings:
+        tokenizer = self._text_tokenizer()
         texts = check_texts(sentences)
         limit = self._max_seq_length
         truncated: list[int] = []
-        embeddings = np.empty((len(texts), dim), np.float32)
-        tokenized_at_once = batch_size * max(1, TOKENIZED_AT_ONCE // batch_size)
-        with tqdm(total=len(texts), desc="Embedding", unit="text", disable=not show_progress_bar) as progress:
-            for start in range(0, len(texts), tokenized_at_once):
-                part = [prompt + text for text in texts[start : start + tokenized_at_once]]
+
+        def tokenize() -> Iterator[Tokenized]:
+            at_once = options.batch_size * max(1, TOKENIZED_AT_ONCE // options.batch_size)
+            for start in range(0, len(texts), at_once):
+                part = [prompt + text for text in texts[start : start + at_once]]
                 tokenized = tokenizer.encode_batch(part, limit)
                 truncated.extend((start + np.flatnonzero(tokenized.truncated)).tolist())
-                out = embeddings[start : start + len(part)]
-                for done in self._embed(tokenized.ids, tokenized.offsets, out, normalize, batch_size):
-                    progress.update(done)
+                yield tokenized.ids, tokenized.offsets
+
+        embeddings = self._embed(tokenize(), len(texts), options)
         if truncated:
             caller_of_encode = 3
             message = (
@@ -333,24 +317,21 @@ class EmbeddingModel:
             warnings.warn(TruncationWarning(message, truncated), stacklevel=caller_of_encode)
         return embeddings[0] if isinstance(sentences, str) else embeddings
 
-    def _embed(
-        self,
-        ids: npt.NDArray[np.int32],
-        offsets: npt.NDArray[np.int64],
-        out: Embeddings,
-        normalize: bool,
-        batch_size: int,
-    ) -> Iterator[int]:
-        """Embeds texts laid end to end into out (texts, dim), batch by batch; yields how many texts each batch has."""
+    def _embed(self, tokenized: Iterable[Tokenized], count: int, options: _Options) -> Embeddings:
+        """Embeddings (count, dim) of all texts, batch by batch, so that scratch memory stays bounded."""
         backend = self._backend()
         dim = out.shape[1]
         # Of a full unit vector the head computes all; of a shortened one only what is kept.
-        computed_dim = dim if normalize else self._embedding_dim
-        for first, last in _batches(offsets, batch_size, self.config.max_tokens):
-            batch = ids[offsets[first] : offsets[last]]
-            starts = offsets[first : last + 1] - offsets[first]
-            out[first:last] = backend.encode(batch, starts, computed_dim, True)[:, :dim]
-            yield last - first
+        computed_dim = options.dim if options.normalize else self._embedding_dim
+        embeddings = np.empty((count, options.dim), np.float32)
+        done = 0
+        with tqdm(total=count, desc="Embedding", unit="text", disable=not options.show_progress) as progress:
+            for ids, offsets in _batches(tokenized, options.batch_size, self.config.max_tokens):
+                vectors = backend.encode(ids, offsets, computed_dim, True)
+                embeddings[done : done + len(vectors)] = vectors[:, : options.dim]
+                done += len(vectors)
+                progress.update(len(vectors))
+        return embeddings
 
     def _backend(self) -> Backend:
         if self._open_backend is None:
@@ -384,11 +365,6 @@ class EmbeddingModel:
             raise InputError(f"prompt_name={name!r} is not a prompt of this model; it has {', '.join(self.prompts)}")
         return self.prompts[name]
 
-    def _dim(self, truncate_dim: int | None) -> int:
-        if truncate_dim is None:
-            return self._embedding_dim
-        return check_integer("truncate_dim", truncate_dim, 1, self._embedding_dim)
-
 
 def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None:
     """The tokenizer in the model file, or None if it has none: that of the C engine, if both have what it takes."""
@@ -411,11 +387,12 @@ def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None
     return tokenizer
 
 
-def _batches(offsets: npt.NDArray[np.int64], most_texts: int, most_tokens: int) -> Iterator[tuple[int, int]]:
-    """First text, and last text plus one, of batches of so many texts and tokens at most, or of one longer text."""
-    first, texts = 0, len(offsets) - 1
-    while first < texts:
-        fitting = int(np.searchsorted(offsets, offsets[first] + most_tokens, side="right")) - 1
-        last = min(max(fitting, first + 1), first + most_texts)
-        yield first, last
-        first = last
+def _batches(tokenized: Iterable[Tokenized], most_texts: int, most_tokens: int) -> Iterator[Tokenized]:
+    """The texts in runs of at most this many, and of at most this many tokens, which no text alone exceeds."""
+    for ids, offsets in tokenized:
+        begin = 0
+        while begin < len(offsets) - 1:
+            fitting = int(np.searchsorted(offsets, offsets[begin] + most_tokens, side="right")) - 1
+            run = offsets[begin : min(begin + most_texts, fitting) + 1]
+            yield ids[run[0] : run[-1]], run - run[0]
+            begin += len(run) - 1
