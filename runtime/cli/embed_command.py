@@ -42,7 +42,9 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"file that ends in {', '.join(SUFFIXES)}; JSONL on standard output if left out",
     )
     result.add_argument("--force", action="store_true", help="replace an output file that exists")
-    result.add_argument("--dim", type=int, metavar="N", help="size of the embeddings, such as 512, 256 or 128")
+    result.add_argument(
+        "--dim", "--truncate-dim", type=int, metavar="N", help="size of the embeddings, such as 512, 256 or 128"
+    )
     prompt = parser.add_argument_group("prompt").add_mutually_exclusive_group()
     prompt.add_argument("--prompt-name", metavar="NAME", help="prompt of the model to put before every text")
     prompt.add_argument("--prompt", metavar="TEXT", help="prompt to put before every text")
@@ -61,20 +63,21 @@ class Report:
     def problem(self, record: Record) -> None:
         """Tells of a record that cannot be read."""
         self.unreadable += 1
-        self._tell(f"{self.place} {record.line}: {record.problem}")
+        self.tell(f"{self.place} {record.line}: {record.problem}")
 
     def sum_up(self, max_tokens: int) -> int:
         """Tells the totals, if anything went wrong; returns the exit code."""
         if self.cut:
             shown = 10
             numbers = ", ".join(map(str, self.cut[:shown])) + (", ..." if len(self.cut) > shown else "")
-            self._tell(f"cut to {max_tokens} tokens: {len(self.cut)} too long, {self.place} {numbers}")
+            self.tell(f"cut to {max_tokens} tokens: {len(self.cut)} too long, {self.place} {numbers}")
         if self.unreadable:
-            self._tell(f"{self.unreadable} of {self.unreadable + self.written} could not be read; the rest is embedded")
+            self.tell(f"{self.unreadable} of {self.unreadable + self.written} could not be read; the rest is embedded")
         return 1 if self.unreadable else 0
 
     @staticmethod
-    def _tell(message: str) -> None:
+    def tell(message: str) -> None:
+        """Writes a line to standard error."""
         tqdm.write(f"embgemma: {message}", file=sys.stderr)  # around a progress bar, if there is one
 
 
@@ -105,13 +108,20 @@ def run_embed(arguments: argparse.Namespace) -> int:
             if output is None:
                 sys.stdout.buffer.flush()
             progress.update(len(chunk))
-    return report.sum_up(model.max_seq_length)
+    code = report.sum_up(model.max_seq_length)
+    if output is not None:
+        report.tell(f"wrote {output} ({report.written} embeddings of {dim} values)")
+    return code
 
 
 @contextmanager
 def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Record], int | None]]:
     """The records of the input, and how many there are where that is known beforehand."""
     if arguments.texts:
+        for name in filter(_is_file, arguments.texts):
+            Report.tell(
+                f"warning: the text {name!r} is also the name of a file; to embed its lines, use --input {name}"
+            )
         yield argument_records(arguments.texts), len(arguments.texts)
         return
     name = arguments.input or PIPE
@@ -124,6 +134,13 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
             yield json_records(stream, arguments.field, arguments.id_field), total
         else:
             yield line_records(stream), total
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with characters that no name has
+        return False
 
 
 def _count_lines(stream: BinaryIO) -> int | None:

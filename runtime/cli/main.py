@@ -31,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 1: failed, or some lines of the input could not be read. 2: wrong arguments (argparse raises SystemExit).
     """
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.run is None:
+        parser.print_help()
+        return 0
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -68,16 +72,21 @@ class _CommandParser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._intermixing = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            namespace, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._intermixing = False
+        option = next((argument for argument in unknown if argument.startswith("-")), None)
+        if option is not None:  # argparse would blame the arguments after it as well
+            self.error(f"there is no option {option.split('=')[0]}; see {self.prog} --help")
+        return namespace, unknown
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; `run` in its result is the function of the command chosen."""
     parser = argparse.ArgumentParser(prog="embgemma", description="EmbeddingGemma on a CPU: text in, embedding out.")
     parser.add_argument("--version", action="version", version=f"embgemma {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_CommandParser)
 
     convert = commands.add_parser(
         "convert",

@@ -83,9 +83,17 @@ def test_arguments_to_json_lines(embed: Any, model: embgemma.EmbeddingModel) -> 
     assert np.array_equal(matrix_of(rows), model.encode(TEXTS))  # the digits written give back the same bits
 
 
+def test_a_text_that_names_a_file_is_warned_of(embed: Any, text_file: Path) -> None:
+    code, out, err = embed("a", text_file, "a " * 3000)
+    assert (code, len(rows_of(out))) == (0, 3)
+    assert err.startswith(f"embgemma: warning: the text '{text_file}' is also the name of a file; ")
+    assert f"use --input {text_file}\n" in err
+
+
 def test_text_file_to_npy(embed: Any, model: embgemma.EmbeddingModel, text_file: Path, tmp_path: Path) -> None:
     code, out, err = embed("--input", text_file, "-o", tmp_path / "out.npy", "--batch-size", 3)
-    assert (code, out, err) == (0, b"", "")
+    wrote = f"embgemma: wrote {tmp_path / 'out.npy'} (4 embeddings of 64 values)\n"
+    assert (code, out, err) == (0, b"", wrote)
     assert np.array_equal(np.load(tmp_path / "out.npy"), model.encode(TEXTS))
 
 
@@ -134,6 +142,9 @@ def test_only_line_feeds_break_lines(embed: Any, model: embgemma.EmbeddingModel,
 def test_prompt_and_size(embed: Any, model: embgemma.EmbeddingModel) -> None:
     by_name = matrix_of(rows_of(embed("a b", "--prompt-name", "query", "--dim", 16)[1]))
     assert np.array_equal(by_name, model.encode_query(["a b"], truncate_dim=16))
+    assert np.array_equal(
+        matrix_of(rows_of(embed("a b", "--truncate-dim", 16)[1])), model.encode(["a b"], truncate_dim=16)
+    )
     by_text = matrix_of(rows_of(embed("a b", "--prompt", "x: ")[1]))
     assert np.array_equal(by_text, model.encode(["a b"], prompt="x: "))
 
@@ -187,7 +198,8 @@ def test_broken_json_lines_and_npz(
 ) -> None:
     code, _, err = embed("--input", broken_json, "-o", tmp_path / "out.npz")
     assert code == 1
-    messages = err.splitlines()
+    *messages, last = err.splitlines()
+    assert last == f"embgemma: wrote {tmp_path / 'out.npz'} (2 embeddings of 64 values)"
     assert len(messages) == len(BROKEN_JSON_MESSAGES)
     for message, expected in zip(messages, BROKEN_JSON_MESSAGES, strict=True):
         assert message.startswith(f"embgemma: {expected}")
@@ -333,12 +345,28 @@ def test_model_file_that_is_none(command: str, tmp_path: Path, capsys: pytest.Ca
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["embed"], ["convert", "x"], ["embed", "m", "--dim", "many"]])
+@pytest.mark.parametrize("arguments", [["nonsense"], ["embed"], ["convert", "x"], ["embed", "m", "--dim", "many"]])
 def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     assert exit_.value.code == 2
     assert "usage: embgemma" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--json=yes", "-x"])
+def test_an_unknown_option_is_named_and_not_the_text(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["embed", "model", option, "hi"])
+    assert exit_.value.code == 2
+    message = f"embgemma embed: error: there is no option {option.removesuffix('=yes')}; see embgemma embed --help"
+    assert capsys.readouterr().err.splitlines()[-1] == message
+
+
+def test_no_command_gives_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    captured = capsys.readouterr()
+    assert "make a model file of a checkpoint" in captured.out
+    assert captured.err == ""
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -385,7 +413,7 @@ def test_closed_standard_streams(embedding: tuple[object, ...], text_file: Path,
     output = tmp_path / "out.npy"
     closing_output = ("sh", "-c", '"$@" >&-', "sh")
     done = run(*closing_output, *embedding, "--input", text_file, "-o", output, stderr=subprocess.PIPE)
-    assert done.stderr == b""
+    assert done.stderr == f"embgemma: wrote {output} (4 embeddings of 64 values)\n".encode()
     assert np.load(output).shape == (len(TEXTS), 64)
     done = run("sh", "-c", '"$@" <&-', "sh", *embedding, check=False, stderr=subprocess.PIPE)
     assert done.returncode == 2
