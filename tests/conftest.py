@@ -11,6 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
+# NumPy reads it once. A second thread of BLAS gains nothing on small matrices, and costs much on a busy machine.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 
 from embgemma.export.convert import convert
