@@ -12,10 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
+from embgemma.export.synthetic import write_synthetic_model
+from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.config import EncoderConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from embgemma.kernels.model_file import Scheme
 
 PIECES = 896
 
@@ -203,6 +207,18 @@ def write_tensors(path: Path, tensors: dict[str, Float32], dtype: Dtype = "float
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def write_model(path: Path, config: EncoderConfig = CONFIG, scheme: Scheme = "mixed") -> Path:
+    """Writes a model file of random weights with both tokenizers, and gives its path back."""
+    write_synthetic_model(path, config, scheme, tokenizer_model=tokenizer_model(), tokenizer_table=tokenizer_table())
+    return path
+
+
+@functools.cache
+def tokenizer_table() -> bytes:
+    """The table that the C engine tokenizes with, of `tokenizer_model`."""
+    return build_tokenizer_table(tokenizer_model()).tobytes()
 
 
 @functools.cache

@@ -16,8 +16,6 @@ import numpy.typing as npt
 import pytest
 
 import embgemma
-from embgemma.export.synthetic import write_synthetic_model
-from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.native import instruction_sets, library_problem
 from tests import tiny
 from tests.processes import run
@@ -81,10 +79,7 @@ def check(isa: str, found: Vectors, expected: Vectors) -> None:
 @pytest.mark.parametrize("scheme", ["float32", "int8", "mixed", "int4"])
 @pytest.mark.parametrize("isa", ARM)
 def test_small_model(isa: str, scheme: Scheme, tmp_path: Path) -> None:
-    tokenizer = tiny.tokenizer_model()
-    table = build_tokenizer_table(tokenizer).tobytes()
-    path = tmp_path / "model.safetensors"
-    write_synthetic_model(path, tiny.CONFIG, scheme, tokenizer_model=tokenizer, tokenizer_table=table)
+    path = tiny.write_model(tmp_path / "model.safetensors", scheme=scheme)
     check(isa, on_arm(isa, path, TEXTS, tmp_path), here(path, TEXTS))
 
 

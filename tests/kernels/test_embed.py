@@ -15,8 +15,6 @@ import numpy.typing as npt
 import pytest
 
 import embgemma
-from embgemma.export.synthetic import write_synthetic_model
-from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.model_file import Scheme
 from embgemma.kernels.native import HEADER_NAME, LIBRARY_NAME, Library, library_problem, load_library
 from tests import tiny
@@ -63,11 +61,7 @@ class Engine:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("embed") / "tiny.safetensors"
-    tokenizer = tiny.tokenizer_model()
-    table = build_tokenizer_table(tokenizer).tobytes()
-    write_synthetic_model(path, tiny.CONFIG, "mixed", tokenizer_model=tokenizer, tokenizer_table=table)
-    return path
+    return tiny.write_model(tmp_path_factory.mktemp("embed") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

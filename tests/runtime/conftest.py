@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from embgemma.export.synthetic import write_synthetic_model
-from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from tests import tiny
 
 if TYPE_CHECKING:
@@ -24,14 +22,12 @@ def tokenizer_model() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def tokenizer_table(tokenizer_model: bytes) -> bytes:
+def tokenizer_table() -> bytes:
     """The table that the C engine tokenizes with, of the same model."""
-    return build_tokenizer_table(tokenizer_model).tobytes()
+    return tiny.tokenizer_table()
 
 
 @pytest.fixture(scope="session")
-def model_path(tmp_path_factory: pytest.TempPathFactory, tokenizer_model: bytes, tokenizer_table: bytes) -> Path:
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small int8 model file of random weights with that tokenizer."""
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    write_synthetic_model(path, CONFIG, "int8", tokenizer_model=tokenizer_model, tokenizer_table=tokenizer_table)
-    return path
+    return tiny.write_model(tmp_path_factory.mktemp("model") / "small.safetensors", CONFIG, "int8")

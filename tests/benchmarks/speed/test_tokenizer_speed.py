@@ -8,7 +8,6 @@ import pytest
 
 from embgemma.benchmarks.speed import tokenizer_speed
 from embgemma.export.synthetic import write_synthetic_model
-from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.native import library_problem
 from tests import tiny
 
@@ -22,9 +21,7 @@ def test_it_tells_what_it_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenizer_speed, "HOSTILE_BYTES", 4096)
-    model, table = tiny.tokenizer_model(), build_tokenizer_table(tiny.tokenizer_model()).tobytes()
-    path, texts = tmp_path / "model.safetensors", tmp_path / "texts.txt"
-    write_synthetic_model(path, tiny.CONFIG, "int8", tokenizer_model=model, tokenizer_table=table)
+    path, texts = tiny.write_model(tmp_path / "model.safetensors"), tmp_path / "texts.txt"
     texts.write_text("the of\né\n", "utf-8")
     assert tokenizer_speed.main([str(path), "--texts", str(texts)]) == 0
     lines = capsys.readouterr().out.splitlines()
