@@ -41,7 +41,7 @@ define c-tests
 $(BIN)/cmake -S kernels -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	-DEMBGEMMA_BUILD_TESTS=ON -DEMBGEMMA_WERROR=ON $(2)
 $(BIN)/cmake --build build/$(1)
-$(BIN)/ctest --test-dir build/$(1) --output-on-failure --no-tests=error $(3)
+$(BIN)/ctest --test-dir build/$(1) --parallel 2 --output-on-failure --no-tests=error $(3)
 endef
 
 test-native: $(VENV)/with-dev

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,17 +73,8 @@ def test_bits_do_not_depend_on_threads(name: str, model_path: Path) -> None:
 
 def test_calls_from_several_threads_at_once(model: EmbeddingModel) -> None:
     expected = model.encode(TEXTS)
-    results: list[Any] = [None] * 4
-
-    def work(slot: int) -> None:
-        results[slot] = model.encode(TEXTS)
-
-    workers = [threading.Thread(target=work, args=(slot,)) for slot in range(len(results))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert all(np.array_equal(result, expected) for result in results)
+    with ThreadPoolExecutor(4) as callers:
+        assert all(np.array_equal(found, expected) for found in callers.map(model.encode, [TEXTS] * 4))
 
 
 def test_truncated_embeddings(model: EmbeddingModel) -> None:

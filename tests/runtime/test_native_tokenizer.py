@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,17 +103,9 @@ def test_it_may_be_used_from_several_threads_at_once(tokenizer_table: bytes) -> 
     tokenizer = NativeTokenizer(as_array(tokenizer_table), 2, 1)
     texts = [f"the of {i} and <h1> {'x' * i}" for i in range(300)]
     expected = tokenizer.encode_batch(texts, 100).split()
-    found: list[Any] = [None] * 4
-
-    def work(thread: int) -> None:
-        found[thread] = [tokenizer.encode(text, 100).ids for text in texts]
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(found))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [expected] * 4
+    with ThreadPoolExecutor(4) as callers:
+        found = callers.map(lambda _: [tokenizer.encode(text, 100).ids for text in texts], range(4))
+        assert [*found] == [expected] * 4
 
 
 def test_it_outlives_the_last_other_reference_to_its_table(tokenizer_table: bytes) -> None:
