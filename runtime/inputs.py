@@ -1,4 +1,4 @@
-"""Checks of what callers pass in, done once, before anything is computed."""
+"""Checks of arguments: done once, before anything is computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_texts(sentences: str | Iterable[str]) -> list[str]:
-    """The texts as a list, all of them valid: an error names the first that is not, before anything is computed."""
+    """The texts as a list of valid strings; raises InputError naming the first that is not one."""
     if isinstance(sentences, str):
         texts = [sentences]
     elif isinstance(sentences, bytes | bytearray | Mapping | Set) or not isinstance(sentences, Iterable):
@@ -45,7 +45,7 @@ def join_token_ids(texts: Sequence[TokenIds]) -> tuple[npt.NDArray[np.int64], np
 
 
 def check_integer(name: str, value: int, low: int, high: int | None) -> int:
-    """`value` as an int within bounds."""
+    """`value` as an int within these bounds."""
     expected = f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
     try:
         number = operator.index(value)
@@ -57,7 +57,7 @@ def check_integer(name: str, value: int, low: int, high: int | None) -> int:
 
 
 def check_unicode(name: str, text: str) -> None:
-    """Raises InputError if `text` has no UTF-8 form, saying where. The tokenizer relies on this check."""
+    """Raises InputError, with the place, if `text` has no UTF-8 form. The tokenizer relies on this check."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

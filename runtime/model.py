@@ -1,4 +1,4 @@
-"""The model that a user holds: texts in, embeddings out. Names, defaults and shapes follow sentence-transformers."""
+"""The model that users hold: texts in, embeddings out. Names, defaults and shapes follow sentence-transformers."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("embgemma")
 
 QUERY_PROMPTS = ("query",)
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first that the model has
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first of them that the model has
 
 ONNX_SUFFIX = ".onnx"
 
-TOKENIZED_AT_ONCE = 256  # texts: enough that a call costs little beside them, and that their batches are large
+TOKENIZED_AT_ONCE = 256  # texts: enough to hide the cost of a call and to fill batches
 
 
 class TruncationWarning(UserWarning):
-    """Texts had more tokens than the model takes, and their ends were cut off.
+    """Some texts had more tokens than the model takes; their ends were cut off.
 
     Attributes:
         indices: which of the texts.
@@ -59,7 +59,7 @@ class TruncationWarning(UserWarning):
 
 @dataclass(frozen=True)
 class _Options:
-    """How texts are computed: arguments of `EmbeddingModel.encode`, checked."""
+    """Checked arguments of `EmbeddingModel.encode`: how to compute."""
 
     batch_size: int
     show_progress: bool
@@ -70,19 +70,19 @@ class _Options:
 def load(
     path: str | os.PathLike[str], *, backend: str = "auto", threads: int | None = None, isa: str | None = None
 ) -> EmbeddingModel:
-    """Opens a model file, which `embgemma convert` makes of a checkpoint.
+    """Opens a model file, made by `embgemma convert`.
 
     Args:
-        path: the model file, or an ONNX model (*.onnx) that `embgemma export-onnx` made; it is mapped into memory and
+        path: the model file, or an ONNX model (*.onnx) made by `embgemma export-onnx`. It is mapped into memory and
             read as needed.
-        backend: "auto", or one of `embgemma.available_backends()`; an ONNX model has only "onnx", ONNX Runtime.
-        threads: how many threads to compute with; None for the number of physical cores.
-        isa: instruction set of the native backend, such as "avx2"; None for the best that this CPU has.
+        backend: "auto" or one of `embgemma.available_backends()`; for an ONNX model "onnx" (ONNX Runtime).
+        threads: number of threads; None for the number of physical cores.
+        isa: instruction set of the native backend, such as "avx2"; None for the best of this CPU.
 
     Raises:
-        ModelFileError: the file is not a model file, is damaged, or of a version that this release does not read.
-        BackendError: the backend or the instruction set is unknown, or missing here.
-        InputError: the number of threads is not one.
+        ModelFileError: the file is no model file, is damaged, or has a version that this release does not read.
+        BackendError: the backend or the instruction set is unknown or missing here.
+        InputError: `threads` is not a positive integer.
     """
     if threads is not None:
         threads = check_integer("threads", threads, 1, None)
@@ -104,9 +104,9 @@ def _load_onnx(path: Path, backend: str, threads: int | None, isa: str | None) -
 
 
 class EmbeddingModel:
-    """An embedding model, ready to run; `embgemma.load` makes one.
+    """An embedding model that is ready to run; `embgemma.load` makes one.
 
-    Calls from several threads at once are safe. It can be used in a `with` block, or closed with `close`.
+    Several threads may call it at once. `close`, or the end of a `with` block, frees its memory.
     """
 
     def __init__(self, model_file: ModelFile, backend: Backend) -> None:
@@ -137,25 +137,25 @@ class EmbeddingModel:
         """Embeds one text or many.
 
         Args:
-            sentences: a text, or a list or other iterable of texts; the results come in its order.
-            prompt_name: which of `prompts` to put before every text; None for the model's default, often none.
-            prompt: the prompt itself; it takes precedence over prompt_name.
-            batch_size: most texts computed at once. Larger ones do not change the results, not even in their last
-                bit, and texts of more than `config.max_tokens` tokens together are never computed at once.
-            show_progress_bar: None shows it if the level of the logger "embgemma" is INFO or DEBUG.
-            normalize_embeddings: True gives vectors of length 1, shortened ones too. False gives what
-                sentence-transformers gives by default: the first values of the full vector of length 1.
-            truncate_dim: size of the embeddings, 1 to the model's; EmbeddingGemma was trained for 768, 512, 256 and
-                128. None for the full size.
+            sentences: a text, or a list or other iterable of texts.
+            prompt_name: which of `prompts` to put before every text; None for the model's default, which is often none.
+            prompt: the prompt itself; it overrides prompt_name.
+            batch_size: most texts computed at once. It never changes a result, not even the last bit. A batch never
+                has more than `config.max_tokens` tokens.
+            show_progress_bar: None shows a bar if the level of the logger "embgemma" is INFO or DEBUG.
+            normalize_embeddings: True gives vectors of length 1, also if shortened. False gives the first values of
+                the full vector of length 1, as sentence-transformers does by default.
+            truncate_dim: size of the embeddings; EmbeddingGemma was trained for 768, 512, 256 and 128. None for the
+                full size.
 
         Returns:
-            float32 (dim,) for one text, (texts, dim) for several.
+            float32 (dim,) for one text, (texts, dim) for several, in their order.
 
         Raises:
             InputError: a text is not a string or not valid Unicode, the prompt is unknown, or a size is out of range.
 
         Warns:
-            TruncationWarning: texts were longer than `max_seq_length` tokens, prompt included, and were cut.
+            TruncationWarning: texts had more than `max_seq_length` tokens, prompt included, and were cut.
         """
         options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
         return self._encode(sentences, self._prompt(prompt_name, prompt, ()), options)
@@ -171,7 +171,7 @@ class EmbeddingModel:
         normalize_embeddings: bool = True,
         truncate_dim: int | None = None,
     ) -> Embeddings:
-        """Like `encode`, with the prompt "query" unless another is named: embeds what one searches with."""
+        """Embeds what a user searches with: `encode` with the prompt "query", unless another is given."""
         options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
         return self._encode(sentences, self._prompt(prompt_name, prompt, QUERY_PROMPTS), options)
 
@@ -186,14 +186,14 @@ class EmbeddingModel:
         normalize_embeddings: bool = True,
         truncate_dim: int | None = None,
     ) -> Embeddings:
-        """Like `encode`, with the prompt "document" unless another is named: embeds what one searches in."""
+        """Embeds what a user searches in: `encode` with the prompt "document", unless another is given."""
         options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
         return self._encode(sentences, self._prompt(prompt_name, prompt, DOCUMENT_PROMPTS), options)
 
     def encode_ids(
         self, ids: Sequence[TokenIds], *, truncate_dim: int | None = None, normalize_embeddings: bool = True
     ) -> Embeddings:
-        """Embeds texts given as token ids, `<bos>` and `<eos>` included: (texts, dim).
+        """Embeds token ids, which include `<bos>` and `<eos>`; returns float32 (texts, dim).
 
         Raises InputError if a text is empty or longer than `config.max_tokens`, or an id is out of range.
         """
@@ -214,7 +214,7 @@ class EmbeddingModel:
     def tokenize(
         self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> list[int] | list[list[int]]:
-        """Token ids of one text or of several, as `encode` computes with: prompt, `<bos>` and `<eos>` included."""
+        """Token ids of one text or several, as `encode` uses them: with prompt, `<bos>` and `<eos>`."""
         prefix = self._prompt(prompt_name, prompt, ())
         tokenizer = self._text_tokenizer()
         texts = [prefix + text for text in check_texts(sentences)]
@@ -248,7 +248,7 @@ class EmbeddingModel:
 
     @property
     def max_seq_length(self) -> int:
-        """Longest text in tokens, prompt, `<bos>` and `<eos>` included; longer ones are cut. May be lowered."""
+        """Most tokens of a text, prompt, `<bos>` and `<eos>` included; longer texts are cut. It may be lowered."""
         return self._max_seq_length
 
     @max_seq_length.setter
@@ -260,11 +260,11 @@ class EmbeddingModel:
         return self._embedding_dim
 
     def get_sentence_embedding_dimension(self) -> int:
-        """Size of a full embedding, by the name that sentence-transformers had for it before version 6."""
+        """Size of a full embedding; sentence-transformers used this name before version 6."""
         return self._embedding_dim
 
     def close(self) -> None:
-        """Lets go of the weights, scratch memory and threads. Calls that are running end well; new ones raise."""
+        """Frees weights, scratch memory and threads. Running calls finish; later calls raise EmbgemmaError."""
         self._open_backend = None
         self._tokenizer = None
 
@@ -281,12 +281,12 @@ class EmbeddingModel:
         running = f"{engine.name} ({engine.isa}), threads={engine.threads}" if engine else "closed"
         return f"<EmbeddingModel {self.path.name!r} scheme={self.scheme} backend={running}>"
 
-    # ---- how ----
+    # ---- inside ----
 
     def _options(
         self, batch_size: int, show_progress_bar: bool | None, normalize: bool, truncate_dim: int | None
     ) -> _Options:
-        """The arguments of `encode` that are no texts and no prompts, checked."""
+        """Checks the arguments of `encode` other than texts and prompts."""
         full = self._embedding_dim
         dim = full if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, full)
         if show_progress_bar is None:
@@ -312,16 +312,15 @@ class EmbeddingModel:
             caller_of_encode = 3
             message = (
                 f"{len(truncated)} of {len(texts)} texts have more than {limit} tokens, the first of them text "
-                f"{truncated[0]}; what is beyond was cut off: split long texts into parts"
+                f"{truncated[0]}; the rest was cut off: split long texts into parts"
             )
             warnings.warn(TruncationWarning(message, truncated), stacklevel=caller_of_encode)
         return embeddings[0] if isinstance(sentences, str) else embeddings
 
     def _embed(self, tokenized: Iterable[Tokenized], count: int, options: _Options) -> Embeddings:
-        """Embeddings (count, dim) of all texts, batch by batch, so that scratch memory stays bounded."""
+        """Embeddings (count, dim) of all texts, computed in batches to bound the scratch memory."""
         backend = self._backend()
-        dim = out.shape[1]
-        # Of a full unit vector the head computes all; of a shortened one only what is kept.
+        # A unit vector of `dim` values needs only the first `dim` rows of the head.
         computed_dim = options.dim if options.normalize else self._embedding_dim
         embeddings = np.empty((count, options.dim), np.float32)
         done = 0
@@ -349,7 +348,7 @@ class EmbeddingModel:
         return self._tokenizer
 
     def _prompt(self, name: str | None, prompt: str | None, fallbacks: Sequence[str]) -> str:
-        """The prompt's text: as given, else by name, else the first fallback the model has, else its default."""
+        """The prompt as given, else by name, else the first fallback that the model has, else its default."""
         if prompt is not None:
             if not isinstance(prompt, str):
                 raise InputError(f"prompt is of type {type(prompt).__name__}; expected str")
@@ -367,7 +366,7 @@ class EmbeddingModel:
 
 
 def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None:
-    """The tokenizer in the model file, or None if it has none: that of the C engine, if both have what it takes."""
+    """The tokenizer of the file: the C engine's if it can run, else SentencePiece's; None if the file has none."""
     config = model_file.config
     tokenizer: Tokenizer | NativeTokenizer
     try:
@@ -388,7 +387,7 @@ def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None
 
 
 def _batches(tokenized: Iterable[Tokenized], most_texts: int, most_tokens: int) -> Iterator[Tokenized]:
-    """The texts in runs of at most this many, and of at most this many tokens, which no text alone exceeds."""
+    """Runs of at most `most_texts` texts and `most_tokens` tokens; no single text has more."""
     for ids, offsets in tokenized:
         begin = 0
         while begin < len(offsets) - 1:

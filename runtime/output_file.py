@@ -15,11 +15,11 @@ from .kernels.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the most that a file may have
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file too large
 
 
 def check_destination(path: Path, *, force: bool) -> None:
-    """Raises InputError unless a file may be written at `path`: asked before minutes of work, not after."""
+    """Raises InputError unless a file may be written at `path`. Call it before the work, not after."""
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
@@ -30,10 +30,10 @@ def check_destination(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the name `path` when the block ends well.
+    """Opens a file that gets the name `path` when the block succeeds.
 
-    It grows under a temporary name in the same folder. When the block ends in an exception (a full disk, Ctrl-C), the
-    temporary file is removed and `path` is as it was. An OSError of that file names `path`.
+    Until then it has a temporary name in the same folder. If the block raises (full disk, Ctrl-C), the temporary file
+    is removed and `path` stays as it was. An OSError of the temporary file names `path`.
     """
     temporary = _temporary(path)
     try:
@@ -48,9 +48,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `path`, and the place of a folder there, when the block ends well.
+    """Makes a folder that gets the name `path`, and replaces a folder there, when the block succeeds.
 
-    As `whole_file` does it. Between the old folder and the new one there is a moment with neither.
+    Failures are handled as in `whole_file`. For a moment neither the old nor the new folder has the name.
     """
     temporary, old = _temporary(path), _temporary(path)
     try:
@@ -69,7 +69,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _errors_name(path: Path, temporary: Path) -> Iterator[None]:
-    """Has an OSError tell of `path` where it tells of the temporary one, or of a full disk and of no file."""
+    """Makes errors name `path` instead of the temporary file, and instead of no file when the disk is full."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How alike two sets of embeddings are, by the four functions that sentence-transformers names."""
+"""Similarity of embeddings, by the four functions of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
 
-# Order of the norm of the difference, whose negative is the similarity.
+# The similarity is minus the norm of the difference; this is the order of the norm.
 _DISTANCE_ORDER: dict[str, Literal[1, 2]] = {"euclidean": 2, "manhattan": 1}
 
 
@@ -25,7 +25,7 @@ def similarity(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
     _check(name, a, b)
     if name in _DISTANCE_ORDER:
         scores = np.empty((len(a), len(b)), np.float32)
-        for i, row in enumerate(a):  # row by row: (n, m, dim) differences at once would not fit
+        for i, row in enumerate(a):  # row by row: all (n, m, dim) differences would not fit in memory
             scores[i] = -np.linalg.norm(row - b, ord=_DISTANCE_ORDER[name], axis=1)
         return scores
     if name == "cosine":
@@ -38,7 +38,7 @@ def similarity_pairwise(name: str, left: npt.ArrayLike, right: npt.ArrayLike) ->
     a, b = _as_rows("embeddings1", left), _as_rows("embeddings2", right)
     _check(name, a, b)
     if len(a) != len(b):
-        raise InputError(f"pairs are compared, but there are {len(a)} and {len(b)} embeddings; expected as many")
+        raise InputError(f"there are {len(a)} and {len(b)} embeddings; expected as many, since pairs are compared")
     if name in _DISTANCE_ORDER:
         return np.asarray(-np.linalg.norm(a - b, ord=_DISTANCE_ORDER[name], axis=1), np.float32)
     if name == "cosine":
@@ -68,6 +68,6 @@ def _check(name: str, a: Vectors, b: Vectors) -> None:
 
 
 def _unit(rows: Vectors) -> Vectors:
-    """Rows scaled to length 1; a row of zeros stays one."""
+    """Rows scaled to length 1; a row of zeros stays zero."""
     smallest = np.float32(1e-12)  # as torch.nn.functional.normalize has it
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), smallest), np.float32)

@@ -1,20 +1,20 @@
 """Text to token ids: the ids that the Hugging Face tokenizer of the checkpoint gives, from `tokenizer.model` alone.
 
-Both tokenizers apply the same byte-pair merges, but they find special tokens at different places:
+Both tokenizers apply the same byte-pair merges, but they find special tokens in different places:
 
-- Hugging Face cuts the raw text at every token that its list of added tokens names, and merges only between the cuts.
-- SentencePiece first writes spaces as "▁", then cuts at its user-defined symbols (line breaks, tabs, runs of "▁",
-  HTML tags, `<unused7>`, ...), and never cuts at its control symbols (`<bos>`, `<eos>`, `<pad>`, `<unk>`).
+- Hugging Face cuts the raw text at every added token and merges only between the cuts.
+- SentencePiece first writes spaces as "▁". Then it cuts at its user-defined symbols (line breaks, tabs, runs of "▁",
+  HTML tags, `<unused7>`, ...), but never at its control symbols (`<bos>`, `<eos>`, `<pad>`, `<unk>`).
 
-The added tokens are exactly the control symbols and the user-defined symbols, so the two differ in two cases only: a
-control symbol spelled out in the text, and a run of a literal "▁", which Hugging Face keeps apart from spaces beside
-it. This module makes those cuts itself and leaves everything between them to SentencePiece.
+The added tokens are exactly the control symbols and the user-defined symbols. So the two differ only in two cases: a
+control symbol spelled out in the text, and a run of a literal "▁", which Hugging Face does not join with spaces beside
+it. This module makes those cuts and leaves the rest to SentencePiece.
 
-This is the definition; `NativeTokenizer` gives the same ids, faster and in less memory, where the C engine and its
-table are at hand.
+This is the definition. `NativeTokenizer` gives the same ids faster and in less memory; it needs the C engine and its
+table.
 
-The checkpoint's `<image_soft_token>` has an id one past the embedding table and no place in `tokenizer.model`; here it
-is ordinary text, where sentence-transformers fails with an index error.
+The checkpoint's `<image_soft_token>` has an id one past the embedding table and is not in `tokenizer.model`. Here it is
+ordinary text; sentence-transformers fails with an index error.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
 
-# Parts in which a long text is tokenized: at least 64 Ki characters, then to the end of a run of line breaks. No piece
-# has a line break beside another character, so nothing merges across such a cut, and what lies far beyond the last
-# token that fits is never looked at (10 million characters at once take 6 s and 450 MB).
+# A long text is tokenized in parts: at least 64 Ki characters, then to the end of a run of line breaks. No piece has a
+# line break beside another character, so nothing merges across such a cut. Text far beyond the last token that fits is
+# never read (10 million characters at once take 6 s and 450 MB).
 LONG_TEXT_PART = re.compile(r"(?s).{65536}.*?\n(?!\n)|.+")
 
 
@@ -51,14 +51,14 @@ class Tokenizer:
     """
 
     def __init__(self, model_bytes: bytes, bos_id: int, eos_id: int) -> None:
-        import sentencepiece  # 45 MB that few need
+        import sentencepiece  # takes 45 MB, and few users need it
 
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model_bytes)
             self._controls = self._control_symbols()
             self._cuts = self._cut_pattern()
-        except (RuntimeError, UnicodeDecodeError) as error:  # the latter from names of pieces that are not UTF-8
+        except (RuntimeError, UnicodeDecodeError) as error:  # the latter if the name of a piece is not UTF-8
             raise ModelFileError(
                 f"the tokenizer in the model file is not a SentencePiece model ({error}); convert the checkpoint again"
             ) from error
@@ -71,7 +71,7 @@ class Tokenizer:
         return int(self._pieces.get_piece_size())
 
     def encode(self, text: str, max_tokens: int) -> TokenizedText:
-        """Ids of `<bos>` text `<eos>`; what exceeds max_tokens, at least 2, is cut from the end of the text.
+        """Ids of `<bos>` text `<eos>`. The end of the text is cut to fit into max_tokens, at least 2.
 
         The text must be valid Unicode: see `inputs.check_unicode`.
         """
@@ -103,10 +103,10 @@ class Tokenizer:
         return {pieces.id_to_piece(i): i for i in ids if i >= 0}  # -1: the model has none
 
     def _cut_pattern(self) -> re.Pattern[str]:
-        """Matches what must be cut out before SentencePiece sees the text: control symbols and runs of "▁".
+        """Matches what is cut out before SentencePiece sees the text: control symbols and runs of "▁".
 
-        A run is cut into the longest pieces that exist. One "▁" left over stays in the text, as it is not an added
-        token, and joins a space that follows it.
+        A run is cut into the longest pieces that exist. A single "▁" left over is no added token: it stays in the text
+        and joins a space after it.
         """
         longest = 1
         while self._pieces.piece_to_id(SPACE_SYMBOL * (longest + 1)) != self._pieces.unk_id():

@@ -27,7 +27,7 @@ PIPE = "-"  # names standard input or output in place of a file
 
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what the command takes, but for the model and what it runs on."""
+    """Declares the arguments of the command, except the model and what runs it."""
     source = parser.add_argument_group("input: TEXT, --input, or else standard input")
     source.add_argument("texts", nargs="*", metavar="TEXT", help="a text to embed")
     source.add_argument("--input", metavar="FILE", help="UTF-8 file of texts, one a line; - for standard input")
@@ -53,7 +53,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Report:
-    """What went wrong with single lines, told on standard error as it happens and summed up at the end."""
+    """Problems with single lines: written to standard error at once, and summed up at the end."""
 
     place: str  # what the numbers count: "line" or "text"
     written: int = 0
@@ -61,12 +61,12 @@ class Report:
     cut: list[int] = field(default_factory=list)  # lines that were too long
 
     def problem(self, record: Record) -> None:
-        """Tells of a record that cannot be read."""
+        """Reports a record that cannot be read."""
         self.unreadable += 1
         self.tell(f"{self.place} {record.line}: {record.problem}")
 
     def sum_up(self, max_tokens: int) -> int:
-        """Tells the totals, if anything went wrong; returns the exit code."""
+        """Reports the totals, if anything went wrong; returns the exit code."""
         if self.cut:
             shown = 10
             numbers = ", ".join(map(str, self.cut[:shown])) + (", ..." if len(self.cut) > shown else "")
@@ -78,7 +78,7 @@ class Report:
     @staticmethod
     def tell(message: str) -> None:
         """Writes a line to standard error."""
-        tqdm.write(f"embgemma: {message}", file=sys.stderr)  # around a progress bar, if there is one
+        tqdm.write(f"embgemma: {message}", file=sys.stderr)  # keeps a progress bar intact
 
 
 def run_embed(arguments: argparse.Namespace) -> int:
@@ -101,7 +101,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
             open_writer(output, dim) if output is not None else nullcontext(JsonLinesWriter(sys.stdout.buffer))
         )
         report = Report(place="text" if arguments.texts else "line")
-        hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())  # a bar would run through the rows
+        hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())  # a bar would mix with the rows
         progress = stack.enter_context(tqdm(total=total, unit="text", disable=hidden))
         while chunk := list(islice(records, arguments.batch_size)):
             _embed_chunk(model, chunk, arguments, writer, report)
@@ -116,7 +116,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Record], int | None]]:
-    """The records of the input, and how many there are where that is known beforehand."""
+    """The records of the input, and their number if it is known before reading."""
     if arguments.texts:
         for name in filter(_is_file, arguments.texts):
             Report.tell(
@@ -139,12 +139,12 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
 def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a name, or with characters that no name has
+    except (OSError, ValueError):  # too long for a name, or with characters that names cannot have
         return False
 
 
 def _count_lines(stream: BinaryIO) -> int | None:
-    """How many lines there are to read; None if they can be read only once."""
+    """Number of lines left to read; None if they can be read only once."""
     if not stream.seekable():
         return None
     start = stream.tell()
@@ -160,7 +160,7 @@ def _embed_chunk(
     writer: EmbeddingWriter,
     report: Report,
 ) -> None:
-    """Embeds the readable records of a chunk and writes all of it in order."""
+    """Embeds the readable records of a chunk and writes the chunk in order."""
     readable = [record for record in chunk if record.problem is None]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TruncationWarning)

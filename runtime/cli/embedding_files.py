@@ -35,7 +35,7 @@ class EmbeddingWriter(Protocol):
         """Takes one record."""
 
     def finish(self) -> None:
-        """Writes what is only known at the end."""
+        """Writes what is known only at the end."""
 
 
 class JsonLinesWriter:
@@ -51,13 +51,13 @@ class JsonLinesWriter:
         fields = [f'"line": {record.line}']
         if record.id is not None:
             fields.append(f'"id": {json.dumps(record.id)}')
-        # 9 significant digits give back the same float32; json.dumps would write 17.
+        # 9 significant digits restore the same float32; json.dumps would write 17.
         numbers = ", ".join(map("{:.9g}".format, vector.tolist()))
         fields.append(f'"embedding": [{numbers}]')
         self._stream.write(f"{{{', '.join(fields)}}}\n".encode())
 
     def finish(self) -> None:
-        """Nothing is left to write."""
+        """Does nothing: every line is written."""
 
 
 class NpyWriter:
@@ -69,14 +69,14 @@ class NpyWriter:
         self._rows = 0
         self._write_header()
 
-    def write(self, record: Record, vector: Vector | None) -> None:  # noqa: ARG002  (a row says nothing else)
+    def write(self, record: Record, vector: Vector | None) -> None:  # noqa: ARG002  (a row stores nothing else)
         """Writes one row."""
         row = np.full(self._dim, np.nan) if vector is None else vector
         self._stream.write(row.astype("<f4").tobytes())
         self._rows += 1
 
     def finish(self) -> None:
-        """Writes the number of rows into the header, where numpy leaves room for it to grow."""
+        """Writes the number of rows into the header; numpy leaves room for it."""
         self._stream.seek(0)
         self._write_header()
 
@@ -90,8 +90,8 @@ class NpyWriter:
 class NpzWriter:
     """`embeddings` float32 (rows, dim), `lines` int64 (rows,) and, where there are ids, `ids` (rows,) as strings.
 
-    Rows of unreadable records are left out; `lines` tells which line of the input each row is. An archive needs the
-    size and checksum of an array before its data, so the rows wait in rows_file.
+    Unreadable records have no row; `lines` holds the line of the input of each row. An archive stores the size and
+    checksum of an array before its data, so the rows are collected in rows_file.
     """
 
     def __init__(self, stream: BinaryIO, rows_file: BinaryIO, dim: int) -> None:
@@ -127,7 +127,7 @@ class NpzWriter:
 
 @contextmanager
 def open_writer(path: Path, dim: int) -> Iterator[EmbeddingWriter]:
-    """A writer of the format that the suffix of `path` names, one of SUFFIXES; the block's end finishes the file."""
+    """A writer for the suffix of `path`, one of SUFFIXES; the end of the block finishes the file."""
     with ExitStack() as stack:
         stream = stack.enter_context(whole_file(path))
         writer: EmbeddingWriter

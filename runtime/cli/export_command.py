@@ -1,4 +1,4 @@
-"""The command `embgemma export-onnx`: a checkpoint as an ONNX model, or as a folder with all that an app needs."""
+"""The command `embgemma export-onnx`: makes an ONNX model, or a folder with all that an app needs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 _LEAST, _LEAST_INT4 = least_onnxruntime("portable", "int8"), least_onnxruntime("portable", "int4")
 
 DESCRIPTION = f"""\
-Makes an ONNX model of a published checkpoint: one file, input_ids and attention_mask in (int64, batch by tokens), unit
-vectors out (sentence_embedding). It is run in ONNX Runtime and compared with the engine before it takes its name.
+Makes an ONNX model of a published checkpoint: one file. Inputs: input_ids and attention_mask (int64, batch by tokens).
+Output: unit vectors (sentence_embedding). Before the file gets its name, ONNX Runtime runs the model, and the vectors
+are compared with those of the engine.
 
-What runs it, tried with tiny models:
+What runs it, tested with tiny models:
   --target onnxruntime  ONNX Runtime {_LEAST}
   --target portable     ONNX Runtime {_LEAST}, {_LEAST_INT4} for balanced; others that know ONNX opset 21 (ONNX 1.16)
   --text                needs onnxruntime-extensions {LEAST_EXTENSIONS} as well
@@ -28,14 +29,14 @@ What runs it, tried with tiny models:
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments that `convert` does not have too."""
+    """Declares the arguments that `convert` does not have."""
     output = parser.add_mutually_exclusive_group(required=True)
     output.add_argument("-o", "--output", metavar="FILE", help="model to write, *.onnx")
     output.add_argument(
         "--bundle",
         metavar="FOLDER",
         help="folder to make instead: model.onnx, the checkpoint's tokenizer, required_operators.config, and "
-        "manifest.json, which tells inputs, outputs, prompts, versions, examples to check an app with, and digests",
+        "manifest.json with inputs, outputs, prompts, versions, examples to test an app with, and digests",
     )
     parser.add_argument(
         "--format",
@@ -48,7 +49,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         choices=TARGETS,
         default="onnxruntime",
-        help="whose operators: ONNX Runtime's own (default), which are faster, or those of the ONNX standard",
+        help="operators: ONNX Runtime's own (default), which are faster, or those of the ONNX standard",
     )
     parser.add_argument(
         "--text",
@@ -59,7 +60,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--operators-config",
         metavar="FILE",
-        help="also write the operators that a reduced build of ONNX Runtime must keep: a required_operators.config",
+        help="also write a required_operators.config: the operators that a reduced build of ONNX Runtime must keep",
     )
     parser.add_argument("--last-hidden-state", action="store_true", help="give the vectors of tokens as well")
 

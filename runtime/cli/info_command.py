@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1e6
 
-# Parts of a model by the first words of the names of their tensors, once `layers.N.` is taken off. The constants of an
-# ONNX model have the same words.
+# Parts of a model by the first word of a tensor's name after `layers.N.`; constants of ONNX models have the same names.
 PARTS = {
     "embedding table": ("embedding",),
     "attention": ("qkv", "o"),
@@ -41,7 +40,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     if path.suffix == ONNX_SUFFIX:
         return _run_onnx_info(path, arguments)
     model_file = read_model_file(path)
-    _print_facts(_file_facts(model_file))  # even where nothing can run it
+    _print_facts(_file_facts(model_file))  # also if nothing can run it
     backend = create_backend(model_file, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
     _print_facts(_engine_facts(backend))
     return 0
@@ -64,7 +63,7 @@ def _print_facts(facts: Iterator[tuple[str, str]]) -> None:
 
 
 def _file_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
-    """What a model file holds: labels and texts, the label empty in lines that go on."""
+    """What a model file holds: labels and texts; the label of a continued line is empty."""
     yield "file", f"{model_file.path} ({_megabytes(model_file.path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, scheme {model_file.scheme}"
     yield from _encoder_facts(model_file)
@@ -74,7 +73,7 @@ def _file_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
 
 
 def _onnx_facts(model_file: ModelFile, facts: OnnxFacts) -> Iterator[tuple[str, str]]:
-    """What an ONNX model holds: labels and texts, the label empty in lines that go on."""
+    """What an ONNX model holds, in the same form."""
     path, needs = model_file.path, facts.needs(model_file.scheme)
     yield "file", f"{path} ({_megabytes(path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, format {model_file.scheme}, target {facts.target}"
@@ -155,7 +154,7 @@ def _onnx_sizes(facts: OnnxFacts) -> dict[str, tuple[int, str]]:
 
 
 def _part(name: str, otherwise: str) -> str:
-    """The part of the model that a tensor belongs to by its name."""
+    """The part of the model that a tensor of this name belongs to."""
     word = re.sub(r"^layers\.\d+\.", "", name).split(".")[0]
     return next((part for part, words in PARTS.items() if word in words), otherwise)
 

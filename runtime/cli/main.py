@@ -1,4 +1,4 @@
-"""The command `embgemma`: convert or export a checkpoint, embed texts, tell about a model."""
+"""The command `embgemma`: converts and exports checkpoints, embeds texts, describes models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILURE = 1
 EXIT_WRONG_USE = 2  # argparse's own
-# What shells report of programs that a signal ended: 128 + its number.
+# Shells report 128 + the number of the signal that ended a program.
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code: int = arguments.run(arguments)
-            if sys.stdout is not None:  # None: it was closed before we started
+            if sys.stdout is not None:  # None: it was closed before the start
                 sys.stdout.flush()
     except KeyboardInterrupt:
         _tell("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left. Python would complain once more when it flushes at exit.
+        # The reader of our output has left. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except EmbgemmaError as error:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _CommandParser(argparse.ArgumentParser):
     """Takes options and other arguments in any order, as in `embed MODEL --dim 256 TEXT`.
 
-    argparse offers that for a whole parser, not for a command of it.
+    argparse offers this for a whole parser, but not for its commands.
     """
 
     _intermixing = False
@@ -82,7 +82,7 @@ class _CommandParser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; `run` in its result is the function of the command chosen."""
+    """The parser of the command line; it stores the function of the chosen command as `run`."""
     parser = argparse.ArgumentParser(prog="embgemma", description="EmbeddingGemma on a CPU: text in, embedding out.")
     parser.add_argument("--version", action="version", version=f"embgemma {__version__}")
     parser.set_defaults(run=None)
@@ -117,7 +117,7 @@ def make_parser() -> argparse.ArgumentParser:
     embed = commands.add_parser(
         "embed",
         help="embed texts",
-        description="Embeds texts. A line that cannot be read is named on standard error, and the rest is embedded.",
+        description="Embeds texts. Lines that cannot be read are named on standard error; the rest is embedded.",
     )
     _add_model_arguments(embed)
     add_embed_arguments(embed)
@@ -125,8 +125,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser(
         "info",
-        help="tell about a model file or an ONNX model",
-        description="Tells what a model file or an ONNX model holds, and what it runs on here.",
+        help="describe a model file or an ONNX model",
+        description="Shows what a model file or an ONNX model holds, and what runs it here.",
     )
     _add_model_arguments(info)
     info.set_defaults(run=run_info)
@@ -134,30 +134,30 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the checkpoint, and how it is quantised and written."""
+    """Declares the checkpoint, and how to quantise and write it."""
     parser.add_argument("checkpoint", help="folder in the layout of sentence-transformers")
     calibration = parser.add_mutually_exclusive_group()
     calibration.add_argument(
         "--calibration",
         metavar="FILE",
-        help='texts to quantise for, JSON lines such as {"text": "…", "prompt": "query"} (default: some 270 that ship)',
+        help='texts to quantise for: JSON lines such as {"text": "…", "prompt": "query"} (default: 270 that ship)',
     )
     calibration.add_argument(
         "--no-calibration",
         action="store_true",
-        help="round each weight by itself: takes seconds instead of minutes, and is less exact",
+        help="round each weight by itself: seconds instead of minutes, but less exact",
     )
     parser.add_argument(
         "--sliding-window",
         type=int,
         metavar="N",
-        help="replaces sliding_window of config.json, where an old library re-saved it wrongly: 512 for EmbeddingGemma",
+        help="replaces sliding_window of config.json if an old library saved it wrongly: 512 for EmbeddingGemma",
     )
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the model file and what it runs on."""
+    """Declares the model file and what runs it."""
     parser.add_argument(
         "model", metavar="MODEL", help="model file, made by `embgemma convert`, or *.onnx by `export-onnx`"
     )
@@ -185,7 +185,7 @@ def _run_convert(arguments: argparse.Namespace) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Tells a warning as a sentence, without the line of source that gave it."""
+    """Writes a warning as one sentence, without the source line."""
     _tell(f"warning: {message}")
 
 

@@ -1,4 +1,4 @@
-"""Texts read from a file line by line. A line that cannot be read becomes a record that says why; the rest goes on."""
+"""Reads texts line by line. A line that cannot be read becomes a record that says why; reading goes on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Record:
 
     Attributes:
         line: its number, from 1.
-        text: what it says; "" where there is a problem.
-        id: its id, where ids were asked for.
+        text: its text; "" if there is a problem.
+        id: its id, if ids were asked for.
         problem: why it cannot be read, or None.
     """
 
@@ -46,7 +46,7 @@ def line_records(lines: Iterable[bytes]) -> Iterator[Record]:
 
 
 def json_records(lines: Iterable[bytes], text_field: str, id_field: str | None) -> Iterator[Record]:
-    """Lines of JSON, each an object that has its text, and its id if id_field is given, under these names."""
+    """Lines of JSON: objects with a text and, if id_field is given, an id under these names."""
     for number, line in enumerate(lines, start=1):
         record = _decoded(number, line)
         if record.problem is None:
@@ -72,7 +72,7 @@ def _decoded(number: int, line: bytes) -> Record:
 
 
 def _from_json(record: Record, text_field: str, id_field: str | None) -> Record:
-    """The record that a line of JSON describes; raises InputError saying what is wrong with it."""
+    """The record of a line of JSON; raises InputError if there is none."""
     try:
         value = json.loads(record.text)
     except (ValueError, RecursionError) as error:
@@ -98,7 +98,7 @@ def _field(value: dict[str, Any], name: str) -> Any:
 
 
 def _checked(record: Record) -> Record:
-    """The record, or one that says why its text cannot be encoded."""
+    """The record, or one that says why its text has no UTF-8 form."""
     try:
         check_unicode("the text", record.text)
     except InputError as error:
@@ -107,6 +107,6 @@ def _checked(record: Record) -> Record:
 
 
 def _json_type(value: object) -> str:
-    """What JSON calls the type of a parsed value."""
+    """The JSON name of the type of a parsed value."""
     names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
     return names.get(type(value), "null")

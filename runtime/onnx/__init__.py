@@ -1,1 +1,1 @@
-"""ONNX models: what ours are, how they are read, and how ONNX Runtime runs them."""
+"""ONNX models: what ours contain, how to read them, and how ONNX Runtime runs them."""

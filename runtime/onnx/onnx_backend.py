@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
 SENTENCE_EMBEDDING = "sentence_embedding"
-PAD_ID = 0  # any token will do where the mask is 0
+PAD_ID = 0  # any token: the mask is 0 there
 
 TOKENIZER_KEY = "tokenizer_model"  # in the metadata: the sentencepiece model, compressed by zlib, in base64
 
 GET_ONNX = "run `pip install 'embgemma[onnx]'`"
 
-# ONNX Runtime multiplies uint8 by int8 with sums that saturate on x86 without VNNI, unless it is asked not to: cosines
-# to float32 fell from 0.998 to 0.989. Asked, it multiplies uint8 by uint8, which takes 1.3 to 1.7 times as long with
-# AVX-512 VNNI and gives the same bits there. Weights stored as uint8 would cost as much, without a choice.
+# On x86 without VNNI, sums of uint8 by int8 products saturate in ONNX Runtime: cosines to float32 fell from 0.998 to
+# 0.989. This option makes it multiply uint8 by uint8: with AVX-512 VNNI the same bits in 1.3 to 1.7 times the time. Why
+# not store weights as uint8: it costs as much, and apps could not choose.
 SESSION_CONFIG = {"session.x64quantprecision": "1"}
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _ERRORS_ONLY = 3  # of its log
 
 
 def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBackend]:
-    """Opens a model that `embgemma export-onnx` made: what a model file would tell of it, and what runs it."""
+    """Opens a model made by `embgemma export-onnx`: returns what a model file would hold, and what runs it."""
     file = read_onnx_file(path)
     model_file = describe_onnx_model(path, file)
     backend = OnnxBackend(path, model_file.config, file.model, threads)
@@ -48,7 +48,7 @@ def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBac
 
 
 def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
-    """What a model file would tell; raises ModelFileError unless `embgemma export-onnx` made it."""
+    """What a model file would hold; raises ModelFileError unless `embgemma export-onnx` made the model."""
     if file.metadata.get("format") != FORMAT_NAME:
         raise ModelFileError(
             f"{path}: embgemma did not make this ONNX model; make one of a checkpoint with `embgemma export-onnx`"
@@ -82,7 +82,7 @@ def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
 
 
 def session_options(threads: int | None = None) -> Any:
-    """Options for ONNX Runtime with so many threads, None for the number of physical cores."""
+    """Options for ONNX Runtime; `threads` is None for the number of physical cores."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -97,10 +97,10 @@ class OnnxBackend:
     """The `Backend` of ONNX Runtime on the CPU.
 
     Args:
-        path: the model; weights are read where they lie in it.
+        path: the model file, which ONNX Runtime maps to read the weights.
         config: of the encoder in it.
         model: the model without its weights, as `read_onnx_file` gives it.
-        threads: how many threads to compute with; None for the number of physical cores.
+        threads: number of threads; None for the number of physical cores.
 
     Attributes:
         dim: size of its vectors.
@@ -121,7 +121,7 @@ class OnnxBackend:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.resolve().parent))
         try:
             self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its own classes, which derive from nothing more specific
+        except Exception as error:  # its own classes, which have no better base class
             raise ModelFileError(
                 f"{path}: ONNX Runtime {onnxruntime.__version__} cannot open the model ({error}); "
                 "update onnxruntime, or export the model again"
@@ -135,7 +135,7 @@ class OnnxBackend:
     def encode(
         self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, normalize: bool
     ) -> npt.NDArray[np.float32]:
-        """See `Backend.encode`; a text's vector depends on others in the batch by float32 rounding."""
+        """See `Backend.encode`; other texts in the batch change a vector by float32 rounding."""
         ids, offsets = check_batch(self._config, ids, offsets, dim)
         if dim > self.dim:
             raise InputError(f"an embedding size of {dim} was asked for; this model was exported with {self.dim}")
@@ -146,7 +146,7 @@ class OnnxBackend:
         return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
 
     def run(self, texts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
-        """Unit vectors (texts, self.dim) of a padded batch of texts; raises BackendError where ONNX Runtime fails."""
+        """Unit vectors (texts, self.dim) of a padded batch; raises BackendError if ONNX Runtime fails."""
         tokens = max(map(len, texts))
         ids = np.full((len(texts), tokens), PAD_ID, np.int64)
         mask = np.zeros_like(ids)

@@ -1,4 +1,4 @@
-"""What an exported ONNX model says of itself: its inputs and outputs, the versions it needs, and its tensors."""
+"""Facts about an exported ONNX model: inputs and outputs, versions that it needs, and tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .onnx_file import OnnxFile
 
-STANDARD = "ai.onnx"  # what the domain "" is called elsewhere
+STANDARD = "ai.onnx"  # another name of the domain ""
 EXTENSIONS = "ai.onnx.contrib"  # the domain of the operators of onnxruntime-extensions
 
 
@@ -24,7 +24,7 @@ class Value:
 
     Attributes:
         dtype: of its elements, such as "int64", "float32" or "string".
-        shape: sizes, or names of those that are the caller's choice.
+        shape: sizes, or names where callers choose the size.
     """
 
     dtype: str
@@ -33,12 +33,12 @@ class Value:
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """What a model says of itself.
+    """Facts about a model.
 
     Attributes:
         inputs, outputs: by name, in order.
         opsets: versions of the operator sets by domain.
-        target: whose operators it has.
+        target: which operators it uses.
         tensors: bytes of each constant by name, and of the "tokenizer".
     """
 
@@ -49,7 +49,7 @@ class OnnxFacts:
     tensors: dict[str, int]
 
     def needs(self, weights_format: str) -> dict[str, str]:
-        """The least versions of packages by name, for a model whose weights are stored so."""
+        """The oldest versions of packages, by name, that run a model with weights of this format."""
         if weights_format not in NAMES:
             raise ModelFileError(f"the format is {weights_format!r}; this release reads {', '.join(NAMES)}")
         needs = {"onnxruntime": least_onnxruntime(self.target, weights_format)}
@@ -59,7 +59,7 @@ class OnnxFacts:
 
 
 def onnx_facts(path: Path, file: OnnxFile) -> OnnxFacts:
-    """What the model at `path`, which was read with its tokenizer, says of itself.
+    """Facts about the model at `path`; `file` must hold its tokenizer.
 
     Raises:
         BackendError: the package onnx is not installed.
@@ -68,10 +68,10 @@ def onnx_facts(path: Path, file: OnnxFile) -> OnnxFacts:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError(f"{path}: to look into an ONNX model takes the package onnx; {GET_ONNX}") from error
+        raise BackendError(f"{path}: the package onnx is needed to describe an ONNX model; {GET_ONNX}") from error
     try:
         model = onnx.load_model_from_string(file.model)
-    except Exception as error:  # protobuf's own, which derives from nothing more specific
+    except Exception as error:  # protobuf's own, which has no better base class
         raise ModelFileError(f"{path}: the file is damaged ({error}); export the model again") from error
     opsets = {entry.domain or STANDARD: entry.version for entry in model.opset_import}
     tensors = {tensor.name: _size(tensor) for tensor in model.graph.initializer}
@@ -84,7 +84,7 @@ def onnx_facts(path: Path, file: OnnxFile) -> OnnxFacts:
         tensors=tensors,
     )
     names = (*facts.inputs, *facts.outputs, *opsets, *tensors)
-    if not all(isinstance(name, str) for name in names):  # what is not UTF-8 comes as bytes
+    if not all(isinstance(name, str) for name in names):  # names that are not UTF-8 are bytes
         raise ModelFileError(f"{path}: the file is damaged (a name is not UTF-8); export the model again")
     if len(facts.outputs.get(SENTENCE_EMBEDDING, Value("", ())).shape) != 2:
         raise ModelFileError(f"{path}: the file is damaged (it has no {SENTENCE_EMBEDDING}); export the model again")
@@ -92,7 +92,7 @@ def onnx_facts(path: Path, file: OnnxFile) -> OnnxFacts:
 
 
 def _value(info: Any) -> Value:
-    """What a ValueInfoProto says."""
+    """The input or output of a ValueInfoProto."""
     from onnx import TensorProto
 
     tensor = info.type.tensor_type
@@ -102,6 +102,6 @@ def _value(info: Any) -> Value:
 
 
 def _size(tensor: Any) -> int:
-    """Bytes of the data of a TensorProto, wherever they lie."""
+    """Bytes of the data of a TensorProto, inside or outside of it."""
     lengths = [int(entry.value) for entry in tensor.external_data if entry.key == "length"]
     return lengths[0] if lengths else len(tensor.raw_data)

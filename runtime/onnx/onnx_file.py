@@ -1,10 +1,10 @@
-"""Opens an ONNX model so that its weights stay in the file: mapped, and read as they are needed.
+"""Opens an ONNX model so that its weights stay in the file, mapped and read as needed.
 
-ONNX Runtime reads a file of one piece into memory, and then copies every tensor: an int4 file of 180 MB takes 400 MB at
-its peak. Tensors that lie outside of the model it maps. So it is given a model whose large tensors are references into
-the very file that they came from.
+ONNX Runtime reads a single file into memory and then copies every tensor: an int4 file of 180 MB takes 400 MB at its
+peak. It maps tensors that are stored outside of the model. So this module gives it a model whose large tensors are
+references into the file that they came from.
 
-A model that takes text begins with a tokenizer. It is taken off, so that the model takes token ids like any other.
+A model that takes text begins with a tokenizer. It is removed, so that the model takes token ids like any other.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ TENSOR_RAW_DATA, TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 9, 13, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 EXTERNAL = 1  # a TENSOR_DATA_LOCATION
 
-LARGE_BYTES = 4096  # tensors from here on stay in the file: a page
+LARGE_BYTES = 4096  # a page; tensors of this size and larger stay in the file
 
-# Begins the names of the nodes, before all others, that make token ids of text. One has the tokenizer as an attribute.
+# Prefix of the first nodes, which turn text into token ids. One of them has the tokenizer as an attribute.
 TOKENIZER_PREFIX = "tokenizer/"
 TOKENIZER_ATTRIBUTE = b"model"
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX model without its large tensors, and without its tokenizer if it has one.
+    """An ONNX model without its large tensors and without its tokenizer.
 
     Attributes:
-        model: the bytes of a model whose large tensors are references into the file by its name.
+        model: the bytes of a model whose large tensors refer to the file by its name.
         metadata: keys and values.
-        tokenizer_model: the sentencepiece model of the tokenizer in the graph; None if there is none.
+        tokenizer_model: the SentencePiece model of the tokenizer in the graph, or None.
     """
 
     model: bytes
@@ -51,9 +51,9 @@ class OnnxFile:
 
 
 def read_onnx_file(path: Path, *, with_tokenizer: bool = False) -> OnnxFile:
-    """Reads the model at `path`; raises ModelFileError if the file is cut or not one.
+    """Reads the model at `path`; raises ModelFileError if the file is cut or is no ONNX model.
 
-    with_tokenizer leaves the tokenizer, if the graph has one, in the model.
+    with_tokenizer keeps the tokenizer in the model.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: this is a folder" if path.is_dir() else f"{path}: there is no such file")
@@ -85,7 +85,7 @@ def _read(data: mmap.mmap, location: str, *, with_tokenizer: bool) -> OnnxFile:
 
 
 def _graph(data: mmap.mmap, graph: Field, location: str, *, with_tokenizer: bool) -> tuple[bytes, bytes | None]:
-    """The graph with references for its large tensors, and the tokenizer if it has one."""
+    """The graph with its large tensors replaced by references, and its tokenizer or None."""
     out = bytearray()
     tokenizer_model = None
     at_tokenizer = True
@@ -106,7 +106,7 @@ def _graph(data: mmap.mmap, graph: Field, location: str, *, with_tokenizer: bool
 
 
 def _tokenizer_node(data: mmap.mmap, node: Field) -> bytes | None:
-    """The tokenizer if this node has it, b"" if it is another one of the tokenizer's nodes, None if it is none."""
+    """The tokenizer if this node has it, b"" if it is another node of the tokenizer, else None."""
     parts = list(fields(data, node.value, node.end))
     names = [data[part.value : part.end] for part in parts if part.number == NODE_NAME]
     if not names or not names[0].startswith(TOKENIZER_PREFIX.encode()):
@@ -120,7 +120,7 @@ def _tokenizer_node(data: mmap.mmap, node: Field) -> bytes | None:
 
 
 def _tensor(data: mmap.mmap, tensor: Field, location: str) -> bytes:
-    """The tensor with a reference for its data."""
+    """The tensor with its data replaced by a reference."""
     out = bytearray()
     for field in fields(data, tensor.value, tensor.end):
         if field.number != TENSOR_RAW_DATA:
