@@ -21,29 +21,36 @@ _DISTANCE_ORDER: dict[str, Literal[1, 2]] = {"euclidean": 2, "manhattan": 1}
 
 def similarity(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
     """Scores (n, m) of every row of left (n, dim) with every row of right (m, dim); a single (dim,) is one row."""
-    a, b = _as_rows("embeddings1", left), _as_rows("embeddings2", right)
-    _check(name, a, b)
+    a, b = _comparable(name, left, right)
     if name in _DISTANCE_ORDER:
         scores = np.empty((len(a), len(b)), np.float32)
         for i, row in enumerate(a):  # row by row: all (n, m, dim) differences would not fit in memory
             scores[i] = -np.linalg.norm(row - b, ord=_DISTANCE_ORDER[name], axis=1)
         return scores
-    if name == "cosine":
-        a, b = _unit(a), _unit(b)
     return np.asarray(a @ b.T, np.float32)
 
 
 def similarity_pairwise(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
     """Scores (n,) of row i of left (n, dim) with row i of right (n, dim); a single (dim,) is one row."""
-    a, b = _as_rows("embeddings1", left), _as_rows("embeddings2", right)
-    _check(name, a, b)
+    a, b = _comparable(name, left, right)
     if len(a) != len(b):
         raise InputError(f"there are {len(a)} and {len(b)} embeddings; expected as many, since pairs are compared")
     if name in _DISTANCE_ORDER:
         return np.asarray(-np.linalg.norm(a - b, ord=_DISTANCE_ORDER[name], axis=1), np.float32)
-    if name == "cosine":
-        a, b = _unit(a), _unit(b)
     return np.asarray(np.einsum("nd,nd->n", a, b), np.float32)
+
+
+def _comparable(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> tuple[Vectors, Vectors]:
+    """Both as rows of one size, which have length 1 if the function is the cosine."""
+    a, b = _as_rows("embeddings1", left), _as_rows("embeddings2", right)
+    if name not in SIMILARITY_FUNCTIONS:
+        raise InputError(f"the similarity function is {name!r}; expected one of {', '.join(SIMILARITY_FUNCTIONS)}")
+    if a.shape[1] != b.shape[1]:
+        raise InputError(
+            f"embeddings of {a.shape[1]} and {b.shape[1]} dimensions cannot be compared; "
+            "encode both with the same truncate_dim"
+        )
+    return (_unit(a), _unit(b)) if name == "cosine" else (a, b)
 
 
 def _as_rows(what: str, embeddings: npt.ArrayLike) -> Vectors:
@@ -55,16 +62,6 @@ def _as_rows(what: str, embeddings: npt.ArrayLike) -> Vectors:
     if rows.ndim not in (1, 2):
         raise InputError(f"{what} have shape {rows.shape}; expected (dim,) or (n, dim)")
     return np.atleast_2d(rows)
-
-
-def _check(name: str, a: Vectors, b: Vectors) -> None:
-    if name not in SIMILARITY_FUNCTIONS:
-        raise InputError(f"the similarity function is {name!r}; expected one of {', '.join(SIMILARITY_FUNCTIONS)}")
-    if a.shape[1] != b.shape[1]:
-        raise InputError(
-            f"embeddings of {a.shape[1]} and {b.shape[1]} dimensions cannot be compared; "
-            "encode both with the same truncate_dim"
-        )
 
 
 def _unit(rows: Vectors) -> Vectors:

@@ -14,14 +14,17 @@ from ..kernels.model_file import ModelFile, read_model_file
 from ..kernels.native import instruction_sets
 from ..model import ONNX_SUFFIX, load
 from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
-from ..onnx.onnx_facts import OnnxFacts, Value, onnx_facts
+from ..onnx.onnx_facts import OnnxFacts, onnx_facts
 from ..onnx.onnx_file import read_onnx_file
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import TypeAlias
 
     from ..kernels.backend import Backend
+
+    Fact: TypeAlias = tuple[str, ...]  # a label and its lines
 
 MEGABYTE = 1e6
 
@@ -52,76 +55,67 @@ def _run_onnx_info(path: Path, arguments: argparse.Namespace) -> int:
     model_file = describe_onnx_model(path, file)
     _print_facts(_onnx_facts(model_file, onnx_facts(path, file)))
     model = load(path, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
-    _print_facts(iter([("in use", f"{model.backend}, {model.isa}, threads {model.threads}")]))
+    _print_facts([("in use", f"{model.backend}, {model.isa}, threads {model.threads}")])
     return 0
 
 
-def _print_facts(facts: Iterator[tuple[str, str]]) -> None:
+def _print_facts(facts: Iterable[Fact]) -> None:
     label_width = 12
-    for label, text in facts:
-        sys.stdout.write(f"{label:<{label_width}}{text}".rstrip() + "\n")
+    for label, *lines in facts:
+        for i, line in enumerate(lines):
+            sys.stdout.write(f"{label if i == 0 else '':<{label_width}}{line}".rstrip() + "\n")
 
 
-def _file_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
-    """What a model file holds: labels and texts; the label of a continued line is empty."""
+def _file_facts(model_file: ModelFile) -> Iterator[Fact]:
+    """What a model file holds: labels, each with its lines."""
     yield "file", f"{model_file.path} ({_megabytes(model_file.path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, scheme {model_file.scheme}"
     yield from _encoder_facts(model_file)
     yield "embeddings", f"{model_file.config.hidden} dimensions or fewer, compared by {model_file.similarity_fn_name}"
-    yield from _size_facts(_sizes(model_file))
-    yield from _prompt_facts(model_file)
+    yield _size_fact(_sizes(model_file))
+    yield _prompt_fact(model_file)
 
 
-def _onnx_facts(model_file: ModelFile, facts: OnnxFacts) -> Iterator[tuple[str, str]]:
+def _onnx_facts(model_file: ModelFile, facts: OnnxFacts) -> Iterator[Fact]:
     """What an ONNX model holds, in the same form."""
-    path, needs = model_file.path, facts.needs(model_file.scheme)
+    path = model_file.path
     yield "file", f"{path} ({_megabytes(path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, format {model_file.scheme}, target {facts.target}"
     yield from _encoder_facts(model_file)
     dim = facts.outputs[SENTENCE_EMBEDDING].shape[1]
     yield "embeddings", f"{dim} dimensions or fewer, compared by {model_file.similarity_fn_name}"
-    yield from _value_facts("inputs", facts.inputs)
-    yield from _value_facts("outputs", facts.outputs)
-    yield "needs", ", ".join(f"{package} {version} or newer" for package, version in needs.items())
-    yield "", "operator sets " + ", ".join(f"{domain} {version}" for domain, version in facts.opsets.items())
-    yield from _size_facts(_onnx_sizes(facts))
-    yield from _prompt_facts(model_file)
+    for label, values in (("inputs", facts.inputs), ("outputs", facts.outputs)):
+        yield label, *(f"{k:<18} {value.dtype:<7} ({', '.join(map(str, value.shape))})" for k, value in values.items())
+    needs = facts.needs(model_file.scheme).items()
+    opsets = ", ".join(f"{domain} {version}" for domain, version in facts.opsets.items())
+    needed = ", ".join(f"{package} {version} or newer" for package, version in needs)
+    yield "needs", needed, f"operator sets {opsets}"
+    yield _size_fact(_onnx_sizes(facts))
+    yield _prompt_fact(model_file)
 
 
-def _encoder_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
+def _encoder_facts(model_file: ModelFile) -> Iterator[Fact]:
     config = model_file.config
     yield "model", f"{config.layers} layers, hidden {config.hidden}, feed-forward {config.ffn}, {config.vocab} tokens"
-    yield "attention", f"{config.heads} heads of {config.head_dim}, {config.kv_heads} for keys and values"
+    heads = f"{config.heads} heads of {config.head_dim}, {config.kv_heads} for keys and values"
     full = ", ".join(map(str, config.full_attention_layers)) or "none"
-    yield "", f"{config.window} tokens to either side; all tokens in layers {full}"
+    yield "attention", heads, f"{config.window} tokens to either side; all tokens in layers {full}"
     yield "texts", f"up to {config.max_tokens} tokens"
 
 
-def _value_facts(label: str, values: Mapping[str, Value]) -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        yield label, f"{name:<18} {value.dtype:<7} ({', '.join(map(str, value.shape))})"
-        label = ""
+def _size_fact(sizes: Mapping[str, tuple[int, str]]) -> Fact:
+    return "sizes", *(f"{part:<16} {_megabytes(size):>10}  {formats}" for part, (size, formats) in sizes.items())
 
 
-def _size_facts(sizes: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, str]]:
-    label = "sizes"
-    for part, (size, formats) in sizes.items():
-        yield label, f"{part:<16} {_megabytes(size):>10}  {formats}".rstrip()
-        label = ""
+def _prompt_fact(model_file: ModelFile) -> Fact:
+    default = model_file.default_prompt_name
+    quoted = {name: json.dumps(prompt, ensure_ascii=False) for name, prompt in model_file.prompts.items()}
+    lines = [f"{name:<24} {prompt}{'  (default)' if name == default else ''}" for name, prompt in quoted.items()]
+    return "prompts", *(lines or ["none"])
 
 
-def _prompt_facts(model_file: ModelFile) -> Iterator[tuple[str, str]]:
-    label = "prompts"
-    for name, prompt in model_file.prompts.items():
-        default = "  (default)" if name == model_file.default_prompt_name else ""
-        yield label, f"{name:<24} {json.dumps(prompt, ensure_ascii=False)}{default}"
-        label = ""
-    if not model_file.prompts:
-        yield label, "none"
-
-
-def _engine_facts(backend: Backend) -> Iterator[tuple[str, str]]:
-    """What the model runs on here."""
+def _engine_facts(backend: Backend) -> Iterator[Fact]:
+    """What runs the model here."""
     backends = available_backends()
     yield "backends", ", ".join(backends)
     if "native" in backends:
