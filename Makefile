@@ -4,10 +4,10 @@
 #   make test          the tests of the Python package, on every backend and instruction set that runs here
 #   make test-native   the C tests, with warnings as errors; CC=clang takes another compiler
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
-#   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors of a text as on x86-64
-#   make c-library     the C library installed, and used by a program in each way that there is
+#   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors must be those of x86-64
+#   make c-library     installs the C library, and uses it from a program in every supported way
 #   make fuzz          the fuzzers under clang, FUZZ_SECONDS each
-#   make packaging     the ways to install: wheel from source archive, editable, without a C compiler
+#   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
 
 PYTHON ?= python3

@@ -1,4 +1,4 @@
-"""Fixtures that tests in every folder share: a small model of random weights, and the real one where there is one."""
+"""Fixtures for tests in every folder: a small model of random weights, and the real model if there is one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests import tiny
 # query heads over one key/value head, texts longer than the window, widths that are not powers of two.
 SMALL_CONFIG = replace(tiny.CONFIG, hidden=192, ffn=320, vocab=512, max_tokens=128, window=16)
 
-# Seconds for one test with all that it shares with others; the longest convert the real model. Whatever a test waits
-# for, the run then ends, and every thread says where it was.
+# Seconds for a test, its fixtures included; the longest convert the real model. A test that takes longer ends the run,
+# with the stack of every thread.
 TEST_LIMIT = 900
 ERROR_STREAM = pytest.StashKey[TextIO]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the standard error stream, which a test that hangs has captured."""
+    """Keeps the standard error stream, since a test that hangs has captured it."""
     stream = os.fdopen(os.dup(2), "w")
     config.add_cleanup(stream.close)
     config.stash[ERROR_STREAM] = stream
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    """Ends the run if the test does not end."""
+    """Ends the run if the test takes too long."""
     faulthandler.dump_traceback_later(TEST_LIMIT, exit=True, file=item.config.stash[ERROR_STREAM])
     try:
         return (yield)
@@ -71,12 +71,12 @@ def checkpoint() -> Path:
 @pytest.fixture(scope="session")
 def converted(checkpoint: Path) -> Iterator[Callable[[Scheme], Path]]:
     """Gives the model file of that checkpoint in a scheme."""
-    # Not pytest's own temporary folder: it keeps the files of the last three runs, and these have 2 GB.
+    # Not pytest's own temporary folder, which keeps the files of three runs: these take 2 GB.
     with tempfile.TemporaryDirectory() as folder:
 
         @cache
         def path(scheme: Scheme) -> Path:
-            # Plain rounding: calibration takes minutes, and what these tests are about does not depend on it.
+            # Plain rounding: calibration takes minutes, and the tests do not depend on it.
             return convert(checkpoint, Path(folder) / f"{scheme}.safetensors", scheme, calibrated=False)
 
         yield path

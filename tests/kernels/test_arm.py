@@ -34,7 +34,7 @@ pytestmark = [
 
 Vectors = npt.NDArray[np.float32]
 
-# These have a fused multiply-add, and attention in int16, or in float32 on a float32 model: all give the same bits.
+# These have a fused multiply-add, and attention in int16 (float32 on a float32 model): all give the same bits.
 PORTABLE = ("avx512vbmi", "avx512vnni", "avxvnni", "avx2", "i8mm", "neondot")
 
 # Instruction sets of ARM, and the oldest CPU that QEMU knows to have each.
@@ -45,7 +45,7 @@ BFLOAT16_AGREEMENT = 0.99
 
 SCHEMES: tuple[Scheme, ...] = ("int8", "mixed")
 TEXTS = [("query", "the cat"), ("", ""), ("document", "été 😀 of and to in is that\n\n\tfor it <h1> " * 3)]
-GOLDEN_TOKENS = range(10, 41)  # of the real model, as long as QEMU takes seconds
+GOLDEN_TOKENS = range(10, 41)  # of a text for the real model: QEMU then takes seconds
 GOLDEN_TEXTS = 2
 
 

@@ -44,7 +44,7 @@ class Engine:
     def embed(self, texts: Sequence[str], prompt_name: str | None, dim: int, *, ended_by_zero: bool = False) -> Vectors:
         ffi = self.library.ffi
         encoded = [text.encode() for text in texts]
-        # A text that tells its length has no zero behind it, but something that would change the vector.
+        # A text of given length has no zero after it, but bytes that would change the vector.
         arrays = [ffi.new("char[]", text if ended_by_zero else text + b" more") for text in encoded]
         lengths = ffi.NULL if ended_by_zero else ffi.new("size_t[]", [len(text) for text in encoded])
         name = ffi.NULL if prompt_name is None else prompt_name.encode()

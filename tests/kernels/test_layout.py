@@ -1,4 +1,4 @@
-"""Packed tensors unpack to what they were, and lie where FORMAT.md says."""
+"""Packed tensors unpack to the original, and are stored where FORMAT.md says."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_codebooks_are_symmetric_and_ascending() -> None:
     np.testing.assert_array_equal(INT4_CODEBOOKS, -INT4_CODEBOOKS[:, ::-1])
 
 
-def test_an_int4_matrix_unpacks_to_what_it_was() -> None:
+def test_an_int4_matrix_unpacks_to_the_original() -> None:
     levels, codebooks = int4_rows(48, 192)
     weight, books = pack_panels(levels, "int4", codebooks), pack_codebooks(codebooks)
     assert (weight.dtype, weight.shape) == (np.dtype(np.uint8), panel_shape("int4", 48, 192))
@@ -43,7 +43,7 @@ def test_an_int4_matrix_unpacks_to_what_it_was() -> None:
     np.testing.assert_array_equal(unpack_codebooks(books), codebooks)
 
 
-def test_an_int4_weight_lies_where_the_format_says() -> None:
+def test_an_int4_weight_is_stored_where_the_format_says() -> None:
     levels, codebooks = int4_rows(32, 128)
     weight, books = pack_panels(levels, "int4", codebooks), pack_codebooks(codebooks)
     for channel, column in ((0, 0), (17, 5), (31, 127), (9, 76)):
@@ -54,7 +54,7 @@ def test_an_int4_weight_lies_where_the_format_says() -> None:
 
 
 @pytest.mark.parametrize("with_codebooks", [True, False])
-def test_rows_of_an_int4_table_unpack_to_what_they_were(with_codebooks: bool) -> None:
+def test_rows_of_an_int4_table_unpack_to_the_original(with_codebooks: bool) -> None:
     levels, codebooks = int4_rows(64, 192)
     if not with_codebooks:
         levels = INT4_CODEBOOKS[0, np.random.default_rng(0).integers(0, 16, levels.shape)]

@@ -1,4 +1,4 @@
-"""The tokenizer of the C engine as Python's default. That its ids are right, test_tokenizer.py checks."""
+"""The tokenizer of the C engine as the default in Python. test_tokenizer.py checks its ids."""
 
 from __future__ import annotations
 

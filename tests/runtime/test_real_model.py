@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from embgemma.kernels.model_file import Scheme
 
-# What each scheme must reach over the golden texts: (mean, min) cosine to float32. int4 codes by plain rounding give
-# what they give; their bounds only tell a rounding error from a wrong tensor.
+# Least (mean, min) cosine to float32 over the golden texts. The bounds of int4, which is rounded without calibration,
+# only separate rounding errors from a wrong tensor.
 COSINE_BOUNDS = {
     "float32": (0.99999, 0.99999),
     "int8": (0.999, 0.99),
@@ -33,12 +33,12 @@ COSINE_BOUNDS = {
     "int4": (0.93, 0.75),
 }
 
-# Longest golden texts, in tokens, and how many of them, that a backend is asked to encode again and again.
+# Limits of the golden texts that a backend encodes repeatedly: tokens of a text, and texts.
 AFFORDABLE = {"native": (700, 64), "numba": (300, 16), "reference": (20, 2)}
 
-# Least cosine between backends. In float32 they differ in the order of sums. With int8 activations one value that is
-# rounded the other way spreads through the layers until it is as large as the rounding itself: 0.9974 was seen, and
-# as much between two runs of one backend with inputs that differ by a millionth.
+# Least cosine between backends. In float32 they differ in the order of sums. With int8 activations, one value that is
+# rounded the other way spreads through the layers until its effect is as large as that of rounding: 0.9974 was seen,
+# also between two runs of one backend on inputs that differ by a millionth.
 AGREEMENT = {"float32": 0.999999, "int8": 0.99}
 
 
@@ -52,7 +52,7 @@ class Golden:
     embeddings: Any  # (texts, 768) float32, of length 1
 
     def affordable(self, backend: str) -> list[int]:
-        """Numbers of texts that the backend can encode in a test's time, short and long mixed."""
+        """Numbers of the texts that the backend can encode in the time of a test, short and long mixed."""
         longest, count = AFFORDABLE[backend]
         return [i for i, ids in enumerate(self.ids) if len(ids) <= longest][:count]
 
