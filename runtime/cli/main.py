@@ -140,7 +140,7 @@ def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     calibration.add_argument(
         "--calibration",
         metavar="FILE",
-        help='texts to quantise for: JSON lines such as {"text": "…", "prompt": "query"} (default: 270 that ship)',
+        help='texts to quantise for: JSON lines such as {"text": "…", "prompt": "query"} (default: those that ship)',
     )
     calibration.add_argument(
         "--no-calibration",
