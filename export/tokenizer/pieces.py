@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...kernels.errors import CheckpointError
-from ...protobuf import VARINT, fields, read_varint
+from ...onnx.protobuf import VARINT, fields, read_varint
 
 SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
 MOST_RUN = 63  # spaces in one piece

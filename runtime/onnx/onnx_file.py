@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..kernels.errors import ModelFileError
-from ..protobuf import VARINT, Field, fields, length_delimited, varint
+from .protobuf import VARINT, Field, fields, length_delimited, varint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,7 +27,7 @@ def bind(request: pytest.FixtureRequest, small_model: Callable[[Scheme], ModelFi
     if request.param not in available_backends():
         pytest.skip(f"backend {request.param} is not available here")
     model = small_model("mixed")
-    return lambda threads: create_backend(model.config, model.tensors, backend=request.param, threads=threads)
+    return lambda threads: create_backend(model, backend=request.param, threads=threads)
 
 
 def texts_of(*lengths: int) -> list[npt.NDArray[np.int32]]:
