@@ -38,7 +38,6 @@ ATTENTION_RATES = {
     "avx512vbmi": 1 / 2,
     "avx512vnni": 1 / 2,
     "avxvnni": 1 / 2,
-    "armbf16": 1 / 2,
     "neondot": 1 / 4,
     "i8mm": 1 / 8,
 }

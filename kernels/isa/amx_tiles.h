@@ -4,7 +4,7 @@
 
 #include "isa/kernels.h"
 
-#if !defined(EG_AMX_EMULATION) /* tests/kernels/amx_emulation.h has the intrinsics in plain C */
+#if !defined(EG_AMX_EMULATION) /* tests/kernels/isa/amx_emulation.h has the intrinsics in plain C */
 #include <immintrin.h>
 #endif
 

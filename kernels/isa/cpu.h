@@ -13,7 +13,6 @@ int eg_cpu_has_avx512vbmi(void);
 int eg_cpu_has_amx(void); /* asks the kernel for permission to use the tile registers */
 int eg_cpu_has_neondot(void);
 int eg_cpu_has_i8mm(void);
-int eg_cpu_has_armbf16(void);
 
 /* Physical cores that this process may run on: hardware threads that share a core are counted once, and on a CPU
  * with cores of several speeds only the fastest kind counts. At least 1. */

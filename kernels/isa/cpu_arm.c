@@ -9,13 +9,11 @@
 #include <sys/auxv.h>
 
 /* arch/arm64/include/uapi/asm/hwcap.h of Linux */
-enum { HWCAP_BIT_ASIMDDP = 20, HWCAP2_BIT_I8MM = 13, HWCAP2_BIT_BF16 = 14 };
+enum { HWCAP_BIT_ASIMDDP = 20, HWCAP2_BIT_I8MM = 13 };
 
 int eg_cpu_has_neondot(void) { return (int)(getauxval(AT_HWCAP) >> HWCAP_BIT_ASIMDDP & 1); }
 
 int eg_cpu_has_i8mm(void) { return eg_cpu_has_neondot() && (int)(getauxval(AT_HWCAP2) >> HWCAP2_BIT_I8MM & 1); }
-
-int eg_cpu_has_armbf16(void) { return eg_cpu_has_i8mm() && (int)(getauxval(AT_HWCAP2) >> HWCAP2_BIT_BF16 & 1); }
 
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -31,14 +29,10 @@ int eg_cpu_has_neondot(void) { return sysctl_flag("hw.optional.arm.FEAT_DotProd"
 
 int eg_cpu_has_i8mm(void) { return eg_cpu_has_neondot() && sysctl_flag("hw.optional.arm.FEAT_I8MM"); }
 
-int eg_cpu_has_armbf16(void) { return eg_cpu_has_i8mm() && sysctl_flag("hw.optional.arm.FEAT_BF16"); }
-
 #else
 
 int eg_cpu_has_neondot(void) { return 0; }
 
 int eg_cpu_has_i8mm(void) { return 0; }
-
-int eg_cpu_has_armbf16(void) { return 0; }
 
 #endif

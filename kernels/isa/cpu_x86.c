@@ -59,7 +59,6 @@ int eg_cpu_has_avx512vbmi(void) { return eg_cpu_has_avx512vnni() && bit(cpuid(7,
 int eg_cpu_has_amx(void)
 {
     const leaf features = cpuid(7, 0);
-    const int tiles = bit(features.edx, 24) && bit(features.edx, 25) && bit(features.edx, 22); /* TILE, INT8, BF16 */
-    const int converts = bit(cpuid(7, 1).eax, 5);                                              /* AVX512-BF16 */
-    return tiles && os_saves(XSTATE_AMX) && eg_cpu_has_avx512vbmi() && converts && eg_amx_permission();
+    const int tiles = bit(features.edx, 24) && bit(features.edx, 25); /* TILE, INT8 */
+    return tiles && os_saves(XSTATE_AMX) && eg_cpu_has_avx512vbmi() && eg_amx_permission();
 }

@@ -9,12 +9,12 @@ extern const eg_matmul_ops eg_matmul__avx2;
 extern const eg_matmul_ops eg_matmul__i8mm, eg_matmul__neondot, eg_matmul__scalar;
 extern const eg_vector_ops eg_vector_ops__avx512, eg_vector_ops__avx2, eg_vector_ops__neon, eg_vector_ops__scalar;
 
-extern const eg_attention_ops eg_attention__amx, eg_attention__avx512vnni, eg_attention__avxvnni, eg_attention__avx2;
-extern const eg_attention_ops eg_attention__armbf16, eg_attention__neondot;
+extern const eg_attention_ops eg_attention__avx512vnni, eg_attention__avxvnni, eg_attention__avx2;
+extern const eg_attention_ops eg_attention__neondot;
 
 const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_AMX)
-    {"amx", eg_cpu_has_amx, &eg_matmul__amx, &eg_vector_ops__avx512, &eg_attention__amx},
+    {"amx", eg_cpu_has_amx, &eg_matmul__amx, &eg_vector_ops__avx512, &eg_attention__avx512vnni},
 #endif
 #if defined(EG_HAVE_AVX512VBMI)
     {"avx512vbmi", eg_cpu_has_avx512vbmi, &eg_matmul__avx512vbmi, &eg_vector_ops__avx512, &eg_attention__avx512vnni},
@@ -30,11 +30,6 @@ const eg_isa eg_isa_list[] = {
 #endif
 #if defined(EG_HAVE_I8MM)
     {"i8mm", eg_cpu_has_i8mm, &eg_matmul__i8mm, &eg_vector_ops__neon, &eg_attention__neondot},
-#endif
-#if defined(EG_HAVE_ARMBF16)
-    /* Not before i8mm, which every CPU that has bfloat16 has too: faster in long texts, but vectors then lack the bits
-     * that all others but AMX agree on. For those who ask for it by name. */
-    {"armbf16", eg_cpu_has_armbf16, &eg_matmul__i8mm, &eg_vector_ops__neon, &eg_attention__armbf16},
 #endif
 #if defined(EG_HAVE_NEONDOT)
     {"neondot", eg_cpu_has_neondot, &eg_matmul__neondot, &eg_vector_ops__neon, &eg_attention__neondot},

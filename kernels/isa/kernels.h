@@ -2,7 +2,7 @@
  *
  * The integer matmul is written by hand for each instruction set (matmul_<isa>.c); all other operations are
  * written once, in vector_ops.h, in terms of the small vector vocabulary of simd.h, and compiled for each
- * register width (vector_ops_<isa>.c). Attention also has variants in int16, and bfloat16 (attention_<isa>.c).
+ * register width (vector_ops_<isa>.c). Attention also has a variant in int16 (attention_<isa>.c).
  * dispatch.c combines them into the list of instruction sets.
  *
  * Operations have no state: no allocation, threads, globals or I/O. Sizes are in elements. Every row that an
@@ -20,7 +20,7 @@ enum {
     EG_TILE_CHANNELS = 64,  /* channels of a matmul tile: every width of a model is a multiple of it */
     EG_TILE_MAX_ROWS = 128, /* most rows of a matmul tile: AMX unpacks int4 weights once for so many */
     EG_CHUNK_ROWS = 64,     /* usual chunk_rows, see below */
-    EG_KEY_GRAIN = 32,      /* keys are attended to in blocks of this many: a row of an AMX tile of bfloat16 */
+    EG_KEY_GRAIN = 32,      /* keys are attended to in blocks of this many: two panels */
     EG_CODEBOOKS = 4,       /* of int4, each of EG_CODEBOOK_LEVELS levels */
     EG_CODEBOOK_LEVELS = 16,
     EG_CODEBOOK_INPUTS = 16,      /* consecutive inputs of a channel that share a codebook */
@@ -68,12 +68,12 @@ typedef struct eg_matmul_ops {
     uint64_t (*multiply_probe)(uint64_t iterations, int32_t *sink);
 } eg_matmul_ops;
 
-/* The two products of attention and the layout that they want: in float32, in bfloat16, or in int16, where a row of
- * queries, keys or values has a scale: what one step of its codes is worth. Scales of floats are 1. An element e of a
- * row, key or value belongs to k-group e / g, where g, at most 4, is how many elements of a column one instruction
- * takes; panels are [k / g][16][g]. */
+/* The two products of attention and the layout that they want: in float32, or in int16, where a row of queries, keys or
+ * values has a scale: what one step of its codes is worth. Scales of floats are 1. An element e of a row, key or value
+ * belongs to k-group e / g, where g, 1 or 2, is how many elements of a column one instruction takes; panels are
+ * [k / g][16][g]. */
 typedef struct eg_attention_ops {
-    size_t element_bytes; /* 4 for float32, 2 for bfloat16 and int16 */
+    size_t element_bytes; /* 4 for float32, 2 for int16 */
     /* A query of n float32, in place, to n elements at its beginning. Returns its scale. */
     float (*narrow)(float *row, size_t n);
     /* Column `column` of a panel of 16 keys, [head_dim / g][16][g]. Returns the key's scale. */
@@ -145,7 +145,7 @@ typedef struct eg_isa {
     int (*supported)(void);
     const eg_matmul_ops *matmul;
     const eg_vector_ops *vector;
-    const eg_attention_ops *attention; /* in 16 bits; NULL where float32 is as fast */
+    const eg_attention_ops *attention; /* in int16; NULL: in float32 */
 } eg_isa;
 
 /* Every instruction set this library was built with, best first; `eg_isa_list_count` of them (dispatch.c). */

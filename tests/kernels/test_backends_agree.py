@@ -37,7 +37,7 @@ FLOAT_TOLERANCE = float(np.finfo(np.float32).eps) * sum(spec.in_features for spe
 # With integer matrices, float32 noise rounds some int8 codes the other way. That moves an embedding by no more than
 # rounding to int8 itself does: a part of the codes is wrong by one step, where rounding has all wrong by up to a half.
 # Most instruction sets have 16 bits in attention, which turns the codes behind it about as much once more.
-ROUNDINGS = dict.fromkeys(("amx", "armbf16", "avx512vbmi", "avx512vnni", "avxvnni", "avx2", "i8mm", "neondot"), 2)
+ROUNDINGS = dict.fromkeys(("amx", "avx512vbmi", "avx512vnni", "avxvnni", "avx2", "i8mm", "neondot"), 2)
 
 NATIVE = [] if library_problem() is not None else [isa.name for isa in instruction_sets() if isa.supported]
 Choice = tuple[str, str | None]  # name and instruction set

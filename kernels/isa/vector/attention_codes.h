@@ -2,7 +2,7 @@
  *
  * A row of queries or keys has a step of its own, such that its codes have a length of at most LARGEST_LENGTH: no
  * product of two then exceeds an int32 (Cauchy and Schwarz). That leaves codes of about 2,900 where their number is
- * 256: a rounding error 8 times smaller than that of bfloat16. Values have codes up to VALUE_CODE_MAX, and the weights
+ * 256. Values have codes up to VALUE_CODE_MAX, and the weights
  * of a query, which are not negative, a step such that their codes add up to no more than LARGEST_SUM.
  *
  * The including file chooses a register width (see simd.h) and defines

@@ -320,7 +320,7 @@ static void matmul_float(const float *x, size_t x_stride, size_t rows, size_t k,
     }
 }
 
-/* ---- attention in float32: elements are floats, k-groups have one ---------------------------------------- */
+/* ---- attention in float32: elements are floats, k-groups have one, scales are 1 ------------------------ */
 
 static float narrow(float *row, size_t n)
 {
@@ -346,7 +346,20 @@ static float attention_store_value(const float *value, size_t head_dim, void *pa
     return 1.0f;
 }
 
-#include "isa/vector/attention_unscaled.h"
+static void scale_scores(float *scores, size_t n, float query_scale, const float *key_scales)
+{
+    (void)scores;
+    (void)n;
+    (void)query_scale;
+    (void)key_scales;
+}
+
+static float narrow_weights(float *weights, size_t n, float sum, const float *value_scales)
+{
+    (void)value_scales;
+    narrow(weights, n);
+    return 1.0f / sum;
+}
 
 static void attention_product(const void *x, size_t x_stride, size_t rows, size_t k, const void *panels,
                               size_t panel_stride, size_t panel_count, float *out, size_t out_stride)

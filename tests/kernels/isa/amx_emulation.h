@@ -84,34 +84,4 @@ static inline void _tile_dpbssd(int sums, int inputs, int weights)
     }
 }
 
-static inline float amx_bfloat16(const uint8_t *bytes)
-{
-    const uint32_t bits = (uint32_t)bytes[0] << 16 | (uint32_t)bytes[1] << 24;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* TDPBF16PS: sums[m][n] += Σ inputs[m][2k + i] · weights[k][2n + i] over k and i < 2, in float32. */
-static inline void _tile_dpbf16ps(int sums, int inputs, int weights)
-{
-    amx_tile *c = &amx_tiles[sums];
-    const amx_tile *a = &amx_tiles[inputs], *b = &amx_tiles[weights];
-    CHECK(sums != inputs && sums != weights && inputs != weights, "tiles %d, %d, %d", sums, inputs, weights);
-    CHECK(c->rows && c->rows == a->rows && a->row_bytes == 4 * b->rows && c->row_bytes == b->row_bytes,
-          "shapes of tiles %d, %d, %d", sums, inputs, weights);
-    for (size_t m = 0; m < c->rows; m++) {
-        for (size_t n = 0; n < c->row_bytes / 4; n++) {
-            float sum;
-            memcpy(&sum, &c->bytes[m][4 * n], sizeof sum);
-            for (size_t k = 0; k < b->rows; k++) {
-                for (size_t i = 0; i < 2; i++) {
-                    sum += amx_bfloat16(&a->bytes[m][4 * k + 2 * i]) * amx_bfloat16(&b->bytes[k][4 * n + 2 * i]);
-                }
-            }
-            memcpy(&c->bytes[m][4 * n], &sum, sizeof sum);
-        }
-    }
-}
-
 #endif

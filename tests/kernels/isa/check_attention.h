@@ -10,24 +10,10 @@
 
 enum { ATTENTION_K = 96, ATTENTION_COLUMNS = 160, ATTENTION_ROWS = 49, ATTENTION_STRIDE = ATTENTION_K + 32 };
 
-/* To bfloat16 and back: to the nearest, ties to even. */
-static inline float bfloat16_value(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 /* Half a step of an element of that value, and what float32 adds in finding it. */
 static inline double element_error(const eg_attention_ops *ops, double x, double scale)
 {
-    const double float32 = 4 * (double)FLT_EPSILON * fabs(x);
-    if (ops->element_bytes == sizeof(float)) {
-        return 0.0;
-    }
-    return scale == 1.0 ? fabs(x) / 512 : scale / 2 + float32; /* bfloat16 has 8 digits; only codes have a scale */
+    return ops->element_bytes == sizeof(float) ? 0.0 : scale / 2 + 4 * (double)FLT_EPSILON * fabs(x);
 }
 
 /* A row: random numbers, one number, which makes the largest sums of codes, or zeros but for one number. */
@@ -120,7 +106,6 @@ static inline void check_weighted_sums(const attention_case *c)
     }
     c->ops->product(narrowed, ATTENTION_STRIDE * sizeof(float) / c->ops->element_bytes, c->rows, ATTENTION_K, panels,
                     ATTENTION_K, c->columns / EG_PANEL, out, stride);
-    const int has_codes = value_scales[0] != 1.0f;
     for (size_t row = 0; row < c->rows; row++) {
         for (size_t column = 0; column < c->columns; column++) {
             double sum = 0, magnitude = 0, rounding = 0;
@@ -128,7 +113,7 @@ static inline void check_weighted_sums(const attention_case *c)
                 const double weight = (double)weights[row][k], value = (double)values[k][column];
                 const double value_error = element_error(c->ops, value, (double)value_scales[k]);
                 /* A code of a weight stands for weight · value_scale / sum in steps of the row's scale. */
-                const double step = has_codes ? (double)scales[row] * sums[row] / (double)value_scales[k] : 1.0;
+                const double step = (double)scales[row] * sums[row] / (double)value_scales[k];
                 const double weight_error = element_error(c->ops, weight, step);
                 sum += weight * value;
                 magnitude += weight * fabs(value);
