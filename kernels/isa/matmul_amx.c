@@ -6,17 +6,24 @@
  *
  * int4 weights are unpacked to their levels, which vpermb looks up in all codebooks, once for all rows of a call. The
  * tiles' shapes hold the number of rows: absent rows are neither read nor written. */
+#include "common/compiler.h"
 #include "isa/kernels.h"
 
-#if !defined(EG_AMX_EMULATION) && !defined(__AMX_INT8__) && !defined(__AMXINT8__) /* the last is clang 14's name */
+#if !defined(EG_AMX_EMULATION) /* tests/kernels/isa/amx_emulation.h has the intrinsics in plain C */
+#if !defined(__AMX_INT8__) && !defined(__AMXINT8__) /* the second is the name in clang 14 */
 #error "compile with -mamx-tile -mamx-int8"
 #endif
-#include "isa/amx_tiles.h"
+#include <immintrin.h>
+#endif
 
 enum {
-    BLOCK_K = EG_LINE,                /* inputs in a row of a tile */
+    LINE = 64,                  /* bytes in a row of a tile */
+    BLOCK_ROWS = 16,            /* most rows of a tile register */
+    PAIR_ROWS = 2 * BLOCK_ROWS, /* rows that are summed at once */
+    PALETTE = 1,
+    BLOCK_K = LINE,                   /* inputs in a row of a tile */
     BLOCK_BYTES = BLOCK_K * EG_PANEL, /* int8 weights of 64 inputs and 16 channels */
-    BLOCK_LINES_INT4 = BLOCK_BYTES / 2 / EG_LINE,
+    BLOCK_LINES_INT4 = BLOCK_BYTES / 2 / LINE,
     VNNI_ROWS = 8,
     UNPACKED_K = 576, /* int4: 2 panels of it are 18 KiB, which leave room in a first-level cache */
     SUMS_STRIDE = EG_TILE_CHANNELS * (int)sizeof(int32_t), /* bytes */
@@ -25,6 +32,105 @@ enum {
 #if !defined(EG_AMX_EMULATION)
 extern const eg_matmul_ops eg_matmul__avx512vbmi; /* every CPU with AMX has it */
 #endif
+
+/* ---- tile registers -------------------------------------------------------------------------------------------- */
+
+/* Tile registers: 2 blocks of rows x 2 panels of sums, which hide a latency of 52 cycles at one product each 16,
+ * their 2 blocks of inputs, and 2 panels of weights: all 8. The intrinsics take literal numbers only. */
+#define SUMS_00   0
+#define SUMS_01   1
+#define SUMS_10   2
+#define SUMS_11   3
+#define INPUTS_0  4
+#define INPUTS_1  5
+#define WEIGHTS_0 6
+#define WEIGHTS_1 7
+
+/* Makes the compiler finish its stores behind `pointer`, and start no later ones: GCC 12's tile intrinsics do not tell
+ * it which memory they read, and without this it drops the configuration below. */
+#define SETTLE(pointer) __asm__ volatile("" : : "r"(pointer) : "memory")
+
+typedef struct tile_config { /* Intel SDM volume 1, 18.2 */
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} tile_config;
+
+static void set_shape(tile_config *config, int tile, size_t rows)
+{
+    config->rows[tile] = (uint8_t)rows;
+    config->row_bytes[tile] = rows ? LINE : 0;
+}
+
+/* Shapes the tiles for `rows` rows. Costs some 50 cycles, and so does _tile_release() at the end of each call, after
+ * which the operating system again has no tiles to save: little beside the 3,000 of 32 rows at k = 768. */
+static void configure_tiles(size_t rows)
+{
+    const size_t first = rows < BLOCK_ROWS ? rows : BLOCK_ROWS, second = rows - first;
+    tile_config config = {.palette = PALETTE};
+    set_shape(&config, SUMS_00, first);
+    set_shape(&config, SUMS_01, first);
+    set_shape(&config, SUMS_10, second);
+    set_shape(&config, SUMS_11, second);
+    set_shape(&config, INPUTS_0, first);
+    set_shape(&config, INPUTS_1, second);
+    set_shape(&config, WEIGHTS_0, EG_PANEL);
+    set_shape(&config, WEIGHTS_1, EG_PANEL);
+    SETTLE(&config);
+    _tile_loadconfig(&config);
+}
+
+static void zero_sums(int two_blocks)
+{
+    _tile_zero(SUMS_00);
+    _tile_zero(SUMS_01);
+    if (two_blocks) {
+        _tile_zero(SUMS_10);
+        _tile_zero(SUMS_11);
+    }
+}
+
+/* sums: of the first panel; those of the second lie behind them in each row, rows EG_TILE_CHANNELS apart. */
+static void load_sums(const int32_t *sums, int two_blocks)
+{
+    _tile_loadd(SUMS_00, sums, SUMS_STRIDE);
+    _tile_loadd(SUMS_01, sums + EG_PANEL, SUMS_STRIDE);
+    if (two_blocks) {
+        _tile_loadd(SUMS_10, sums + BLOCK_ROWS * EG_TILE_CHANNELS, SUMS_STRIDE);
+        _tile_loadd(SUMS_11, sums + BLOCK_ROWS * EG_TILE_CHANNELS + EG_PANEL, SUMS_STRIDE);
+    }
+}
+
+static void store_sums(int32_t *sums, int two_blocks)
+{
+    _tile_stored(SUMS_00, sums, SUMS_STRIDE);
+    _tile_stored(SUMS_01, sums + EG_PANEL, SUMS_STRIDE);
+    if (two_blocks) {
+        _tile_stored(SUMS_10, sums + BLOCK_ROWS * EG_TILE_CHANNELS, SUMS_STRIDE);
+        _tile_stored(SUMS_11, sums + BLOCK_ROWS * EG_TILE_CHANNELS + EG_PANEL, SUMS_STRIDE);
+    }
+}
+
+/* sums += codes · weights for 2 blocks of rows, `stride` bytes apart, and 2 panels: a tile of each. */
+EG_ALWAYS_INLINE void multiply_tiles(const int8_t *codes, size_t stride, const int8_t *weights_0,
+                                     const int8_t *weights_1, int two_blocks)
+{
+    _tile_loadd(INPUTS_0, codes, stride);
+    _tile_loadd(WEIGHTS_0, weights_0, LINE);
+    _tile_dpbssd(SUMS_00, INPUTS_0, WEIGHTS_0);
+    _tile_loadd(WEIGHTS_1, weights_1, LINE);
+    _tile_dpbssd(SUMS_01, INPUTS_0, WEIGHTS_1);
+    if (two_blocks) {
+        _tile_loadd(INPUTS_1, codes + BLOCK_ROWS * stride, stride);
+        _tile_dpbssd(SUMS_10, INPUTS_1, WEIGHTS_0);
+        _tile_dpbssd(SUMS_11, INPUTS_1, WEIGHTS_1);
+    }
+}
+
+/* Rows of the pair of blocks that begins at `row`. */
+static size_t rows_from(size_t row, size_t rows) { return rows - row < PAIR_ROWS ? rows - row : PAIR_ROWS; }
+
+/* ---- products -------------------------------------------------------------------------------------------------- */
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       const uint8_t *codebooks, int32_t *sums)
@@ -37,21 +143,20 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
 #endif
     (void)code_sums;
     (void)codebooks;
-    EG_SETTLE(codes);
+    SETTLE(codes);
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
         const int8_t *lines = (const int8_t *)weights + panel * EG_PANEL * k;
-        for (size_t row = 0; row < rows; row += EG_PAIR_ROWS) {
-            const int two_blocks = eg_rows_from(row, rows) > EG_BLOCK_ROWS;
-            if (row == 0 || eg_rows_from(row, rows) != EG_PAIR_ROWS) {
-                eg_configure_tiles(eg_rows_from(row, rows));
+        for (size_t row = 0; row < rows; row += PAIR_ROWS) {
+            const int two_blocks = rows_from(row, rows) > BLOCK_ROWS;
+            if (row == 0 || rows_from(row, rows) != PAIR_ROWS) {
+                configure_tiles(rows_from(row, rows));
             }
-            eg_zero_sums(two_blocks);
+            zero_sums(two_blocks);
             for (size_t i = 0; i < k; i += BLOCK_K) {
-                EG_MULTIPLY_TILES(_tile_dpbssd, codes + row * k + i, k, lines + EG_PANEL * i,
-                                  lines + EG_PANEL * (k + i), two_blocks);
+                multiply_tiles(codes + row * k + i, k, lines + EG_PANEL * i, lines + EG_PANEL * (k + i), two_blocks);
             }
             int32_t *of_rows = sums + row * EG_TILE_CHANNELS + panel * EG_PANEL;
-            eg_store_sums(of_rows, of_rows + EG_PANEL, SUMS_STRIDE, two_blocks);
+            store_sums(of_rows, two_blocks);
         }
     }
     _tile_release();
@@ -63,12 +168,12 @@ static void unpack_block(const uint8_t *lines, const uint8_t *codebooks, int8_t 
 {
     static const int8_t levels[] = {EG_INT4_LEVELS};
 #if defined(EG_AMX_EMULATION)
-    for (size_t i = 0; i < BLOCK_LINES_INT4 * EG_LINE; i++) {
-        const size_t line = i / EG_LINE, place = i % EG_LINE;
+    for (size_t i = 0; i < BLOCK_LINES_INT4 * LINE; i++) {
+        const size_t line = i / LINE, place = i % LINE;
         const size_t codebook = eg_codebook(codebooks[place / EG_K_GROUP], 2 * line * EG_K_GROUP);
-        int8_t *low = block + 2 * line * EG_LINE + place;
+        int8_t *low = block + 2 * line * LINE + place;
         low[0] = levels[codebook | (lines[i] & 0xF)];
-        low[EG_LINE] = levels[codebook | lines[i] >> 4];
+        low[LINE] = levels[codebook | lines[i] >> 4];
     }
 #else
     enum { BOOK_LINES = EG_CODEBOOK_INPUTS / (2 * EG_K_GROUP), A_WHERE_B_ELSE_C = 0xE2 };
@@ -77,11 +182,11 @@ static void unpack_block(const uint8_t *lines, const uint8_t *codebooks, int8_t 
     const __m512i all_bytes = _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0);
     __m512i books = _mm512_rol_epi32(_mm512_shuffle_epi8(by_lane, all_bytes), 4); /* the first in bits 4 and 5 */
     for (size_t i = 0; i < BLOCK_LINES_INT4; i++) {
-        const __m512i pair = _mm512_loadu_si512(lines + i * EG_LINE), high = _mm512_srli_epi16(pair, 4);
+        const __m512i pair = _mm512_loadu_si512(lines + i * LINE), high = _mm512_srli_epi16(pair, 4);
         const __m512i first = _mm512_ternarylogic_epi32(pair, nibble, books, A_WHERE_B_ELSE_C);
         const __m512i second = _mm512_ternarylogic_epi32(high, nibble, books, A_WHERE_B_ELSE_C);
-        _mm512_store_si512(block + 2 * i * EG_LINE, _mm512_permutexvar_epi8(first, table));
-        _mm512_store_si512(block + (2 * i + 1) * EG_LINE, _mm512_permutexvar_epi8(second, table));
+        _mm512_store_si512(block + 2 * i * LINE, _mm512_permutexvar_epi8(first, table));
+        _mm512_store_si512(block + (2 * i + 1) * LINE, _mm512_permutexvar_epi8(second, table));
         if (i % BOOK_LINES == BOOK_LINES - 1) {
             books = _mm512_ror_epi32(books, EG_CODEBOOK_BITS);
         }
@@ -98,10 +203,10 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
         return;
     }
 #endif
-    _Alignas(EG_LINE) int8_t panels[2][UNPACKED_K * EG_PANEL];
+    _Alignas(LINE) int8_t panels[2][UNPACKED_K * EG_PANEL];
     (void)code_sums;
     __builtin_memset(sums, 0, rows * EG_TILE_CHANNELS * sizeof *sums);
-    EG_SETTLE(codes);
+    SETTLE(codes);
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
         const uint8_t *lines = (const uint8_t *)weights + panel * EG_PANEL * k / 2;
         const uint8_t *books = codebooks + panel * EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS;
@@ -113,21 +218,21 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
                     unpack_block(lines + at / 2, books + at / EG_CODEBOOK_BYTE_INPUTS, panels[other] + EG_PANEL * i);
                 }
             }
-            for (size_t row = 0; row < rows; row += EG_PAIR_ROWS) {
-                const int two_blocks = eg_rows_from(row, rows) > EG_BLOCK_ROWS;
+            for (size_t row = 0; row < rows; row += PAIR_ROWS) {
+                const int two_blocks = rows_from(row, rows) > BLOCK_ROWS;
                 int32_t *of_rows = sums + row * EG_TILE_CHANNELS + panel * EG_PANEL;
-                EG_SETTLE(panels);
-                EG_SETTLE(of_rows);
-                if (row == 0 || eg_rows_from(row, rows) != EG_PAIR_ROWS) {
-                    eg_configure_tiles(eg_rows_from(row, rows));
+                SETTLE(panels);
+                SETTLE(of_rows);
+                if (row == 0 || rows_from(row, rows) != PAIR_ROWS) {
+                    configure_tiles(rows_from(row, rows));
                 }
-                eg_load_sums(of_rows, of_rows + EG_PANEL, SUMS_STRIDE, two_blocks);
+                load_sums(of_rows, two_blocks);
                 for (size_t i = 0; i < count; i += BLOCK_K) {
-                    EG_MULTIPLY_TILES(_tile_dpbssd, codes + row * k + begin + i, k, panels[0] + EG_PANEL * i,
-                                      panels[1] + EG_PANEL * i, two_blocks);
+                    multiply_tiles(codes + row * k + begin + i, k, panels[0] + EG_PANEL * i, panels[1] + EG_PANEL * i,
+                                   two_blocks);
                 }
-                eg_store_sums(of_rows, of_rows + EG_PANEL, SUMS_STRIDE, two_blocks);
-                EG_SETTLE(panels); /* the tiles have read them before they are unpacked anew */
+                store_sums(of_rows, two_blocks);
+                SETTLE(panels); /* the tiles have read them before they are unpacked anew */
             }
         }
     }
@@ -136,25 +241,25 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 {
-    enum { CHAINS = 4, MACS = EG_BLOCK_ROWS * EG_PANEL * BLOCK_K };
-    int32_t sums[EG_BLOCK_ROWS * EG_PANEL];
-    for (size_t i = 0; i < EG_BLOCK_ROWS * EG_PANEL; i++) {
+    enum { CHAINS = 4, MACS = BLOCK_ROWS * EG_PANEL * BLOCK_K };
+    int32_t sums[BLOCK_ROWS * EG_PANEL];
+    for (size_t i = 0; i < BLOCK_ROWS * EG_PANEL; i++) {
         sums[i] = *sink;
     }
-    EG_SETTLE(sums);
-    eg_configure_tiles(EG_PAIR_ROWS);
-    _tile_loadd(EG_INPUTS_0, sums, EG_LINE);
-    _tile_loadd(EG_INPUTS_1, sums, EG_LINE);
-    _tile_loadd(EG_WEIGHTS_0, sums, EG_LINE);
-    _tile_loadd(EG_WEIGHTS_1, sums, EG_LINE);
-    eg_zero_sums(1);
+    SETTLE(sums);
+    configure_tiles(PAIR_ROWS);
+    _tile_loadd(INPUTS_0, sums, LINE);
+    _tile_loadd(INPUTS_1, sums, LINE);
+    _tile_loadd(WEIGHTS_0, sums, LINE);
+    _tile_loadd(WEIGHTS_1, sums, LINE);
+    zero_sums(1);
     for (uint64_t i = 0; i < iterations; i++) {
-        _tile_dpbssd(EG_SUMS_00, EG_INPUTS_0, EG_WEIGHTS_0);
-        _tile_dpbssd(EG_SUMS_01, EG_INPUTS_0, EG_WEIGHTS_1);
-        _tile_dpbssd(EG_SUMS_10, EG_INPUTS_1, EG_WEIGHTS_0);
-        _tile_dpbssd(EG_SUMS_11, EG_INPUTS_1, EG_WEIGHTS_1);
+        _tile_dpbssd(SUMS_00, INPUTS_0, WEIGHTS_0);
+        _tile_dpbssd(SUMS_01, INPUTS_0, WEIGHTS_1);
+        _tile_dpbssd(SUMS_10, INPUTS_1, WEIGHTS_0);
+        _tile_dpbssd(SUMS_11, INPUTS_1, WEIGHTS_1);
     }
-    _tile_stored(EG_SUMS_00, sums, EG_LINE); /* a block of sums is 16 rows of 16: as wide as a line */
+    _tile_stored(SUMS_00, sums, LINE); /* a block of sums is 16 rows of 16: as wide as a line */
     _tile_release();
     *sink = sums[0];
     return iterations * CHAINS * MACS;
