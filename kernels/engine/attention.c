@@ -4,10 +4,10 @@
 #include <string.h>
 
 /* 16 bits where the instruction set multiplies them faster, but not for a model that is float32 for its exactness. */
-static const eg_attention_ops *operations(const eg_context *context, size_t layer)
+static const eg_attention_ops *operations(const eg_context *context, const eg_layer *layer)
 {
     const eg_isa *isa = context->isa;
-    const int exact = context->model->layers[layer].qkv.dtype == EG_F32;
+    const int exact = layer->qkv.dtype == EG_F32;
     return isa->attention != NULL && !exact ? isa->attention : &isa->vector->attention;
 }
 
@@ -25,18 +25,18 @@ static float *queries_of(const eg_context *context, size_t kv_head, size_t row)
 }
 
 /* A key head's keys, from slot `slot` on, a multiple of 16: panels of 16 slots, (slots / 16, head_dim, 16). */
-static char *keys_of(const eg_context *context, size_t layer, size_t kv_head, size_t slot)
+static char *keys_of(const eg_context *context, const eg_layer *layer, size_t kv_head, size_t slot)
 {
     const size_t first = kv_head * context->scratch.extent.slots + slot;
     const size_t element = operations(context, layer)->element_bytes;
-    return (char *)context->scratch.keys[layer % 2] + first * context->model->config.head_dim * element;
+    return (char *)context->scratch.keys + first * context->model->config.head_dim * element;
 }
 
 /* A key head's values, from slot `slot` on, an even number: panels of 16 dimensions, (head_dim / 16, slots, 16). */
-static char *values_of(const eg_context *context, size_t layer, size_t kv_head, size_t slot)
+static char *values_of(const eg_context *context, const eg_layer *layer, size_t kv_head, size_t slot)
 {
     const size_t first = kv_head * context->scratch.extent.slots * context->model->config.head_dim + slot * EG_PANEL;
-    return (char *)context->scratch.values[layer % 2] + first * operations(context, layer)->element_bytes;
+    return (char *)context->scratch.values + first * operations(context, layer)->element_bytes;
 }
 
 /* Where the scales of queries, keys and values lie, from a token's first query or from a slot on. */
@@ -46,25 +46,24 @@ static float *query_scales_of(const eg_context *context, size_t kv_head, size_t 
            (kv_head * context->scratch.extent.tokens + row) * group_of(&context->model->config);
 }
 
-static float *key_scales_of(const eg_context *context, size_t layer, size_t kv_head, size_t slot)
+static float *key_scales_of(const eg_context *context, size_t kv_head, size_t slot)
 {
-    return context->scratch.key_scales[layer % 2] + kv_head * context->scratch.extent.slots + slot;
+    return context->scratch.key_scales + kv_head * context->scratch.extent.slots + slot;
 }
 
-static float *value_scales_of(const eg_context *context, size_t layer, size_t kv_head, size_t slot)
+static float *value_scales_of(const eg_context *context, size_t kv_head, size_t slot)
 {
-    return context->scratch.value_scales[layer % 2] + kv_head * context->scratch.extent.slots + slot;
+    return context->scratch.value_scales + kv_head * context->scratch.extent.slots + slot;
 }
 
 /* ---- from the projection to where they lie --------------------------------------------------------------- */
 
-void eg_place_heads(const eg_context *context, const eg_worker_scratch *own, size_t layer_index, const float *qkv,
+void eg_place_heads(const eg_context *context, const eg_worker_scratch *mine, const eg_layer *layer, const float *qkv,
                     size_t row, const eg_text *text)
 {
     const eg_config *config = &context->model->config;
-    const eg_layer *layer = &context->model->layers[layer_index];
     const eg_vector_ops *vector = context->isa->vector;
-    const eg_attention_ops *ops = operations(context, layer_index);
+    const eg_attention_ops *ops = operations(context, layer);
     const eg_rope *rope = layer->full_attention ? &context->rope_full : &context->rope_sliding;
     const size_t head_dim = config->head_dim, group = group_of(config), slots = context->scratch.extent.slots;
     const size_t position = row - text->begin, slot = text->slot + position, panel = slot / EG_PANEL * EG_PANEL;
@@ -79,18 +78,18 @@ void eg_place_heads(const eg_context *context, const eg_worker_scratch *own, siz
             scales[i] = ops->narrow(queries + i * head_dim, head_dim);
         }
         const float *key = qkv + (config->heads + kv_head) * head_dim;
-        vector->norm_rope(key, layer->k_norm, cosine, sine, head_dim, eps, own->attended);
-        *key_scales_of(context, layer_index, kv_head, slot) = ops->store_key(
-            own->attended, head_dim, keys_of(context, layer_index, kv_head, panel), slot - panel);
+        vector->norm_rope(key, layer->k_norm, cosine, sine, head_dim, eps, mine->attended);
+        *key_scales_of(context, kv_head, slot) = ops->store_key(mine->attended, head_dim,
+                                                                keys_of(context, layer, kv_head, panel), slot - panel);
 
         const float *value = qkv + (config->heads + config->kv_heads + kv_head) * head_dim;
-        char *values = values_of(context, layer_index, kv_head, 0);
-        float *value_scales = value_scales_of(context, layer_index, kv_head, 0);
+        char *values = values_of(context, layer, kv_head, 0);
+        float *value_scales = value_scales_of(context, kv_head, 0);
         value_scales[slot] = ops->store_value(value, head_dim, values, slots, slot);
         if (row + 1 == text->end) { /* slots up to the next text are multiplied by zero: they must be numbers */
-            memset(own->attended, 0, head_dim * sizeof(float));
+            memset(mine->attended, 0, head_dim * sizeof(float));
             for (size_t unused = slot + 1; unused % EG_KEY_GRAIN != 0; unused++) {
-                value_scales[unused] = ops->store_value(own->attended, head_dim, values, slots, unused);
+                value_scales[unused] = ops->store_value(mine->attended, head_dim, values, slots, unused);
             }
         }
     }
@@ -99,17 +98,17 @@ void eg_place_heads(const eg_context *context, const eg_worker_scratch *own, siz
 /* ---- softmax(Q · Kᵀ) · V ------------------------------------------------------------------------------------ */
 
 /* The tokens of a text, counted from its first, that its token `position` attends to. */
-static eg_range reach(const eg_context *context, size_t layer, size_t text_tokens, size_t position)
+static eg_range reach(const eg_context *context, const eg_layer *layer, size_t text_tokens, size_t position)
 {
     const size_t window = context->model->config.window;
-    if (context->model->layers[layer].full_attention) {
+    if (layer->full_attention) {
         return (eg_range){0, text_tokens};
     }
     const size_t end = position + window + 1;
     return (eg_range){position > window ? position - window : 0, end < text_tokens ? end : text_tokens};
 }
 
-void eg_attend(const eg_context *context, const eg_worker_scratch *own, size_t layer, const eg_text *text,
+void eg_attend(const eg_context *context, const eg_worker_scratch *mine, const eg_layer *layer, const eg_text *text,
                eg_range rows, float *out)
 {
     const eg_config *config = &context->model->config;
@@ -127,26 +126,26 @@ void eg_attend(const eg_context *context, const eg_worker_scratch *own, size_t l
     const size_t keys = (last - from + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN;
 
     for (size_t kv_head = 0; kv_head < config->kv_heads; kv_head++) {
-        float *scores = own->scores; /* (queries, keys) float32 */
+        float *scores = mine->scores; /* (queries, keys) float32 */
         ops->product(queries_of(context, kv_head, rows.begin), head_dim * narrowed, queries, head_dim,
                      keys_of(context, layer, kv_head, text->slot + from), head_dim, keys / EG_PANEL, scores, keys);
 
         const float *query_scales = query_scales_of(context, kv_head, rows.begin);
-        const float *key_scales = key_scales_of(context, layer, kv_head, text->slot + from);
-        const float *value_scales = value_scales_of(context, layer, kv_head, text->slot + from);
+        const float *key_scales = key_scales_of(context, kv_head, text->slot + from);
+        const float *value_scales = value_scales_of(context, kv_head, text->slot + from);
         for (size_t i = 0; i < queries; i++) {
             const eg_range own_reach = reach(context, layer, text_tokens, begin + i / group);
             float *row = scores + i * keys;
             ops->scale_scores(row, keys, query_scales[i], key_scales);
             const float sum = vector->softmax_numerators(row, own_reach.begin - from, own_reach.end - from, keys);
-            own->scales[i] = ops->narrow_weights(row, keys, sum, value_scales);
+            mine->scales[i] = ops->narrow_weights(row, keys, sum, value_scales);
         }
 
         ops->product(scores, keys * narrowed, queries, keys, values_of(context, layer, kv_head, text->slot + from),
-                     context->scratch.extent.slots, head_dim / EG_PANEL, own->attended, head_dim);
+                     context->scratch.extent.slots, head_dim / EG_PANEL, mine->attended, head_dim);
         for (size_t i = 0; i < queries; i++) {
             const size_t token = i / group, head = kv_head * group + i % group;
-            vector->scale(own->attended + i * head_dim, own->scales[i], head_dim,
+            vector->scale(mine->attended + i * head_dim, mine->scales[i], head_dim,
                           out + (token * config->heads + head) * head_dim);
         }
     }

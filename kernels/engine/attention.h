@@ -6,13 +6,13 @@
 
 /* Norms and rotates the queries and the key in one token's row of a layer's fused projection, qkv
  * ((heads + 2 · kv_heads) · head_dim,), and lays queries, key and value where eg_attend finds them.
- * row: the token's place in the batch. own: memory of the calling thread. */
-void eg_place_heads(const eg_context *context, const eg_worker_scratch *own, size_t layer, const float *qkv, size_t row,
-                    const eg_text *text);
+ * row: the token's place in the batch. mine: memory of the calling thread. */
+void eg_place_heads(const eg_context *context, const eg_worker_scratch *mine, const eg_layer *layer, const float *qkv,
+                    size_t row, const eg_text *text);
 
 /* out = softmax(Q · Kᵀ) · V for rows begin … end - 1 of the batch, which are of one text, at most
  * EG_ATTENTION_TOKENS of them. out: (end - begin, heads · head_dim) float32. */
-void eg_attend(const eg_context *context, const eg_worker_scratch *own, size_t layer, const eg_text *text,
+void eg_attend(const eg_context *context, const eg_worker_scratch *mine, const eg_layer *layer, const eg_text *text,
                eg_range rows, float *out);
 
 #endif

@@ -78,23 +78,21 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
     scratch->hidden = carve(c, extent.tokens * config->hidden, sizeof(float));
     scratch->queries = carve(c, extent.tokens * q_width, sizeof(float));
     scratch->query_scales = carve(c, extent.tokens * config->heads, sizeof(float));
-    for (size_t parity = 0; parity < 2; parity++) {
-        scratch->keys[parity] = carve(c, extent.slots * kv_width, sizeof(float));
-        scratch->values[parity] = carve(c, extent.slots * kv_width, sizeof(float));
-        scratch->key_scales[parity] = carve(c, extent.slots * config->kv_heads, sizeof(float));
-        scratch->value_scales[parity] = carve(c, extent.slots * config->kv_heads, sizeof(float));
-    }
+    scratch->keys = carve(c, extent.slots * kv_width, sizeof(float));
+    scratch->values = carve(c, extent.slots * kv_width, sizeof(float));
+    scratch->key_scales = carve(c, extent.slots * config->kv_heads, sizeof(float));
+    scratch->value_scales = carve(c, extent.slots * config->kv_heads, sizeof(float));
     scratch->workers = carve(c, threads, sizeof *scratch->workers);
     for (size_t i = 0; i < threads; i++) {
-        const size_t most_rows = i == 0 ? EG_SHARED_ROWS : chunk_rows;
+        const size_t most_rows = i == 0 ? EG_MAX_SHARED_ROWS : chunk_rows;
         const size_t chunk = extent.tokens < most_rows ? extent.tokens : most_rows;
         eg_worker_scratch worker;
         worker.inputs.values = carve(c, chunk * widest_input, sizeof(float));
         worker.inputs.codes = (int8_t *)worker.inputs.values;
         worker.inputs.scale = carve(c, chunk, sizeof(float));
         worker.inputs.sum = carve(c, chunk, sizeof(int32_t));
-        worker.wide = carve(c, chunk * widest_output, sizeof(float));
-        worker.narrow = carve(c, chunk * config->hidden, sizeof(float));
+        worker.projected = carve(c, chunk * widest_output, sizeof(float));
+        worker.branch = carve(c, chunk * config->hidden, sizeof(float));
         worker.rotated = carve(c, widest_input, sizeof(float));
         const size_t rows = EG_ATTENTION_TOKENS * group;
         worker.scores = carve(c, rows * ((extent.longest + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN),
@@ -134,12 +132,9 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
     grown.arena = arena;
     grown.bytes = c.bytes;
     /* The slots between a text's end and the next panel are multiplied, then masked: they must be numbers. */
-    const size_t kv_bytes = extent.slots * context->model->config.kv_heads * context->model->config.head_dim *
-                            sizeof(float);
-    for (size_t parity = 0; parity < 2; parity++) {
-        memset(grown.keys[parity], 0, kv_bytes);
-        memset(grown.key_scales[parity], 0, extent.slots * context->model->config.kv_heads * sizeof(float));
-    }
+    const size_t key_count = extent.slots * context->model->config.kv_heads;
+    memset(grown.keys, 0, key_count * context->model->config.head_dim * sizeof(float));
+    memset(grown.key_scales, 0, key_count * sizeof(float));
     *scratch = grown;
     return EG_OK;
 }
@@ -249,6 +244,17 @@ size_t eg_context_scratch_bytes(const eg_context *context)
     const size_t half = context->model->config.head_dim / 2;
     const size_t positions = context->rope_sliding.positions + context->rope_full.positions;
     return context->scratch.bytes + 2 * positions * half * sizeof(float);
+}
+
+eg_status eg_context_profile(eg_context *context, double *seconds)
+{
+    if (context == NULL) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_context_profile needs a context");
+    }
+    pthread_mutex_lock(&context->busy);
+    context->profile = seconds;
+    pthread_mutex_unlock(&context->busy);
+    return EG_OK;
 }
 
 const char *eg_version(void) { return EG_VERSION; }

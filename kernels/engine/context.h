@@ -10,12 +10,12 @@
 #include <pthread.h>
 
 enum {
-    /* With fewer rows than this for each thread, and no more than EG_SHARED_ROWS in all, all threads work on one chunk:
-     * each then reads its share of the weights, not all of them. */
-    EG_LEAST_ROWS = 32,
-    EG_SHARED_ROWS = 128,
+    /* With fewer rows than this for each thread, and no more than EG_MAX_SHARED_ROWS in all, all threads work on one
+     * chunk: each then reads its share of the weights, not all of them. */
+    EG_MIN_ROWS_PER_THREAD = 32,
+    EG_MAX_SHARED_ROWS = 128,
     /* Steps of a call, at most: a layer's, where they are shared; and those before and after the layers. */
-    EG_LAYER_STEPS = 9,
+    EG_LAYER_STEPS = 10,
     EG_OTHER_STEPS = 2,
     /* Tokens whose queries meet the keys at once: times 3 heads 48 rows, a multiple of the float matmul's 6. */
     EG_ATTENTION_TOKENS = 16,
@@ -36,11 +36,11 @@ typedef struct eg_extent {
     size_t longest; /* tokens of the longest text */
 } eg_extent;
 
-/* Memory of one thread; chunk is the instruction set's chunk_rows or, for the first thread, EG_SHARED_ROWS. */
+/* Memory of one thread; chunk is the instruction set's chunk_rows or, for the first thread, EG_MAX_SHARED_ROWS. */
 typedef struct eg_worker_scratch {
     eg_inputs inputs; /* (chunk, widest input of a matrix) */
-    float *wide;      /* (chunk, widest of qkv_width, ffn and hidden) float32 */
-    float *narrow;    /* (chunk, hidden) float32 */
+    float *projected; /* (chunk, widest of qkv_width, ffn and hidden) float32: outputs of qkv, attention and gate_up */
+    float *branch;    /* (chunk, hidden) float32: outputs of o and down */
     float *rotated;   /* (widest input of a matrix,) float32: one row, before it is rounded */
     float *scores;    /* (EG_ATTENTION_TOKENS · heads per key head, longest in whole key grains) float32 */
     float *scales;    /* (EG_ATTENTION_TOKENS · heads per key head,) float32: of the rows of `attended` */
@@ -51,16 +51,16 @@ typedef struct eg_scratch {
     eg_extent extent; /* what it is large enough for */
     size_t bytes;
     void *arena;
-    eg_text *texts;         /* (texts,) */
-    void *rows;             /* (tokens,) rows of the embedding table; like their scales, only if eg_reads_rows() */
-    uint16_t *row_scales;   /* (tokens, groups) float16 */
-    float *hidden;          /* (tokens, hidden) float32: the residual stream */
-    float *queries;         /* (kv_heads, tokens, heads per key head, head_dim): see attention.c */
-    float *keys[2];         /* (kv_heads, slots / 16, head_dim, 16) float32; even and odd layers */
-    float *values[2];       /* (kv_heads, head_dim / 16, slots, 16) float32; even and odd layers */
-    float *query_scales;    /* (kv_heads, tokens, heads per key head) float32: see eg_attention_ops, like the next */
-    float *key_scales[2];   /* (kv_heads, slots) float32; even and odd layers */
-    float *value_scales[2]; /* (kv_heads, slots) float32; even and odd layers */
+    eg_text *texts;       /* (texts,) */
+    void *rows;           /* (tokens,) rows of the embedding table; like their scales, only if eg_reads_rows() */
+    uint16_t *row_scales; /* (tokens, groups) float16 */
+    float *hidden;        /* (tokens, hidden) float32: the residual stream */
+    float *queries;       /* (kv_heads, tokens, heads per key head, head_dim): see attention.c */
+    float *keys;          /* (kv_heads, slots / 16, head_dim, 16) float32 */
+    float *values;        /* (kv_heads, head_dim / 16, slots, 16) float32 */
+    float *query_scales;  /* (kv_heads, tokens, heads per key head) float32: see eg_attention_ops, like the next */
+    float *key_scales;    /* (kv_heads, slots) float32 */
+    float *value_scales;  /* (kv_heads, slots) float32 */
     eg_worker_scratch *workers; /* (threads,) */
 } eg_scratch;
 

@@ -32,28 +32,28 @@ static size_t tile_rows(const eg_isa *isa, const eg_matrix *matrix)
 }
 
 void eg_matmul(const eg_isa *isa, const eg_matrix *matrix, const eg_inputs *inputs, size_t rows, eg_range tiles,
-               float *out, size_t out_stride)
+               float *out)
 {
-    const size_t step = tile_rows(isa, matrix);
+    const size_t step = tile_rows(isa, matrix), stride = matrix->out_features;
     for (size_t tile = tiles.begin; tile < tiles.end; tile++) {
         for (size_t row = 0; row < rows; row += step) {
             const size_t count = rows - row < step ? rows - row : step;
-            float_result(isa, matrix, inputs, row, count, tile, out + row * out_stride + tile * EG_TILE_CHANNELS,
-                         out_stride);
+            float_result(isa, matrix, inputs, row, count, tile, out + row * stride + tile * EG_TILE_CHANNELS, stride);
         }
     }
 }
 
 void eg_matmul_geglu(const eg_isa *isa, const eg_matrix *matrix, const eg_inputs *inputs, size_t rows, eg_range tiles,
-                     float *out, size_t out_stride)
+                     float *out)
 {
-    const size_t step = tile_rows(isa, matrix);
+    enum { OUTPUTS = EG_TILE_CHANNELS / 2 };
+    const size_t step = tile_rows(isa, matrix), stride = matrix->out_features / 2;
     float gate_up[EG_TILE_MAX_ROWS * EG_TILE_CHANNELS];
     for (size_t tile = tiles.begin; tile < tiles.end; tile++) {
         for (size_t row = 0; row < rows; row += step) {
             const size_t count = rows - row < step ? rows - row : step;
             float_result(isa, matrix, inputs, row, count, tile, gate_up, EG_TILE_CHANNELS);
-            isa->vector->geglu(gate_up, count, out + row * out_stride + tile * (EG_TILE_CHANNELS / 2), out_stride);
+            isa->vector->geglu(gate_up, count, out + row * stride + tile * OUTPUTS, stride);
         }
     }
 }

@@ -17,12 +17,13 @@ typedef struct eg_inputs {
     int32_t *sum;  /* (rows,) Σ codes of the row */
 } eg_inputs;
 
-/* out[r] = inputs[r] · Wᵀ for the output channels of `tiles`, counted in tiles of 64. out: rows out_stride apart. */
-void eg_matmul(const eg_isa *isa, const eg_matrix *matrix, const eg_inputs *inputs, size_t rows, eg_range tiles,
-               float *out, size_t out_stride);
+typedef void eg_matmul_function(const eg_isa *isa, const eg_matrix *matrix, const eg_inputs *inputs, size_t rows,
+                                eg_range tiles, float *out);
 
-/* The same with GeGLU behind it: a tile of 64 gate and up channels becomes 32 outputs. */
-void eg_matmul_geglu(const eg_isa *isa, const eg_matrix *matrix, const eg_inputs *inputs, size_t rows, eg_range tiles,
-                     float *out, size_t out_stride);
+/* out = inputs · Wᵀ for the output channels of `tiles`, counted in tiles of 64. out: (rows, out_features) float32. */
+eg_matmul_function eg_matmul;
+
+/* out = gelu(gate) · up of the same product, whose tiles have 32 channels of each. out: (rows, out_features / 2). */
+eg_matmul_function eg_matmul_geglu;
 
 #endif

@@ -1,8 +1,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "engine/profile.h"
 
-#include "engine/context.h"
-#include "common/error.h"
 #include "embgemma_bench.h"
 
 #include <time.h>
@@ -43,19 +41,6 @@ void eg_watch_lap(eg_stopwatch *watch, eg_operation operation)
     watch->waited = 0;
 }
 
-/* ---- the public calls ------------------------------------------------------------------------------------------ */
-
 size_t eg_operation_count(void) { return EG_OPERATIONS; }
 
 const char *eg_operation_name(size_t index) { return index < EG_OPERATIONS ? names[index] : NULL; }
-
-eg_status eg_context_profile(eg_context *context, double *seconds)
-{
-    if (context == NULL) {
-        return eg_fail(EG_ERROR_ARGUMENT, "eg_context_profile needs a context");
-    }
-    pthread_mutex_lock(&context->busy);
-    context->profile = seconds;
-    pthread_mutex_unlock(&context->busy);
-    return EG_OK;
-}

@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 
 enum {
-    /* Polls before a waiting thread offers its core to others: about 10 µs, longer than most pieces take, so that the
+    /* Polls before a waiting thread offers its core to others: about 10 µs, longer than most tasks take, so that the
      * end of a step costs a cache miss, and short enough that a shared core is not held for nothing. */
     SPINS = 4000,
     CACHE_LINE = 64,
@@ -67,29 +67,29 @@ static void await(atomic_size_t *counter, size_t value)
     }
 }
 
-size_t eg_take(eg_thread *thread, size_t pieces)
+size_t eg_next_task(eg_thread *thread, size_t tasks)
 {
     step *current = &thread->pool->steps[thread->step];
     if (thread->working) {
         atomic_fetch_add_explicit(&current->done, 1, memory_order_acq_rel);
         thread->working = 0;
     }
-    if (atomic_load_explicit(&current->taken, memory_order_relaxed) < pieces) {
-        const size_t piece = atomic_fetch_add_explicit(&current->taken, 1, memory_order_relaxed);
-        if (piece < pieces) {
+    if (atomic_load_explicit(&current->taken, memory_order_relaxed) < tasks) {
+        const size_t task = atomic_fetch_add_explicit(&current->taken, 1, memory_order_relaxed);
+        if (task < tasks) {
             thread->working = 1;
-            return piece;
+            return task;
         }
     }
     if (thread->watch.seconds == NULL) {
-        await(&current->done, pieces);
+        await(&current->done, tasks);
     } else {
         const double begin = eg_now();
-        await(&current->done, pieces);
+        await(&current->done, tasks);
         thread->watch.waited += eg_now() - begin;
     }
     thread->step++;
-    return pieces;
+    return tasks;
 }
 
 static void *sleeper_main(void *argument)

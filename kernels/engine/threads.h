@@ -1,7 +1,7 @@
-/* A pool of threads that go through the same steps together, each taking pieces of a step until none is left.
+/* A pool of threads that go through the same steps together, each taking tasks of a step until none is left.
  *
- * A step is over when its pieces are done, not when every thread has arrived: a thread that the operating system has
- * put aside holds up nobody, and a slow core takes fewer pieces. */
+ * A step is over when its tasks are done, not when every thread has arrived: a thread that the operating system has
+ * put aside holds up nobody, and a slow core takes fewer tasks. */
 #ifndef EG_THREADS_H
 #define EG_THREADS_H
 
@@ -17,7 +17,7 @@ typedef struct eg_thread {
     eg_pool *pool;
     size_t index; /* 0 … threads - 1; 0 is the caller */
     size_t step;  /* steps it has left behind */
-    int working;  /* on a piece of the current step */
+    int working;  /* on a task of the current step */
     eg_stopwatch watch;
 } eg_thread;
 
@@ -31,11 +31,11 @@ size_t eg_pool_threads(const eg_pool *pool);
  * sleep. Not reentrant. */
 void eg_pool_run(eg_pool *pool, void (*body)(void *argument, eg_thread *thread), void *argument);
 
-/* The next piece, 0 … pieces - 1, of the current step that nobody has taken. When none is left, waits until all are
- * done, so that what others wrote is visible, moves on to the next step, and returns `pieces`:
+/* The next task, 0 … tasks - 1, of the current step that nobody has taken. When none is left, waits until all are done,
+ * so that what others wrote is visible, moves on to the next step, and returns `tasks`:
  *
- *     for (size_t piece; (piece = eg_take(thread, pieces)) < pieces;) { … }
+ *     for (size_t task; (task = eg_next_task(thread, tasks)) < tasks;) { … }
  */
-size_t eg_take(eg_thread *thread, size_t pieces);
+size_t eg_next_task(eg_thread *thread, size_t tasks);
 
 #endif

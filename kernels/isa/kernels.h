@@ -59,7 +59,7 @@ typedef struct eg_matmul_ops {
     size_t tile_rows; /* most rows of a tile, at most EG_TILE_MAX_ROWS */
     /* Rows that a thread takes through a layer at once: their activations, 14 KB a row, stay in a second-level cache of
      * 1 MB or more while the layer's weights are read once for all of them. Fast multipliers need more rows to hide
-     * that reading. At most EG_SHARED_ROWS. */
+     * that reading. At most EG_MAX_SHARED_ROWS. */
     size_t chunk_rows;
     eg_integer_tile *int8_tile;
     eg_integer_tile *int4_tile;

@@ -1,8 +1,102 @@
-/* Texts to vectors: puts the prompt before each text, tokenizes, and hands the ids to eg_encode. */
-#include "engine/context.h"
+/* The public calls: token ids to vectors, and texts to vectors. */
+#include "engine/encoder.h"
 #include "common/error.h"
 
 #include <string.h>
+
+/* ---- token ids to vectors ------------------------------------------------------------------------------------ */
+
+static eg_status check_texts(const eg_config *config, const int32_t *ids, const uint64_t *offsets, size_t texts)
+{
+    if (offsets[0] != 0) {
+        return eg_fail(EG_ERROR_ARGUMENT, "offsets begin at %llu: expected 0", (unsigned long long)offsets[0]);
+    }
+    for (size_t text = 0; text < texts; text++) {
+        const uint64_t tokens = offsets[text + 1] - offsets[text]; /* wraps to a huge number if they descend */
+        if (tokens == 0 || tokens > config->max_tokens) {
+            return eg_fail(EG_ERROR_ARGUMENT, "text %zu has %lld tokens: expected 1 … %u", text, (long long)tokens,
+                           config->max_tokens);
+        }
+        for (uint64_t i = offsets[text]; i < offsets[text + 1]; i++) {
+            if (ids[i] < 0 || (uint32_t)ids[i] >= config->vocab) {
+                return eg_fail(EG_ERROR_ARGUMENT, "token id %d in text %zu is out of range: expected 0 … %u", ids[i],
+                               text, config->vocab - 1);
+            }
+        }
+    }
+    return EG_OK;
+}
+
+static size_t slots_of(size_t tokens) { return (tokens + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN; }
+
+/* How many texts from the first on go through the model together: as many as fit the slots of one longest text, so
+ * that memory is bounded by max_tokens whatever the batch. */
+static eg_extent next_group(const eg_config *config, const uint64_t *offsets, size_t texts)
+{
+    const size_t most = slots_of(config->max_tokens);
+    eg_extent group = {0, 0, 0, 0};
+    while (group.texts < texts) {
+        const size_t tokens = (size_t)(offsets[group.texts + 1] - offsets[group.texts]);
+        if (group.texts > 0 && group.slots + slots_of(tokens) > most) {
+            break;
+        }
+        group.tokens += tokens;
+        group.slots += slots_of(tokens);
+        group.longest = tokens > group.longest ? tokens : group.longest;
+        group.texts++;
+    }
+    return group;
+}
+
+static void place_texts(eg_text *placed, const uint64_t *offsets, size_t texts)
+{
+    size_t slot = 0;
+    for (size_t text = 0; text < texts; text++) {
+        placed[text] = (eg_text){(size_t)(offsets[text] - offsets[0]), (size_t)(offsets[text + 1] - offsets[0]), slot};
+        slot += slots_of(placed[text].end - placed[text].begin);
+    }
+}
+
+eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,
+                    uint32_t normalize, float *out)
+{
+    if (context == NULL || (texts > 0 && (ids == NULL || offsets == NULL || out == NULL))) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_encode needs a context, ids, offsets and a place for the vectors");
+    }
+    const eg_config *config = &context->model->config;
+    if (dim == 0 || dim > config->hidden) {
+        return eg_fail(EG_ERROR_ARGUMENT, "embedding size %u: expected 1 … %u", dim, config->hidden);
+    }
+    eg_status status = texts > 0 ? check_texts(config, ids, offsets, texts) : EG_OK;
+    if (status != EG_OK) {
+        return status;
+    }
+    pthread_mutex_lock(&context->busy);
+    for (size_t done = 0; done < texts && status == EG_OK;) {
+        const eg_extent group = next_group(config, offsets + done, texts - done);
+        status = eg_context_reserve(context, group);
+        if (status == EG_OK) {
+            place_texts(context->scratch.texts, offsets + done, group.texts);
+            eg_call call = {.context = context,
+                            .ids = ids + offsets[done],
+                            .tokens = group.tokens,
+                            .texts = group.texts,
+                            .dim = dim,
+                            .normalize = normalize,
+                            .out = out + done * dim};
+            eg_pool_run(context->pool, eg_forward, &call);
+            done += group.texts;
+            if (atomic_load(&call.unreadable)) {
+                status = eg_fail(EG_ERROR_SYSTEM,
+                                 "cannot read the model file any more; it must stay as it was when it was opened");
+            }
+        }
+    }
+    pthread_mutex_unlock(&context->busy);
+    return status;
+}
+
+/* ---- texts to vectors: the prompt before each text, tokens, vectors ------------------------------------------- */
 
 enum {
     /* Longest texts whose ids are held at once: batches that are not full are then rare. */
