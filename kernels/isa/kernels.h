@@ -1,7 +1,7 @@
 /* The table of operations: everything in the forward pass that touches numbers.
  *
  * The integer matmul is written by hand for each instruction set (matmul_<isa>.c); all other operations are
- * written once, in vector_ops.h, in terms of the small vector vocabulary of simd.h, and compiled for each
+ * written once, in vector_ops_body.h, in terms of the small vector vocabulary of simd.h, and compiled for each
  * register width (vector_ops_<isa>.c). Attention also has a variant in int16 (attention_<isa>.c).
  * dispatch.c combines them into the list of instruction sets.
  *

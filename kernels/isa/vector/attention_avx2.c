@@ -4,7 +4,7 @@
 
 static inline vi add_pairs(vi sums, vi a, vi b) { return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)); }
 
-#include "isa/vector/attention_int16.h"
+#include "isa/vector/attention_int16_body.h"
 
 extern const eg_attention_ops eg_attention__avx2;
 const eg_attention_ops eg_attention__avx2 = EG_ATTENTION_OPS;

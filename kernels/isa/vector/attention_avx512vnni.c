@@ -8,7 +8,7 @@
 
 static inline vi add_pairs(vi sums, vi a, vi b) { return _mm512_dpwssd_epi32(sums, a, b); }
 
-#include "isa/vector/attention_int16.h"
+#include "isa/vector/attention_int16_body.h"
 
 extern const eg_attention_ops eg_attention__avx512vnni;
 const eg_attention_ops eg_attention__avx512vnni = EG_ATTENTION_OPS;

@@ -8,7 +8,7 @@
 
 static inline vi add_pairs(vi sums, vi a, vi b) { return _mm256_dpwssd_avx_epi32(sums, a, b); }
 
-#include "isa/vector/attention_int16.h"
+#include "isa/vector/attention_int16_body.h"
 
 extern const eg_attention_ops eg_attention__avxvnni;
 const eg_attention_ops eg_attention__avxvnni = EG_ATTENTION_OPS;

@@ -1,4 +1,4 @@
-/* The vector vocabulary that vector_ops.h is written in: a float vector `vf` of VF_LANES lanes.
+/* The vector vocabulary that vector_ops_body.h is written in: a float vector `vf` of VF_LANES lanes.
  *
  * The including file defines EG_SIMD_AVX512, EG_SIMD_AVX2, EG_SIMD_NEON or EG_SIMD_SCALAR. Each simd_<isa>.h defines:
  *   vf_load, vf_store                   VF_LANES floats
