@@ -15,8 +15,8 @@ static const eg_attention_ops *operations(const eg_context *context, const eg_la
 
 static size_t group_of(const eg_config *config) { return config->heads / config->kv_heads; }
 
-/* Queries of the heads that share one key head, from token `row` on: (tokens, group, head_dim) float32 in size; after
- * narrowing, elements fill the beginning of each row. */
+/* Queries of the heads that share one key head, from token `row` on: (tokens, group, head_dim) float32 in size, of
+ * which the elements fill the beginning of each row. */
 static float *queries_of(const eg_context *context, size_t kv_head, size_t row)
 {
     const eg_config *config = &context->model->config;
@@ -75,7 +75,7 @@ void eg_place_heads(const eg_context *context, const eg_worker_scratch *mine, co
         for (size_t i = 0; i < group; i++) {
             const float *query = qkv + (kv_head * group + i) * head_dim;
             vector->norm_rope(query, layer->q_norm, cosine, sine, head_dim, eps, queries + i * head_dim);
-            scales[i] = ops->narrow(queries + i * head_dim, head_dim);
+            scales[i] = ops->store_query(queries + i * head_dim, head_dim);
         }
         const float *key = qkv + (config->heads + kv_head) * head_dim;
         vector->norm_rope(key, layer->k_norm, cosine, sine, head_dim, eps, mine->attended);
@@ -117,7 +117,7 @@ void eg_attend(const eg_context *context, const eg_worker_scratch *mine, const e
     const size_t head_dim = config->head_dim, group = group_of(config);
     const size_t text_tokens = text->end - text->begin, begin = rows.begin - text->begin, end = rows.end - text->begin;
     const size_t queries = (end - begin) * group;
-    const size_t narrowed = sizeof(float) / ops->element_bytes; /* elements of a narrowed row in a float32's place */
+    const size_t per_float = sizeof(float) / ops->element_bytes; /* elements that a float32's place holds */
 
     /* Only keys that one of the tokens reaches are touched. The sums of a token may begin at another's keys, but what
      * lies outside its own reach adds exact zeros: its bits do not depend on who its neighbours are. */
@@ -127,7 +127,7 @@ void eg_attend(const eg_context *context, const eg_worker_scratch *mine, const e
 
     for (size_t kv_head = 0; kv_head < config->kv_heads; kv_head++) {
         float *scores = mine->scores; /* (queries, keys) float32 */
-        ops->product(queries_of(context, kv_head, rows.begin), head_dim * narrowed, queries, head_dim,
+        ops->product(queries_of(context, kv_head, rows.begin), head_dim * per_float, queries, head_dim,
                      keys_of(context, layer, kv_head, text->slot + from), head_dim, keys / EG_PANEL, scores, keys);
 
         const float *query_scales = query_scales_of(context, kv_head, rows.begin);
@@ -138,10 +138,10 @@ void eg_attend(const eg_context *context, const eg_worker_scratch *mine, const e
             float *row = scores + i * keys;
             ops->scale_scores(row, keys, query_scales[i], key_scales);
             const float sum = vector->softmax_numerators(row, own_reach.begin - from, own_reach.end - from, keys);
-            mine->scales[i] = ops->narrow_weights(row, keys, sum, value_scales);
+            mine->scales[i] = ops->store_weights(row, keys, sum, value_scales);
         }
 
-        ops->product(scores, keys * narrowed, queries, keys, values_of(context, layer, kv_head, text->slot + from),
+        ops->product(scores, keys * per_float, queries, keys, values_of(context, layer, kv_head, text->slot + from),
                      context->scratch.extent.slots, head_dim / EG_PANEL, mine->attended, head_dim);
         for (size_t i = 0; i < queries; i++) {
             const size_t token = i / group, head = kv_head * group + i % group;

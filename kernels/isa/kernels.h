@@ -75,7 +75,7 @@ typedef struct eg_matmul_ops {
 typedef struct eg_attention_ops {
     size_t element_bytes; /* 4 for float32, 2 for int16 */
     /* A query of n float32, in place, to n elements at its beginning. Returns its scale. */
-    float (*narrow)(float *row, size_t n);
+    float (*store_query)(float *query, size_t n);
     /* Column `column` of a panel of 16 keys, [head_dim / g][16][g]. Returns the key's scale. */
     float (*store_key)(const float *key, size_t head_dim, void *panel, size_t column);
     /* Slot `slot` of head_dim / 16 panels of `slots` values, [slots / g][16][g] each. Returns the value's scale. */
@@ -84,7 +84,7 @@ typedef struct eg_attention_ops {
     void (*scale_scores)(float *scores, size_t n, float query_scale, const float *key_scales);
     /* Softmax numerators with that sum, in place, to elements, of which the values' scales are part. Returns the scale
      * of their product with the values, division by the sum included. */
-    float (*narrow_weights)(float *weights, size_t n, float sum, const float *value_scales);
+    float (*store_weights)(float *weights, size_t n, float sum, const float *value_scales);
     /* out[r][c] = Σ_k x[r][k] · panels[c / 16][k][c % 16], summed over k in order, without scales.
      * x: (rows, k) elements, rows x_stride elements apart; k a multiple of 32. panels: an even panel_count of them, of
      * panel_stride k each. out: float32, rows out_stride apart. */

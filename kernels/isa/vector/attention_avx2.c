@@ -1,9 +1,5 @@
 /* Attention on AVX2: vpmaddwd multiplies 16 int16 by 16 and adds pairs to 8 int32, where vfmadd takes 8 float32. */
 #define EG_SIMD_AVX2
-#include "isa/vector/simd.h"
-
-static inline vi add_pairs(vi sums, vi a, vi b) { return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)); }
-
 #include "isa/vector/attention_int16_body.h"
 
 extern const eg_attention_ops eg_attention__avx2;

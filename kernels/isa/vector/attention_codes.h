@@ -5,10 +5,13 @@
  * 256. Values have codes up to VALUE_CODE_MAX, and the weights
  * of a query, which are not negative, a step such that their codes add up to no more than LARGEST_SUM.
  *
- * The including file chooses a register width (see simd.h) and defines
- *   void store_int16(int16_t *p, vf a)    rounds to VF_LANES int16 */
+ * In the vocabulary of simd.h. */
+#ifndef EG_ATTENTION_CODES_H
+#define EG_ATTENTION_CODES_H
+
 #include "isa/kernels.h"
 #include "isa/vector/row_sums.h"
+#include "isa/vector/simd.h"
 
 #include <math.h>
 
@@ -35,7 +38,7 @@ static void store_codes(const float *x, size_t n, float steps_per_one, int16_t *
 {
     const vf factor = vf_set(steps_per_one);
     for (size_t i = 0; i < n; i += VF_LANES) {
-        store_int16(codes + i, vf_mul(vf_load(x + i), factor));
+        vf_store_int16(codes + i, vf_mul(vf_load(x + i), factor));
     }
 }
 
@@ -47,10 +50,10 @@ static float steps_of(const float *x, size_t n)
     return largest > 0.0f ? by_length < by_code ? by_length : by_code : 0.0f;
 }
 
-static float narrow(float *row, size_t n)
+static float store_query(float *query, size_t n)
 {
-    const float steps = steps_of(row, n);
-    store_codes(row, n, steps, (int16_t *)(void *)row); /* what is written never runs ahead of what is read */
+    const float steps = steps_of(query, n);
+    store_codes(query, n, steps, (int16_t *)(void *)query); /* what is written never runs ahead of what is read */
     return steps > 0.0f ? 1.0f / steps : 0.0f;
 }
 
@@ -65,7 +68,7 @@ static void scale_scores(float *scores, size_t n, float query_scale, const float
 }
 
 /* A value's scale becomes part of its weight. */
-static float narrow_weights(float *weights, size_t n, float sum, const float *value_scales)
+static float store_weights(float *weights, size_t n, float sum, const float *value_scales)
 {
     vf lanes[SUM_VECTORS], largest = vf_set(0.0f);
     start_sum(lanes);
@@ -85,3 +88,5 @@ static float narrow_weights(float *weights, size_t n, float sum, const float *va
     store_codes(weights, n, all_zero ? 0.0f : steps, (int16_t *)(void *)weights);
     return all_zero ? 0.0f : 1.0f / (steps * sum);
 }
+
+#endif

@@ -4,10 +4,6 @@
  * k-groups have one element: a line of a panel is one input's 16 columns. */
 #define EG_SIMD_NEON
 #include "common/compiler.h"
-#include "isa/vector/simd.h"
-
-static inline void store_int16(int16_t *p, vf a) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(a))); }
-
 #include "isa/vector/attention_codes.h"
 
 enum {
@@ -118,9 +114,9 @@ static void product(const void *x, size_t x_stride, size_t rows, size_t k, const
 
 extern const eg_attention_ops eg_attention__neondot;
 const eg_attention_ops eg_attention__neondot = {.element_bytes = sizeof(int16_t),
-                                                .narrow = narrow,
+                                                .store_query = store_query,
                                                 .store_key = store_key,
                                                 .store_value = store_value,
                                                 .scale_scores = scale_scores,
-                                                .narrow_weights = narrow_weights,
+                                                .store_weights = store_weights,
                                                 .product = product};

@@ -12,7 +12,15 @@
  *   vf_from_int32, vf_from_int8         VF_LANES integers as floats
  *   vi, vi_zero, vi_reduce_add          an int32 vector that sums codes
  *   vf_store_codes                      rounds |a| <= 127 (ties to even), stores VF_LANES int8, adds them to a vi
- *   MATMUL_ROWS, MATMUL_PANELS          tile of the float matmul that its registers hold
+ * all but simd_scalar.h, for attention in int16:
+ *   vf_store_int16                      rounds |a| <= 32767 (ties to even), stores VF_LANES int16
+ * and those of x86, where int16 are multiplied in pairs:
+ *   vf_store_alternate                  the same to the first or the second of each pair, whose other may be changing
+ *   vi_load, vi_set                     VF_LANES int32, one int32 in all lanes
+ *   vi_add_pairs                        sums + the products of int16 pairs, added two by two
+ *   vf_from_vi                          as floats
+ * and the size of a tile of sums in its registers, of the float matmul and of attention in int16:
+ *   MATMUL_ROWS, MATMUL_PANELS
  */
 #ifndef EG_SIMD_H
 #define EG_SIMD_H

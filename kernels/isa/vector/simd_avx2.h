@@ -5,7 +5,7 @@
 #include <immintrin.h>
 
 #define VF_LANES      8
-#define MATMUL_ROWS   6 /* 6 rows x 2 registers = 12 sums, 2 weights and 1 input fill 15 of 16 registers */
+#define MATMUL_ROWS   6 /* 6 rows x 2 registers = 12 sums, 2 weights, 1 input and a product fill 16 registers */
 #define MATMUL_PANELS 1
 
 typedef __m256 vf;
@@ -54,14 +54,26 @@ static inline vf vf_hadamard(vf a)
     return _mm256_fmadd_ps(a, by_four, _mm256_permute2f128_ps(a, a, 1));
 }
 
-static inline vf vf_from_int32(const int32_t *p) { return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)p)); }
+static inline vi vi_zero(void) { return _mm256_setzero_si256(); }
+static inline vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
+static inline vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
+
+static inline vi vi_add_pairs(vi sums, vi a, vi b)
+{
+#if defined(__AVXVNNI__)
+    return _mm256_dpwssd_avx_epi32(sums, a, b);
+#else
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
+#endif
+}
+
+static inline vf vf_from_vi(vi a) { return _mm256_cvtepi32_ps(a); }
+static inline vf vf_from_int32(const int32_t *p) { return vf_from_vi(vi_load(p)); }
 
 static inline vf vf_from_int8(const int8_t *p)
 {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
-
-static inline vi vi_zero(void) { return _mm256_setzero_si256(); }
 
 static inline int32_t vi_reduce_add(vi a)
 {
@@ -77,4 +89,21 @@ static inline vi vf_store_codes(int8_t *p, vf a, vi sum)
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(words, words));
     return _mm256_add_epi32(sum, codes);
+}
+
+static inline void vf_store_int16(int16_t *p, vf a)
+{
+    const __m256i codes = _mm256_cvtps_epi32(a);
+    const __m128i low = _mm256_castsi256_si128(codes), high = _mm256_extracti128_si256(codes, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(low, high));
+}
+
+/* One by one: another thread may be storing the others of the pairs. */
+static inline void vf_store_alternate(int16_t *pairs, vf a, size_t second)
+{
+    int32_t codes[VF_LANES];
+    _mm256_storeu_si256((__m256i *)codes, _mm256_cvtps_epi32(a));
+    for (size_t i = 0; i < VF_LANES; i++) {
+        pairs[2 * i + second] = (int16_t)codes[i];
+    }
 }

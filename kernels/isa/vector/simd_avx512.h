@@ -1,6 +1,7 @@
-/* The vector vocabulary on AVX-512 (F, BW, VL, DQ): 16 lanes. See simd.h. */
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512DQ__)
-#error "compile with -mavx512f -mavx512bw -mavx512vl -mavx512dq"
+/* The vector vocabulary on AVX-512 (F, BW, VL, DQ, VNNI): 16 lanes. See simd.h. */
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512DQ__) ||             \
+    !defined(__AVX512VNNI__)
+#error "compile with -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni"
 #endif
 #include <immintrin.h>
 
@@ -34,7 +35,14 @@ static inline vf vf_hadamard(vf a)
     return _mm512_fmadd_ps(a, _mm512_mask_mov_ps(one, 0xFF00, minus), _mm512_shuffle_f32x4(a, a, 0x4E));
 }
 
-static inline vf vf_from_int32(const int32_t *p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
+static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
+static inline vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
+static inline vi vi_add_pairs(vi sums, vi a, vi b) { return _mm512_dpwssd_epi32(sums, a, b); }
+static inline int32_t vi_reduce_add(vi a) { return _mm512_reduce_add_epi32(a); }
+
+static inline vf vf_from_vi(vi a) { return _mm512_cvtepi32_ps(a); }
+static inline vf vf_from_int32(const int32_t *p) { return vf_from_vi(vi_load(p)); }
 
 static inline vf vf_from_int8(const int8_t *p)
 {
@@ -50,12 +58,24 @@ static inline float vf_reduce_add(vf a)
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
-static inline int32_t vi_reduce_add(vi a) { return _mm512_reduce_add_epi32(a); }
-
 static inline vi vf_store_codes(int8_t *p, vf a, vi sum)
 {
     const __m512i codes = _mm512_cvtps_epi32(a);
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(codes));
     return _mm512_add_epi32(sum, codes);
+}
+
+static inline void vf_store_int16(int16_t *p, vf a)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a)));
+}
+
+static inline void vf_store_alternate(int16_t *pairs, vf a, size_t second)
+{
+    const __m512i codes = _mm512_cvtps_epi32(a);
+    if (second) {
+        _mm512_mask_storeu_epi16(pairs, 0xAAAAAAAA, _mm512_slli_epi32(codes, 16));
+    } else {
+        _mm512_mask_storeu_epi16(pairs, 0x55555555, codes);
+    }
 }

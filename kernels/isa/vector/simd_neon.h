@@ -61,3 +61,5 @@ static inline vi vf_store_codes(int8_t *p, vf a, vi sum)
     __builtin_memcpy(p, &four, sizeof four);
     return vaddq_s32(sum, codes);
 }
+
+static inline void vf_store_int16(int16_t *p, vf a) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(a))); }

@@ -1,5 +1,5 @@
 /* Every operation of eg_vector_ops, written once in the vocabulary of simd.h. Each vector_ops_<isa>.c chooses a
- * register width, includes this file, and exports the table. Contracts are in kernels.h. */
+ * register width, includes this file, and exports the table. Contracts are in kernels.h. Needs a choice of simd.h. */
 #include "common/compiler.h"
 #include "isa/kernels.h"
 #include "isa/vector/row_sums.h"
@@ -322,14 +322,14 @@ static void matmul_float(const float *x, size_t x_stride, size_t rows, size_t k,
 
 /* ---- attention in float32: elements are floats, k-groups have one, scales are 1 ------------------------ */
 
-static float narrow(float *row, size_t n)
+static float store_query(float *query, size_t n)
 {
-    (void)row;
+    (void)query;
     (void)n;
     return 1.0f;
 }
 
-static float attention_store_key(const float *key, size_t head_dim, void *panel, size_t column)
+static float store_key(const float *key, size_t head_dim, void *panel, size_t column)
 {
     float *lines = (float *)panel + column;
     for (size_t i = 0; i < head_dim; i++) {
@@ -338,7 +338,7 @@ static float attention_store_key(const float *key, size_t head_dim, void *panel,
     return 1.0f;
 }
 
-static float attention_store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
+static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
     for (size_t i = 0; i < head_dim; i += EG_PANEL) {
         memcpy((float *)panels + i * slots + slot * EG_PANEL, value + i, EG_PANEL * sizeof(float));
@@ -354,10 +354,11 @@ static void scale_scores(float *scores, size_t n, float query_scale, const float
     (void)key_scales;
 }
 
-static float narrow_weights(float *weights, size_t n, float sum, const float *value_scales)
+static float store_weights(float *weights, size_t n, float sum, const float *value_scales)
 {
+    (void)weights;
+    (void)n;
     (void)value_scales;
-    narrow(weights, n);
     return 1.0f / sum;
 }
 
@@ -416,11 +417,11 @@ static void geglu(const float *gate_up, size_t rows, float *out, size_t out_stri
         .attention =                                                                                                   \
             {                                                                                                          \
                 .element_bytes = sizeof(float),                                                                        \
-                .narrow = narrow,                                                                                      \
-                .store_key = attention_store_key,                                                                      \
-                .store_value = attention_store_value,                                                                  \
+                .store_query = store_query,                                                                            \
+                .store_key = store_key,                                                                                \
+                .store_value = store_value,                                                                            \
                 .scale_scores = scale_scores,                                                                          \
-                .narrow_weights = narrow_weights,                                                                      \
+                .store_weights = store_weights,                                                                        \
                 .product = attention_product,                                                                          \
             },                                                                                                         \
     }

@@ -41,7 +41,7 @@ static inline void check_scores(const attention_case *c)
     float key_scales[ATTENTION_COLUMNS];
     const size_t stride = c->columns + EG_PANEL, bytes = c->rows * stride * sizeof(float);
     uint64_t random = c->rows * 1000 + c->columns;
-    float *narrowed = aligned_new(sizeof queries), *out = guarded_new(bytes);
+    float *stored = aligned_new(sizeof queries), *out = guarded_new(bytes);
     float *panels = aligned_new(ATTENTION_K * ATTENTION_COLUMNS * sizeof *panels);
     for (size_t column = 0; column < c->columns; column++) {
         fill_row(keys[column], ATTENTION_K, c->kind, 1, &random);
@@ -51,10 +51,10 @@ static inline void check_scores(const attention_case *c)
     float query_scales[ATTENTION_ROWS];
     for (size_t row = 0; row < c->rows; row++) {
         fill_row(queries[row], ATTENTION_K, c->kind, 1, &random);
-        memcpy(narrowed + row * ATTENTION_STRIDE, queries[row], sizeof queries[row]);
-        query_scales[row] = c->ops->narrow(narrowed + row * ATTENTION_STRIDE, ATTENTION_K);
+        memcpy(stored + row * ATTENTION_STRIDE, queries[row], sizeof queries[row]);
+        query_scales[row] = c->ops->store_query(stored + row * ATTENTION_STRIDE, ATTENTION_K);
     }
-    c->ops->product(narrowed, ATTENTION_STRIDE * sizeof(float) / c->ops->element_bytes, c->rows, ATTENTION_K, panels,
+    c->ops->product(stored, ATTENTION_STRIDE * sizeof(float) / c->ops->element_bytes, c->rows, ATTENTION_K, panels,
                     ATTENTION_K, c->columns / EG_PANEL, out, stride);
     for (size_t row = 0; row < c->rows; row++) {
         c->ops->scale_scores(out + row * stride, c->columns, query_scales[row], key_scales);
@@ -76,7 +76,7 @@ static inline void check_scores(const attention_case *c)
     }
     CHECK(guarded_free(out, bytes), "%s: wrote outside (%zu, %zu)", c->name, c->rows, c->columns);
     free(panels);
-    free(narrowed);
+    free(stored);
 }
 
 /* Weights, which are not negative, times values, which are stored row by row. */
@@ -86,7 +86,7 @@ static inline void check_weighted_sums(const attention_case *c)
     float value_scales[ATTENTION_K];
     const size_t stride = c->columns + EG_PANEL, bytes = c->rows * stride * sizeof(float);
     uint64_t random = c->rows * 1000 + c->columns;
-    float *narrowed = aligned_new(sizeof weights), *out = guarded_new(bytes);
+    float *stored = aligned_new(sizeof weights), *out = guarded_new(bytes);
     float *panels = aligned_new(ATTENTION_K * ATTENTION_COLUMNS * sizeof *panels);
     for (size_t k = 0; k < ATTENTION_K; k++) {
         fill_row(values[k], c->columns, c->kind, 1, &random);
@@ -96,15 +96,15 @@ static inline void check_weighted_sums(const attention_case *c)
     double sums[ATTENTION_ROWS];
     for (size_t row = 0; row < c->rows; row++) {
         fill_row(weights[row], ATTENTION_K, c->kind, 0, &random);
-        memcpy(narrowed + row * ATTENTION_STRIDE, weights[row], sizeof weights[row]);
+        memcpy(stored + row * ATTENTION_STRIDE, weights[row], sizeof weights[row]);
         sums[row] = 0;
         for (size_t k = 0; k < ATTENTION_K; k++) {
             sums[row] += (double)weights[row][k];
         }
-        scales[row] = c->ops->narrow_weights(narrowed + row * ATTENTION_STRIDE, ATTENTION_K, (float)sums[row],
-                                             value_scales);
+        scales[row] = c->ops->store_weights(stored + row * ATTENTION_STRIDE, ATTENTION_K, (float)sums[row],
+                                            value_scales);
     }
-    c->ops->product(narrowed, ATTENTION_STRIDE * sizeof(float) / c->ops->element_bytes, c->rows, ATTENTION_K, panels,
+    c->ops->product(stored, ATTENTION_STRIDE * sizeof(float) / c->ops->element_bytes, c->rows, ATTENTION_K, panels,
                     ATTENTION_K, c->columns / EG_PANEL, out, stride);
     for (size_t row = 0; row < c->rows; row++) {
         for (size_t column = 0; column < c->columns; column++) {
@@ -126,7 +126,7 @@ static inline void check_weighted_sums(const attention_case *c)
     }
     CHECK(guarded_free(out, bytes), "%s: wrote outside (%zu, %zu)", c->name, c->rows, c->columns);
     free(panels);
-    free(narrowed);
+    free(stored);
 }
 
 static inline void check_attention_ops(const char *name, const eg_attention_ops *ops)
