@@ -46,11 +46,11 @@ EG_ALWAYS_INLINE void eg_unpack_int4(const uint8_t *lines, const uint8_t *codebo
         const uint8x16_t of_panel = vld1q_u8(codebooks + i / EG_CODEBOOK_BYTE_INPUTS * EG_PANEL);
         for (size_t quarter = 0; quarter < EG_LINE / EG_QUARTER; quarter++) {
             const uint8x16_t channels = vaddq_u8(of_lanes, vdupq_n_u8((uint8_t)(quarter * CHANNELS)));
-            const uint8x16_t numbers = vqtbl1q_u8(of_panel, channels);
+            const uint8x16_t codebook_ids = vqtbl1q_u8(of_panel, channels);
             EG_UNROLL
             for (size_t line = 0; line < LINES; line++) {
                 const int bit = (int)line * LINE_INPUTS / EG_CODEBOOK_INPUTS * EG_CODEBOOK_BITS;
-                const uint8x16_t shifted = vshlq_u8(numbers, vdupq_n_s8((int8_t)(4 - bit)));
+                const uint8x16_t shifted = vshlq_u8(codebook_ids, vdupq_n_s8((int8_t)(4 - bit)));
                 const uint8x16_t codebook = vandq_u8(shifted, vdupq_n_u8((EG_CODEBOOKS - 1) << 4));
                 const uint8x16_t pair = vld1q_u8(lines + line * EG_LINE + quarter * EG_QUARTER);
                 const uint8x16_t low = vbslq_u8(vdupq_n_u8(0xF), pair, codebook), high = vsriq_n_u8(codebook, pair, 4);

@@ -40,10 +40,10 @@ enum {
 #define EG_INT4_LEVELS     EG_INT4_CODEBOOK_0, EG_INT4_CODEBOOK_1, EG_INT4_CODEBOOK_2, EG_INT4_CODEBOOK_3
 
 /* Where the codebook of an input begins in EG_INT4_LEVELS, by the byte of its 64 inputs and its place among them. */
-static inline size_t eg_codebook(uint8_t numbers, size_t place)
+static inline size_t eg_codebook(uint8_t ids, size_t place)
 {
-    const size_t number = numbers >> place / EG_CODEBOOK_INPUTS * EG_CODEBOOK_BITS & (EG_CODEBOOKS - 1);
-    return number * EG_CODEBOOK_LEVELS;
+    const size_t id = ids >> place / EG_CODEBOOK_INPUTS * EG_CODEBOOK_BITS & (EG_CODEBOOKS - 1);
+    return id * EG_CODEBOOK_LEVELS;
 }
 
 /* Exact integer sums of one tile: sums[r][c] = Σ_k codes[r][k] · weights[c][k] for 64 channels c.

@@ -176,19 +176,19 @@ static void unpack_block(const uint8_t *lines, const uint8_t *codebooks, int8_t 
         low[LINE] = levels[codebook | lines[i] >> 4];
     }
 #else
-    enum { BOOK_LINES = EG_CODEBOOK_INPUTS / (2 * EG_K_GROUP), A_WHERE_B_ELSE_C = 0xE2 };
+    enum { CODEBOOK_LINES = EG_CODEBOOK_INPUTS / (2 * EG_K_GROUP), A_WHERE_B_ELSE_C = 0xE2 };
     const __m512i table = _mm512_loadu_si512(levels), nibble = _mm512_set1_epi8(0xF);
     const __m512i by_lane = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codebooks));
     const __m512i all_bytes = _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0);
-    __m512i books = _mm512_rol_epi32(_mm512_shuffle_epi8(by_lane, all_bytes), 4); /* the first in bits 4 and 5 */
+    __m512i codebook_ids = _mm512_rol_epi32(_mm512_shuffle_epi8(by_lane, all_bytes), 4); /* the first in bits 4 and 5 */
     for (size_t i = 0; i < BLOCK_LINES_INT4; i++) {
         const __m512i pair = _mm512_loadu_si512(lines + i * LINE), high = _mm512_srli_epi16(pair, 4);
-        const __m512i first = _mm512_ternarylogic_epi32(pair, nibble, books, A_WHERE_B_ELSE_C);
-        const __m512i second = _mm512_ternarylogic_epi32(high, nibble, books, A_WHERE_B_ELSE_C);
+        const __m512i first = _mm512_ternarylogic_epi32(pair, nibble, codebook_ids, A_WHERE_B_ELSE_C);
+        const __m512i second = _mm512_ternarylogic_epi32(high, nibble, codebook_ids, A_WHERE_B_ELSE_C);
         _mm512_store_si512(block + 2 * i * LINE, _mm512_permutexvar_epi8(first, table));
         _mm512_store_si512(block + (2 * i + 1) * LINE, _mm512_permutexvar_epi8(second, table));
-        if (i % BOOK_LINES == BOOK_LINES - 1) {
-            books = _mm512_ror_epi32(books, EG_CODEBOOK_BITS);
+        if (i % CODEBOOK_LINES == CODEBOOK_LINES - 1) {
+            codebook_ids = _mm512_ror_epi32(codebook_ids, EG_CODEBOOK_BITS);
         }
     }
 #endif
@@ -209,13 +209,14 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     SETTLE(codes);
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += 2) {
         const uint8_t *lines = (const uint8_t *)weights + panel * EG_PANEL * k / 2;
-        const uint8_t *books = codebooks + panel * EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS;
+        const uint8_t *codebook_ids = codebooks + panel * EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS;
         for (size_t begin = 0; begin < k; begin += UNPACKED_K) {
             const size_t count = k - begin < UNPACKED_K ? k - begin : UNPACKED_K;
             for (size_t i = 0; i < count; i += BLOCK_K) {
                 for (size_t other = 0; other < 2; other++) {
                     const size_t at = EG_PANEL * (other * k + begin + i); /* weights before this block */
-                    unpack_block(lines + at / 2, books + at / EG_CODEBOOK_BYTE_INPUTS, panels[other] + EG_PANEL * i);
+                    unpack_block(lines + at / 2, codebook_ids + at / EG_CODEBOOK_BYTE_INPUTS,
+                                 panels[other] + EG_PANEL * i);
                 }
             }
             for (size_t row = 0; row < rows; row += PAIR_ROWS) {

@@ -7,6 +7,7 @@
  * int4: levels + 30 are the unsigned operand (int4_levels_x86.h looks them up); a pair is at most 2 · 60 · 127 = 15240,
  * so two of a channel add up in int16 before one widening, and sums start at -30 · Σ codes to undo the offset. */
 #include "common/compiler.h"
+#include "isa/int4_levels_x86.h"
 #include "isa/kernels.h"
 
 #if !defined(__AVX2__)
@@ -17,12 +18,9 @@
 enum {
     TILE_ROWS = EG_CHUNK_ROWS, /* share a panel's levels of int4; sums of 16 KiB stay in a first-level cache */
     BLOCK_ROWS = 4,            /* 4 rows x 2 registers = 8 sums; with weights, codes, ones and products: 16 */
-    INT4_ROWS = BLOCK_ROWS,
-    HALVES = 2, /* a panel of 16 sums is two registers */
+    HALVES = 2,                /* a panel of 16 sums is two registers */
     LINE = 64,
 };
-
-#include "isa/int4_levels_x86.h"
 
 static inline __m256i load_group(const int8_t *codes)
 {
@@ -103,6 +101,8 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     }
 }
 
+enum { INT4_ROWS = BLOCK_ROWS };
+
 EG_ALWAYS_INLINE void add_products(__m256i sums[INT4_ROWS][INT4_PAIRS], const int8_t *codes, size_t rows, size_t k,
                                    __m256i weights[2][INT4_PAIRS])
 {
@@ -121,15 +121,17 @@ EG_ALWAYS_INLINE void add_products(__m256i sums[INT4_ROWS][INT4_PAIRS], const in
     }
 }
 
+#include "isa/int4_tile_x86_body.h"
+
 /* Levels lie in the buffer as they are looked up. */
 static void store_levels(int4_inputs *inputs)
 {
-    const int4_place first = first_place(inputs, 0);
+    const int4_cursor first = begin_at(inputs, 0);
     for (size_t run = 0; run < inputs->count / INT4_RUN; run++) {
         EG_UNROLL
         for (size_t quarter = 0; quarter < INT4_QUARTERS; quarter++) {
             __m256i levels[INT4_PAIRS];
-            unpack_run(inputs, moved(first, run, quarter), levels);
+            unpack_run(inputs, advance(first, run, quarter), levels);
             uint8_t *to = inputs->levels + (quarter * INT4_BUFFER_RUNS + run) * INT4_RUN_BYTES;
             _mm256_store_si256((__m256i *)to, levels[0]);
             _mm256_store_si256((__m256i *)(to + INT4_TABLE), levels[1]);
@@ -143,6 +145,12 @@ static void multiply_many_rows(int4_inputs *inputs, const int8_t *codes, size_t 
     for (size_t row = 0; row < rows; row += INT4_ROWS) {
         multiply_inputs(inputs, 1, codes + row * k, rows - row, k, out + row * EG_TILE_CHANNELS);
     }
+}
+
+static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
+{
+    multiply_int4(multiply_many_rows, codes, code_sums, rows, k, weights, codebooks, sums);
 }
 
 /* The int8 step: sign, two multiplies, add. */

@@ -32,9 +32,9 @@ enum {
 
 typedef __m512i sums_of_split[BLOCK_ROWS][MAX_PANELS];
 
-/* The numbers of the codebooks of 64 inputs, a byte of each channel, in all 4 bytes of its lane, rotated so that those
+/* The codebooks of 64 inputs, a byte of each channel, in all 4 bytes of its lane, rotated so that those
  * of the first inputs are in bits 4 and 5: for the next, rotate by EG_CODEBOOK_BITS. */
-EG_ALWAYS_INLINE __m512i load_codebooks(const uint8_t *codebooks)
+EG_ALWAYS_INLINE __m512i load_codebook_ids(const uint8_t *codebooks)
 {
     const __m512i by_lane = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codebooks));
     const __m512i all_bytes = _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0);
@@ -58,9 +58,10 @@ EG_ALWAYS_INLINE __m512i look_up(__m512i levels, __m512i index)
 #endif
 }
 
-/* A line of weights as unsigned bytes. Of int4, `second`: the high nibbles; codebooks: their numbers, in bits 4 and 5
+/* A line of weights as unsigned bytes. Of int4, `second`: the high nibbles; codebook_ids: in bits 4 and 5
  * of each byte; levels: of all codebooks. */
-EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bits, __m512i codebooks, __m512i levels)
+EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bits, __m512i codebook_ids,
+                                      __m512i levels)
 {
     enum { A_WHERE_B_ELSE_C = 0xE2 };
     const __m512i stored = _mm512_loadu_si512(line);
@@ -68,7 +69,7 @@ EG_ALWAYS_INLINE __m512i load_weights(const uint8_t *line, size_t second, int bi
         return _mm512_xor_si512(stored, _mm512_set1_epi8((char)INT8_OFFSET)); /* signed to offset binary */
     }
     const __m512i codes = second ? _mm512_srli_epi16(stored, 4) : stored, nibbles = _mm512_set1_epi8(0xF);
-    return look_up(levels, _mm512_ternarylogic_epi32(codes, nibbles, codebooks, A_WHERE_B_ELSE_C));
+    return look_up(levels, _mm512_ternarylogic_epi32(codes, nibbles, codebook_ids, A_WHERE_B_ELSE_C));
 }
 
 /* Adds one k-group: the same 4 inputs of a row in all lanes, times a line of each panel. */
@@ -131,13 +132,13 @@ EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_s
                                       size_t splits, size_t k, const uint8_t *lines, const uint8_t *codebooks, int bits,
                                       int32_t *out)
 {
-    enum { BOOK_GROUPS = EG_CODEBOOK_INPUTS / EG_K_GROUP };
+    enum { CODEBOOK_GROUPS = EG_CODEBOOK_INPUTS / EG_K_GROUP };
     static const int32_t zeros[BLOCK_ROWS];
-    const size_t panel_bytes = EG_PANEL * k * (size_t)bits / 8, book_bytes = EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS;
-    const size_t groups = bits == 4 && splits < BOOK_GROUPS ? BOOK_GROUPS : splits; /* of one iteration */
+    const size_t panel_bytes = EG_PANEL * k * (size_t)bits / 8, codebook_bytes = EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS;
+    const size_t groups = bits == 4 && splits < CODEBOOK_GROUPS ? CODEBOOK_GROUPS : splits; /* of one iteration */
     const uint8_t *ahead = lines + (panels == 1 ? PREFETCH : panels * panel_bytes);
     const __m512i levels = unsigned_levels();
-    __m512i books[MAX_PANELS] = {0};
+    __m512i codebook_ids[MAX_PANELS] = {0};
     sums_of_split sums[MAX_SPLITS];
     start_sums(sums[0], code_sums, rows, panels, bits == 8 ? INT8_OFFSET : EG_INT4_OFFSET);
     EG_UNROLL
@@ -152,13 +153,13 @@ EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_s
             EG_UNROLL
             for (size_t panel = 0; panel < panels; panel++) {
                 if (bits == 4 && group == 0 && i % EG_CODEBOOK_BYTE_INPUTS == 0) {
-                    books[panel] = load_codebooks(codebooks + panel * book_bytes +
-                                                  EG_PANEL * i / EG_CODEBOOK_BYTE_INPUTS);
+                    codebook_ids[panel] = load_codebook_ids(codebooks + panel * codebook_bytes +
+                                                            EG_PANEL * i / EG_CODEBOOK_BYTE_INPUTS);
                 }
-                if (bits == 4 && group % BOOK_GROUPS == 0) {
-                    books[panel] = _mm512_ror_epi32(books[panel], EG_CODEBOOK_BITS);
+                if (bits == 4 && group % CODEBOOK_GROUPS == 0) {
+                    codebook_ids[panel] = _mm512_ror_epi32(codebook_ids[panel], EG_CODEBOOK_BITS);
                 }
-                weights[panel] = load_weights(lines + panel * panel_bytes, second, bits, books[panel], levels);
+                weights[panel] = load_weights(lines + panel * panel_bytes, second, bits, codebook_ids[panel], levels);
                 if (!second) {
                     _mm_prefetch((const char *)ahead, _MM_HINT_T0);
                     ahead += LINE;
@@ -177,21 +178,21 @@ EG_ALWAYS_INLINE void multiply_block(const int8_t *codes, const int32_t *code_su
     const size_t panels = rows > ONE_PANEL_ROWS ? 2 : 1;
     for (size_t panel = 0; panel < EG_TILE_CHANNELS / EG_PANEL; panel += panels) {
         const uint8_t *lines = weights + panel * (EG_PANEL * k * (size_t)bits / 8);
-        const uint8_t *books = bits == 8 ? NULL : codebooks + panel * (EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS);
+        const uint8_t *codebook_ids = bits == 8 ? NULL : codebooks + panel * (EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS);
         int32_t *out = sums + panel * EG_PANEL;
         switch (rows) {
-        case 1: multiply_panels(codes, code_sums, 1, 1, 8, k, lines, books, bits, out); break;
-        case 2: multiply_panels(codes, code_sums, 2, 1, 4, k, lines, books, bits, out); break;
-        case 3: multiply_panels(codes, code_sums, 3, 1, 4, k, lines, books, bits, out); break;
-        case 4: multiply_panels(codes, code_sums, 4, 1, 2, k, lines, books, bits, out); break;
-        case 5: multiply_panels(codes, code_sums, 5, 1, 2, k, lines, books, bits, out); break;
-        case 6: multiply_panels(codes, code_sums, 6, 1, 2, k, lines, books, bits, out); break;
-        case 7: multiply_panels(codes, code_sums, 7, 1, 2, k, lines, books, bits, out); break;
-        case 8: multiply_panels(codes, code_sums, 8, 1, 2, k, lines, books, bits, out); break;
-        case 9: multiply_panels(codes, code_sums, 9, 2, 1, k, lines, books, bits, out); break;
-        case 10: multiply_panels(codes, code_sums, 10, 2, 1, k, lines, books, bits, out); break;
-        case 11: multiply_panels(codes, code_sums, 11, 2, 1, k, lines, books, bits, out); break;
-        default: multiply_panels(codes, code_sums, BLOCK_ROWS, 2, 1, k, lines, books, bits, out); break;
+        case 1: multiply_panels(codes, code_sums, 1, 1, 8, k, lines, codebook_ids, bits, out); break;
+        case 2: multiply_panels(codes, code_sums, 2, 1, 4, k, lines, codebook_ids, bits, out); break;
+        case 3: multiply_panels(codes, code_sums, 3, 1, 4, k, lines, codebook_ids, bits, out); break;
+        case 4: multiply_panels(codes, code_sums, 4, 1, 2, k, lines, codebook_ids, bits, out); break;
+        case 5: multiply_panels(codes, code_sums, 5, 1, 2, k, lines, codebook_ids, bits, out); break;
+        case 6: multiply_panels(codes, code_sums, 6, 1, 2, k, lines, codebook_ids, bits, out); break;
+        case 7: multiply_panels(codes, code_sums, 7, 1, 2, k, lines, codebook_ids, bits, out); break;
+        case 8: multiply_panels(codes, code_sums, 8, 1, 2, k, lines, codebook_ids, bits, out); break;
+        case 9: multiply_panels(codes, code_sums, 9, 2, 1, k, lines, codebook_ids, bits, out); break;
+        case 10: multiply_panels(codes, code_sums, 10, 2, 1, k, lines, codebook_ids, bits, out); break;
+        case 11: multiply_panels(codes, code_sums, 11, 2, 1, k, lines, codebook_ids, bits, out); break;
+        default: multiply_panels(codes, code_sums, BLOCK_ROWS, 2, 1, k, lines, codebook_ids, bits, out); break;
         }
     }
 }
@@ -210,16 +211,16 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
 /* `count` inputs of a panel as unsigned levels, in lines as int8 has them. */
 static void unpack(const uint8_t *lines, const uint8_t *codebooks, size_t count, uint8_t *unpacked)
 {
-    enum { GROUPS = EG_CODEBOOK_BYTE_INPUTS / EG_K_GROUP, BOOK_GROUPS = EG_CODEBOOK_INPUTS / EG_K_GROUP };
+    enum { GROUPS = EG_CODEBOOK_BYTE_INPUTS / EG_K_GROUP, CODEBOOK_GROUPS = EG_CODEBOOK_INPUTS / EG_K_GROUP };
     const __m512i levels = unsigned_levels();
     for (size_t i = 0; i < count; i += EG_CODEBOOK_BYTE_INPUTS) {
-        __m512i books = load_codebooks(codebooks + EG_PANEL * i / EG_CODEBOOK_BYTE_INPUTS);
+        __m512i codebook_ids = load_codebook_ids(codebooks + EG_PANEL * i / EG_CODEBOOK_BYTE_INPUTS);
         EG_UNROLL
         for (size_t group = 0; group < GROUPS; group++) {
-            if (group % BOOK_GROUPS == 0) {
-                books = _mm512_ror_epi32(books, EG_CODEBOOK_BITS);
+            if (group % CODEBOOK_GROUPS == 0) {
+                codebook_ids = _mm512_ror_epi32(codebook_ids, EG_CODEBOOK_BITS);
             }
-            _mm512_store_si512(unpacked, load_weights(lines, group % 2, 4, books, levels));
+            _mm512_store_si512(unpacked, load_weights(lines, group % 2, 4, codebook_ids, levels));
             unpacked += LINE;
             lines += group % 2 ? LINE : 0;
         }

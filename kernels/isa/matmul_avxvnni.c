@@ -10,6 +10,7 @@
  * Panels are walked one after the other, so that weights come from memory as a single stream: four streams side by
  * side read 1.3 times slower. */
 #include "common/compiler.h"
+#include "isa/int4_levels_x86.h"
 #include "isa/kernels.h"
 
 #if !defined(__AVX2__) || !defined(__AVXVNNI__)
@@ -26,10 +27,7 @@ enum {
     MAX_SPLITS = 4,
     INT8_OFFSET = 128,
     PREFETCH = 4096, /* bytes ahead: hardware prefetchers stop at the end of a page */
-    INT4_ROWS = BLOCK_ROWS,
 };
-
-#include "isa/int4_levels_x86.h"
 
 /* Half a line of weights as unsigned bytes, which levels of int4 are already. */
 EG_ALWAYS_INLINE __m256i load_weights(const uint8_t *line, size_t half, int bits)
@@ -152,6 +150,8 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     }
 }
 
+enum { INT4_ROWS = BLOCK_ROWS };
+
 EG_ALWAYS_INLINE void add_products(__m256i sums[INT4_ROWS][INT4_PAIRS], const int8_t *codes, size_t rows, size_t k,
                                    __m256i weights[2][INT4_PAIRS])
 {
@@ -170,12 +170,14 @@ EG_ALWAYS_INLINE void add_products(__m256i sums[INT4_ROWS][INT4_PAIRS], const in
     }
 }
 
+#include "isa/int4_tile_x86_body.h"
+
 /* 16 inputs of half a panel as int8 has them, in four lines. */
-EG_ALWAYS_INLINE void store_run(const int4_inputs *inputs, int4_place from, uint8_t *lines)
+EG_ALWAYS_INLINE void store_run(const int4_inputs *inputs, int4_cursor from, uint8_t *lines)
 {
     __m256i even[INT4_PAIRS], odd[INT4_PAIRS];
     unpack_run(inputs, from, even);
-    unpack_run(inputs, moved(from, 0, 1), odd);
+    unpack_run(inputs, advance(from, 0, 1), odd);
     EG_UNROLL
     for (int high = 0; high < 2; high++) {
         const __m256i left = high ? _mm256_unpackhi_epi32(even[0], odd[0]) : _mm256_unpacklo_epi32(even[0], odd[0]);
@@ -188,11 +190,11 @@ EG_ALWAYS_INLINE void store_run(const int4_inputs *inputs, int4_place from, uint
 
 static void store_levels(int4_inputs *inputs)
 {
-    const int4_place first = first_place(inputs, 0);
+    const int4_cursor first = begin_at(inputs, 0);
     for (size_t run = 0; run < inputs->count / INT4_RUN; run++) {
         uint8_t *lines = inputs->levels + run * INT4_RUN * EG_PANEL;
-        store_run(inputs, moved(first, run, 0), lines);
-        store_run(inputs, moved(first, run, 2), lines + INT4_LINE / 2);
+        store_run(inputs, advance(first, run, 0), lines);
+        store_run(inputs, advance(first, run, 2), lines + INT4_LINE / 2);
     }
 }
 
@@ -205,6 +207,12 @@ static void multiply_many_rows(int4_inputs *inputs, const int8_t *codes, size_t 
         multiply_block(codes + row * k, NULL, rows - row, k, inputs->levels, inputs->count, 4, next,
                        out + row * EG_TILE_CHANNELS);
     }
+}
+
+static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
+{
+    multiply_int4(multiply_many_rows, codes, code_sums, rows, k, weights, codebooks, sums);
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)

@@ -10,9 +10,9 @@ static int32_t int4_weight(const uint8_t *panel, const uint8_t *codebooks, size_
 {
     const uint8_t pair = panel[(group / 2 * EG_PANEL + channel) * EG_K_GROUP + i];
     const size_t input = group * EG_K_GROUP + i;
-    const uint8_t numbers = codebooks[input / EG_CODEBOOK_BYTE_INPUTS * EG_PANEL + channel];
+    const uint8_t codebook_ids = codebooks[input / EG_CODEBOOK_BYTE_INPUTS * EG_PANEL + channel];
     static const int8_t levels[] = {EG_INT4_LEVELS};
-    return levels[eg_codebook(numbers, input % EG_CODEBOOK_BYTE_INPUTS) | (group % 2 ? pair >> 4 : pair & 0xF)];
+    return levels[eg_codebook(codebook_ids, input % EG_CODEBOOK_BYTE_INPUTS) | (group % 2 ? pair >> 4 : pair & 0xF)];
 }
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
@@ -39,11 +39,11 @@ static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     for (size_t row = 0; row < rows; row++) {
         for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel++) {
             const uint8_t *panel = (const uint8_t *)weights + channel / EG_PANEL * (EG_PANEL * k / 2);
-            const uint8_t *numbers = codebooks + channel / EG_PANEL * (EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS);
+            const uint8_t *codebook_ids = codebooks + channel / EG_PANEL * (EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS);
             int32_t sum = 0;
             for (size_t i = 0; i < k; i++) {
                 sum += codes[row * k + i] *
-                       int4_weight(panel, numbers, i / EG_K_GROUP, channel % EG_PANEL, i % EG_K_GROUP);
+                       int4_weight(panel, codebook_ids, i / EG_K_GROUP, channel % EG_PANEL, i % EG_K_GROUP);
             }
             sums[row * EG_TILE_CHANNELS + channel] = sum;
         }

@@ -94,11 +94,11 @@ static void embed_int4(const uint8_t *row, const uint8_t *codebooks, const uint1
     for (size_t block = 0; block < hidden; block += BLOCK) {
         const float low_scale = half_to_float(scales[block / group_size]) / ROTATION_LENGTH;
         const float high_scale = half_to_float(scales[(block + HALF) / group_size]) / ROTATION_LENGTH;
-        const uint8_t numbers = codebooks == NULL ? 0 : codebooks[block / BLOCK];
+        const uint8_t codebook_ids = codebooks == NULL ? 0 : codebooks[block / BLOCK];
         for (size_t i = 0; i < HALF; i++) {
             const uint8_t pair = row[block / 2 + i];
-            out[block + i] = (float)levels[eg_codebook(numbers, i) | (pair & 0xF)] * low_scale;
-            out[block + HALF + i] = (float)levels[eg_codebook(numbers, HALF + i) | pair >> 4] * high_scale;
+            out[block + i] = (float)levels[eg_codebook(codebook_ids, i) | (pair & 0xF)] * low_scale;
+            out[block + HALF + i] = (float)levels[eg_codebook(codebook_ids, HALF + i) | pair >> 4] * high_scale;
         }
     }
     rotate_row(out, hidden);
