@@ -148,8 +148,7 @@ def run_comparison(
         look = contest.first_look(process)
         pooled: Samples = {shape: [] for shape in contest.shapes()}
         for name in names:
-            progress(f"preparing {name}")
-            others += prepared(name, checkpoint, folder, limits, notes)
+            others += prepared(name, checkpoint, folder, limits, notes, progress)
         contenders = []
         for variant in others:
             progress(f"measuring {variant.key}")
@@ -178,7 +177,9 @@ def _ours(checkpoint: Path, folder: Path, scheme: Scheme, settings: Settings) ->
     return Variant(OURS, scheme, converted(checkpoint, folder, scheme), {**settings.options(), "tokenizer": "no"})
 
 
-def prepared(name: str, checkpoint: Path, folder: Path, limits: dict[str, str], notes: list[str]) -> list[Variant]:
+def prepared(
+    name: str, checkpoint: Path, folder: Path, limits: dict[str, str], notes: list[str], progress: Progress
+) -> list[Variant]:
     """The variants of a peer; none, and a note, if it cannot be measured here."""
     missing = [
         package
@@ -188,6 +189,7 @@ def prepared(name: str, checkpoint: Path, folder: Path, limits: dict[str, str], 
     if missing:
         notes.append(f"{name} is not installed; to measure it: pip install {' '.join(missing)}")
         return []
+    progress(f"preparing {name}")
     try:
         variants = prepare_peer(PEERS[name], checkpoint, folder)
     except WorkerError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-BUSY_LOAD_PER_CORE = 0.25  # above this load average at the start, timings are not to be trusted
+BUSY_LOAD_PER_CORE = 0.5  # above this load average at the start, timings may be too long
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Environment:
 
     @property
     def busy(self) -> bool:
-        """Whether other programs were running when the measurement started."""
+        """Whether other programs took a large share of the machine in the minute before the measurement."""
         return self.load_average is not None and self.load_average > BUSY_LOAD_PER_CORE * self.logical_cores
 
 

@@ -136,8 +136,7 @@ def _run(options: argparse.Namespace) -> str:
         material = read_material(variants[0], options.task, options.dims)
         measured = []
         for variant in variants:
-            if sys.stderr.isatty():
-                sys.stderr.write(f"measuring {variant.key} …\n")
+            _progress(f"measuring {variant.key}")
             measured.append(measure(variant, material, options.cache, options.threads))
     tasks = [task for task, _ in material.tasks]
     if options.plot:
@@ -145,6 +144,12 @@ def _run(options: argparse.Namespace) -> str:
 
         write_plot(measured, options.plot)
     return to_text(measured, tasks, notes, options.markdown)
+
+
+def _progress(message: str) -> None:
+    """Says what is going on, where somebody watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{message} …\n")
 
 
 def _variants(options: argparse.Namespace, notes: list[str]) -> list[Variant]:
@@ -160,7 +165,9 @@ def _variants(options: argparse.Namespace, notes: list[str]) -> list[Variant]:
     if not ours:
         paths = {scheme: converted(checkpoint, folder, scheme) for scheme in SCHEMES}
         ours = [Variant(OURS, scheme, path, without_tokenizer) for scheme, path in paths.items()]
-    peers = [variant for name in options.compare for variant in prepared(name, checkpoint, folder, {}, notes)]
+    peers = [
+        variant for name in options.compare for variant in prepared(name, checkpoint, folder, {}, notes, _progress)
+    ]
     return [*ours, *(variant for variant in peers if variant.name not in EXACT_FORMATS)]
 
 

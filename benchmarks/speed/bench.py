@@ -167,7 +167,7 @@ def _notes(source: Source, environment: Environment, rows: list[Row], settings: 
     if environment.busy:
         notes.append(
             f"The machine was busy at the start (load average {environment.load_average:.1f} on "
-            f"{environment.logical_cores} cores): the times are too long."
+            f"{environment.logical_cores} cores): the times may be too long."
         )
     noisy = [row for row in rows if row.timing and row.timing.spread > NOISY_SPREAD]
     if noisy:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from embgemma.benchmarks.cli import main
+from embgemma.benchmarks.compare import compare as compare_module
 from embgemma.benchmarks.peers import PEERS, peer_module
 from embgemma.kernels import available_backends
 from tests import tiny
@@ -85,6 +86,7 @@ def test_ours_in_several_schemes_and_peers_that_are_missing(
     checkpoint: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(compare_module, "prepare_peer", None)  # nothing is prepared for what is missing
     found = compare(capsys, checkpoint, cache, "openvino", "--scheme", "float32,int8")
     assert [(one["runtime"], one["precision"]) for one in found["contenders"]] == [
         ("ours", "float32"),

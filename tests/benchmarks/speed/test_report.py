@@ -88,6 +88,11 @@ def test_environment_names_neither_host_nor_paths() -> None:
     assert "/" not in json.dumps(dataclasses.asdict(environment)).replace(environment.cpu, "")
 
 
+@pytest.mark.parametrize(("load", "busy"), [(None, False), (0.6, False), (1.9, False), (2.1, True)])
+def test_a_machine_is_busy_when_others_take_half_of_it(load: float | None, busy: bool) -> None:
+    assert dataclasses.replace(RESULT.environment, load_average=load).busy == busy  # of 4 logical cores
+
+
 def test_memory_of_this_process_grows_by_what_is_allocated() -> None:
     before = process_memory()
     block = bytearray(b"\1") * 50_000_000
