@@ -137,7 +137,7 @@ def run_comparison(
     settings.check(source.config)
     folder = checkpoint_folder(cache, checkpoint)
     isa = settings.isa or os.environ.get(ISA_VARIABLE)
-    limits = limits_for(isa, folder)
+    limits = limits_for(isa)
     notes: list[str] = []
     progress("preparing ours")
     baseline, *others = [_ours(checkpoint, folder, scheme, settings) for scheme in schemes]
@@ -163,8 +163,8 @@ def run_comparison(
         first = contest.contender(process, look, pooled, pooled)
     if limits:
         notes.append(
-            f"kept to {isa}: OpenVINO and PyTorch as far as oneDNN goes; ONNX Runtime and llama.cpp are kept "
-            "from AMX only."
+            f"kept to {isa}: OpenVINO and PyTorch, as far as oneDNN goes. ONNX Runtime and llama.cpp use the best "
+            "instruction set that the CPU has."
         )
     notes.insert(0, f"cosine: to {references.origin}, {len(references.texts)} texts.")
     return Comparison(

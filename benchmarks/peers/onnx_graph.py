@@ -6,14 +6,15 @@ where the matrices have fewer than 32. Texts in one call have equal length, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from ...export.checkpoint.folds import folded_embedding, folded_matrix, folded_norm
+from ...export.onnx.graph import CONTRIB, Graph, packed_nibbles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "int8", "int4"]
 
 IDS, EMBEDDINGS = "ids", "embeddings"  # input int64 (batch, tokens), output float32 (batch, hidden)
-CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
 OPSET, IR_VERSION = 21, 10
 DATA_FILE = "model.data"
 EXTERNAL_BYTES = 1024  # larger tensors go into a file of their own, since a model file ends at 2 GB
@@ -40,31 +40,10 @@ INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level: the fastest
 
 
 @dataclass
-class Graph:
-    """Nodes and constants as they are added."""
+class PeerGraph(Graph):
+    """Operations and constants of one precision."""
 
-    precision: Precision
-    nodes: list[Any] = field(default_factory=list)
-    constants: list[Any] = field(default_factory=list)
-
-    def constant(self, name: str, value: Array) -> str:
-        """Adds a constant and gives its name."""
-        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
-        return name
-
-    def integers(self, *values: int) -> str:
-        """An int64 vector."""
-        return self.constant(f"integers_{len(self.constants)}", np.array(values, np.int64))
-
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Adds an operation with one output, whose name it gives."""
-        return self.ops(kind, 1, *inputs, domain=domain, **attributes)[0]
-
-    def ops(self, kind: str, outputs: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
-        """Adds an operation with several outputs, whose names it gives."""
-        names = [f"{kind}_{len(self.nodes)}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
-        return names
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -89,7 +68,7 @@ class Shared:
 def write_onnx(checkpoint: Checkpoint, precision: Precision, path: Path) -> None:
     """Writes the graph to `path` and its large tensors to DATA_FILE beside it."""
     config = checkpoint.config
-    graph = Graph(precision)
+    graph = PeerGraph(precision=precision)
     shared = _shared(graph, config)
     hidden = _embedding(graph, checkpoint)
     normed = _norm(graph, config, hidden, _gamma(graph, checkpoint, "layers.0.input_norm"))
@@ -102,7 +81,7 @@ def write_onnx(checkpoint: Checkpoint, precision: Precision, path: Path) -> None
     _save(graph, config, path)
 
 
-def _embedding(graph: Graph, checkpoint: Checkpoint) -> str:
+def _embedding(graph: PeerGraph, checkpoint: Checkpoint) -> str:
     """Rows of the table (batch, tokens, hidden)."""
     table = folded_embedding(checkpoint, 0, checkpoint.config.vocab)
     if graph.precision == "float32":
@@ -114,7 +93,7 @@ def _embedding(graph: Graph, checkpoint: Checkpoint) -> str:
 
 
 def _layer(
-    graph: Graph, checkpoint: Checkpoint, layer: int, normed: str, hidden: str, shared: Shared
+    graph: PeerGraph, checkpoint: Checkpoint, layer: int, normed: str, hidden: str, shared: Shared
 ) -> tuple[str, str]:
     """One layer: (normed, hidden) in, (hidden after the next layer's norm, hidden) out; (batch, tokens, hidden)."""
     config, name, read = checkpoint.config, f"layers.{layer}", checkpoint.weights.read
@@ -165,7 +144,7 @@ def _rotated(
     )
 
 
-def _linear(graph: Graph, inputs: str, name: str, weight: Array) -> str:
+def _linear(graph: PeerGraph, inputs: str, name: str, weight: Array) -> str:
     """Inputs (…, in) @ weight (out, in).T."""
     if graph.precision == "float32":
         return graph.op("MatMul", inputs, graph.constant(name, weight.T))
@@ -193,7 +172,7 @@ def _int4_blocks(weight: Array) -> tuple[Array, Array]:
     scales = -largest / np.float32(INT4_OFFSET)  # the largest gets code -8, the only one of its size
     safe = np.where(scales == 0, np.float32(1), scales)
     codes = np.clip(np.rint(blocks / safe) + INT4_OFFSET, 0, 2 * INT4_OFFSET - 1).astype(np.uint8)
-    return codes[:, :, 0::2] | codes[:, :, 1::2] << 4, scales.reshape(-1)
+    return packed_nibbles(codes), scales.reshape(-1)
 
 
 def _gamma(graph: Graph, checkpoint: Checkpoint, name: str) -> str:
@@ -214,14 +193,14 @@ def _add_and_norm(graph: Graph, config: EncoderConfig, output: str, hidden: str,
 
 
 def _shared(graph: Graph, config: EncoderConfig) -> Shared:
-    zero, one = (graph.constant(f"scalar_{value}", np.array(value, np.int64)) for value in (0, 1))
+    zero, one = graph.integer(0), graph.integer(1)
     tokens = graph.op("Gather", graph.op("Shape", IDS), one)
     position = graph.op("Range", zero, tokens, one)
     rows, columns = (graph.op("Unsqueeze", position, graph.integers(axis)) for axis in (1, 0))
     distance = graph.op("Abs", graph.op("Sub", rows, columns))  # (tokens, tokens)
-    outside = graph.op("Greater", distance, graph.constant("window", np.array(config.window, np.int64)))
-    lowest = graph.constant("lowest", np.array(np.finfo(np.float32).min))
-    bias = graph.op("Where", outside, lowest, graph.constant("no_bias", np.array(0, np.float32)))
+    outside = graph.op("Greater", distance, graph.integer(config.window))
+    lowest = graph.number(float(np.finfo(np.float32).min))
+    bias = graph.op("Where", outside, lowest, graph.number(0))
     length = graph.op("Unsqueeze", tokens, graph.integers(0))
     return Shared(
         first_position=graph.integers(0),
@@ -244,7 +223,16 @@ def _rope(graph: Graph, config: EncoderConfig, name: str, theta: float) -> tuple
 def _save(graph: Graph, config: EncoderConfig, path: Path) -> None:
     inputs = [helper.make_tensor_value_info(IDS, TensorProto.INT64, ["batch", "tokens"])]
     outputs = [helper.make_tensor_value_info(EMBEDDINGS, TensorProto.FLOAT, ["batch", config.hidden])]
-    body = helper.make_graph(graph.nodes, "encoder", inputs, outputs, graph.constants)
+    constants = [
+        TensorProto(
+            name=one.name,
+            data_type=one.onnx_type,
+            dims=one.shape,
+            raw_data=b"".join(map(np.ndarray.tobytes, one.parts())),
+        )
+        for one in graph.constants.values()
+    ]
+    body = helper.make_graph(graph.nodes, "encoder", inputs, outputs, constants)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
     model = helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION)
     onnx.save_model(model, str(path), save_as_external_data=True, location=DATA_FILE, size_threshold=EXTERNAL_BYTES)

@@ -19,6 +19,7 @@ PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
 MODEL_FILE = "model.onnx"
 SOURCES = (
     "benchmarks/peers/onnx_graph.py",
+    "export/onnx/graph.py",
     "export/checkpoint/folds.py",
     "export/checkpoint/checkpoint.py",
 )  # of the code that makes it
