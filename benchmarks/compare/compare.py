@@ -12,9 +12,10 @@ from ...export.checkpoint.checkpoint import read_checkpoint
 from ..harness.cache import checkpoint_folder
 from ..harness.limit import limits_for
 from ..harness.machine import Environment, read_environment
-from ..harness.measure import Cell, Timing, measure_in_turn
+from ..harness.measure import Timed, Timing, measure_in_turn
+from ..harness.progress import progress
 from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, Work, make_ids, work_of
-from ..peers import OURS, PEERS, Variant, peer_module
+from ..peers import OURS, Variant, peer_module
 from ..peers.ours import converted
 from ..peers.process import Process, WorkerError, prepare_peer
 from .exactness import Exactness, References, compare_with, read_references
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ...kernels.config import EncoderConfig
     from ...kernels.model_file import Scheme
     from ..harness.memory import Memory
-    from ..speed.bench import Progress, Settings
+    from ..speed.bench import Settings
 
 BATCHES = (1, 8, 64)  # texts in one call that are tried for throughput; the best one counts
 ISA_VARIABLE = "EMBGEMMA_ISA"  # forces the engine's instruction set where no argument does
@@ -36,7 +37,7 @@ Samples = dict[Shape, list[float]]  # seconds of each call
 
 
 @dataclass(frozen=True)
-class Contender:
+class Measured:
     """What was measured of one runtime at one precision.
 
     Attributes:
@@ -61,19 +62,19 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One run; `contenders` has our baseline first."""
+    """One run; `measured` has our baseline first."""
 
     environment: Environment
     threads: int
     isa: str
     lengths: list[int]
-    contenders: list[Contender]
+    measured: list[Measured]
     notes: list[str]
 
 
 @dataclass(frozen=True)
-class Contest:
-    """What is the same for all contenders."""
+class Setup:
+    """What is the same for all runtimes."""
 
     settings: Settings
     config: EncoderConfig
@@ -91,15 +92,15 @@ class Contest:
         """The work of one call."""
         return work_of(self.config, {}, shape)
 
-    def cell(self, process: Process, shape: Shape) -> Cell:
+    def cell(self, process: Process, shape: Shape) -> Timed:
         """One call of a process."""
         ids = make_ids(self.config, shape)
-        return Cell(partial(process.time_calls, ids), self.work(shape).macs, process.variant.key)
+        return Timed(partial(process.ask.time_calls, ids), self.work(shape).macs, process.variant.key)
 
-    def first_look(self, process: Process) -> tuple[Memory, Exactness]:
+    def memory_then_exactness(self, process: Process) -> tuple[Memory, Exactness]:
         """Memory after one text, then exactness; must come before any other call."""
-        process.encode(make_ids(self.config, Shape(1, min(MEMORY_LENGTH, self.config.max_tokens))))
-        return process.memory(), compare_with(self.references, process)
+        process.ask.encode(make_ids(self.config, Shape(1, min(MEMORY_LENGTH, self.config.max_tokens))))
+        return process.ask.memory(), compare_with(self.references, process)
 
     def time_in_turn(self, ours: Process, theirs: Process) -> tuple[Samples, Samples]:
         """Seconds of every call of both."""
@@ -108,11 +109,11 @@ class Contest:
         samples = measure_in_turn(cells, self.settings.budget(1, LONGEST_CALL_SHARE), {}, PAUSE)
         return dict(zip(shapes, samples[0::2], strict=True)), dict(zip(shapes, samples[1::2], strict=True))
 
-    def contender(self, process: Process, look: tuple[Memory, Exactness], samples: Samples, ours: Samples) -> Contender:
+    def measured(self, process: Process, look: tuple[Memory, Exactness], samples: Samples, ours: Samples) -> Measured:
         """Summarises what was measured of one process and of ours at the same time."""
         timings = {shape: Timing.of(seconds) for shape, seconds in samples.items()}
         singles = [Shape(1, tokens) for tokens in self.settings.lengths]
-        return Contender(
+        return Measured(
             runtime=process.variant.peer,
             precision=process.variant.name,
             times=[timings[shape] for shape in singles],
@@ -125,13 +126,13 @@ class Contest:
 
 
 def run_comparison(
-    checkpoint: Path, cache: Path, names: list[str], schemes: list[Scheme], settings: Settings, progress: Progress
+    checkpoint: Path, cache: Path, names: list[str], schemes: list[Scheme], settings: Settings
 ) -> Comparison:
     """Measures ours in these schemes, the first of which the others are set against, and the peers of these names.
 
     A peer that is not installed or that fails is named in the notes, and the others go on.
     """
-    packages = [package for name in names for package in peer_module(PEERS[name]).PACKAGES]
+    packages = [package for name in names for package in peer_module(name).PACKAGES]
     environment = read_environment(tuple(packages))
     source = read_checkpoint(checkpoint)
     settings.check(source.config)
@@ -144,32 +145,32 @@ def run_comparison(
     references = read_references(source, folder)
     with Process(baseline, settings.threads) as process:
         facts = process.loaded.facts
-        contest = Contest(settings, source.config, int(facts["threads"]), references)
-        look = contest.first_look(process)
-        pooled: Samples = {shape: [] for shape in contest.shapes()}
+        setup = Setup(settings, source.config, int(facts["threads"]), references)
+        look = setup.memory_then_exactness(process)
+        pooled: Samples = {shape: [] for shape in setup.shapes()}
         for name in names:
-            others += prepared(name, checkpoint, folder, limits, notes, progress)
-        contenders = []
+            others += prepared(name, checkpoint, folder, limits, notes)
+        measured = []
         for variant in others:
             progress(f"measuring {variant.key}")
             try:
-                contender, samples = _contend(contest, process, variant)
+                one, samples = _measure(setup, process, variant)
             except WorkerError as error:
                 notes.append(f"{variant.key} failed: {error}")
                 continue
-            contenders.append(contender)
+            measured.append(one)
             for shape, seconds in samples.items():
                 pooled[shape] += seconds
-        first = contest.contender(process, look, pooled, pooled)
+        if not others:
+            pooled, _ = setup.time_in_turn(process, process)
+        first = setup.measured(process, look, pooled, pooled)
     if limits:
         notes.append(
             f"kept to {isa}: OpenVINO and PyTorch, as far as oneDNN goes. ONNX Runtime and llama.cpp use the best "
             "instruction set that the CPU has."
         )
     notes.insert(0, f"cosine: to {references.origin}, {len(references.texts)} texts.")
-    return Comparison(
-        environment, contest.threads, str(facts["isa"]), list(settings.lengths), [first, *contenders], notes
-    )
+    return Comparison(environment, setup.threads, str(facts["isa"]), list(settings.lengths), [first, *measured], notes)
 
 
 def _ours(checkpoint: Path, folder: Path, scheme: Scheme, settings: Settings) -> Variant:
@@ -177,33 +178,29 @@ def _ours(checkpoint: Path, folder: Path, scheme: Scheme, settings: Settings) ->
     return Variant(OURS, scheme, converted(checkpoint, folder, scheme), {**settings.options(), "tokenizer": "no"})
 
 
-def prepared(
-    name: str, checkpoint: Path, folder: Path, limits: dict[str, str], notes: list[str], progress: Progress
-) -> list[Variant]:
+def prepared(name: str, checkpoint: Path, folder: Path, limits: dict[str, str], notes: list[str]) -> list[Variant]:
     """The variants of a peer; none, and a note, if it cannot be measured here."""
     missing = [
-        package
-        for package, module in peer_module(PEERS[name]).PACKAGES.items()
-        if importlib.util.find_spec(module) is None
+        package for package, module in peer_module(name).PACKAGES.items() if importlib.util.find_spec(module) is None
     ]
     if missing:
         notes.append(f"{name} is not installed; to measure it: pip install {' '.join(missing)}")
         return []
     progress(f"preparing {name}")
     try:
-        variants = prepare_peer(PEERS[name], checkpoint, folder)
+        variants = prepare_peer(name, checkpoint, folder)
     except WorkerError as error:
         notes.append(f"{name} failed: {error}")
         return []
     return [replace(variant, environment={**variant.environment, **limits}) for variant in variants]
 
 
-def _contend(contest: Contest, ours: Process, variant: Variant) -> tuple[Contender, Samples]:
+def _measure(setup: Setup, ours: Process, variant: Variant) -> tuple[Measured, Samples]:
     """What was measured of one variant, and of ours in the same turns."""
-    with Process(variant, contest.threads) as process:
-        look = contest.first_look(process)
-        our_samples, samples = contest.time_in_turn(ours, process)
-        return contest.contender(process, look, samples, our_samples), our_samples
+    with Process(variant, setup.threads) as process:
+        look = setup.memory_then_exactness(process)
+        our_samples, samples = setup.time_in_turn(ours, process)
+        return setup.measured(process, look, samples, our_samples), our_samples
 
 
 def _ratio(theirs: Timing | None, ours: Timing | None) -> float | None:

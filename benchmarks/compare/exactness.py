@@ -52,19 +52,24 @@ def read_references(source: Checkpoint, folder: Path) -> References:
     """Those in the folder that EMBGEMMA_GOLDEN names, else of SENTENCES by our own float32 model."""
     golden = path_from_environment(GOLDEN_VARIABLE)
     if golden is not None:
-        with np.load(golden / GOLDEN_FILE) as stored:
-            texts = np.split(stored["ids"].astype(np.int32), stored["offsets"][1:-1])
-            return References([text[None] for text in texts], stored["embeddings"], "the golden embeddings")
+        texts, vectors = read_golden(golden)
+        return References([text[None] for text in texts], vectors, "the golden embeddings")
     config = source.config
     tokenizer = Tokenizer(source.tokenizer_model, config.bos_id, config.eos_id)
     texts = [np.array([tokenizer.encode(text, config.max_tokens).ids], np.int32) for text in SENTENCES]
     with Process(Variant(OURS, "float32", converted(source.folder, folder, "float32")), None) as process:
-        vectors = np.concatenate([process.encode(text) for text in texts])
+        vectors = np.concatenate([process.ask.encode(text) for text in texts])
     return References(texts, vectors, "our own float32 model")
+
+
+def read_golden(folder: Path) -> tuple[list[Ids], Vectors]:
+    """Texts as token ids (tokens,), and their float32 vectors (texts, hidden)."""
+    with np.load(folder / GOLDEN_FILE) as stored:
+        return np.split(stored["ids"].astype(np.int32), stored["offsets"][1:-1]), stored["embeddings"]
 
 
 def compare_with(references: References, process: Process) -> Exactness:
     """Encodes every text alone."""
-    vectors = np.concatenate([process.encode(text) for text in references.texts])
+    vectors = np.concatenate([process.ask.encode(text) for text in references.texts])
     cosines = (vectors * references.vectors).sum(axis=1, dtype=np.float64)
     return Exactness(float(cosines.mean()), float(cosines.min()))

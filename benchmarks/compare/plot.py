@@ -1,75 +1,98 @@
-"""`--plot`: a comparison as a picture: latency against length, and speed against error."""
+"""Pictures of a comparison: milliseconds against tokens, and milliseconds against error."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..harness.table import MILLI
-from ..peers import OURS
-from .compare_report import TITLES
+from ..harness.figure import EXACT, Named, name_line_ends, name_markers, picture, plain_ticks, style_of
+from ..harness.page import MILLI
+from .compare_report import title
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from .compare import Comparison
+    from .compare import Comparison, Measured
 
-SIZE_INCHES = (13, 5.5)
-DOTS_PER_INCH = 150
-MEASURED_LENGTH = 128  # tokens at which speed is set against error: a usual passage
-SMALLEST_ERROR = 1e-6  # errors below it are drawn there, since a logarithm has no zero
+SUBJECT = "EmbeddingGemma-300M"
+USUAL_TOKENS = 128  # at which speed is set against error
+MARGIN = 1.25  # the axes reach so many times as far as the outermost numbers
 
 
 def write_plot(comparison: Comparison, path: Path) -> None:
-    """Draws into `path`, whose suffix tells the format."""
-    import matplotlib as mpl
-
-    mpl.use("agg")  # draws into files and needs no screen
-    from matplotlib import pyplot as plt
-
-    figure, (by_length, by_error) = plt.subplots(1, 2, figsize=SIZE_INCHES, layout="constrained")
-    _draw_latency(by_length, comparison)
-    _draw_error(by_error, comparison)
-    figure.suptitle(f"EmbeddingGemma-300M on {comparison.environment.cpu}, {comparison.threads} threads")
-    figure.savefig(path, dpi=DOTS_PER_INCH)
-    plt.close(figure)
+    """All formats: by length on the left, beside their error on the right."""
+    with picture(path, _title(comparison), comparison.environment, _facts(comparison), (14, 6.2), WIDE) as figure:
+        by_length, by_error = figure.subplots(1, 2, gridspec_kw={"wspace": 0.62})
+        _draw_latency(by_length, comparison, comparison.measured)
+        _draw_error(by_error, comparison)
 
 
-def _draw_latency(axes: Any, comparison: Comparison) -> None:
-    for one in comparison.contenders:
-        points = [
-            (tokens, MILLI * timing.median)
-            for tokens, timing in zip(comparison.lengths, one.times, strict=True)
-            if timing is not None
-        ]
-        style = {"linewidth": 2.5, "marker": "o"} if one.runtime == OURS else {"linewidth": 1, "linestyle": "--"}
-        axes.plot(*zip(*points, strict=True), label=f"{TITLES[one.runtime]} {one.precision}", **style)
-    axes.set(xscale="log", yscale="log", xlabel="tokens in one text", ylabel="milliseconds (median)")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(comparison.lengths, [str(tokens) for tokens in comparison.lengths])
-    axes.legend(fontsize="x-small")
-    axes.grid(alpha=0.3)
+def write_latency(comparison: Comparison, path: Path) -> None:
+    """The baseline, and the fastest format of every runtime, by length."""
+    fastest = {one.runtime: one for one in sorted(comparison.measured, key=_typical, reverse=True)}
+    chosen = [one for one in comparison.measured if one in (comparison.measured[0], fastest[one.runtime])]
+    with picture(path, _title(comparison), comparison.environment, _facts(comparison), (8.6, 5), NARROW) as figure:
+        _draw_latency(figure.subplots(), comparison, chosen)
+
+
+WIDE, NARROW = {"left": 0.05, "right": 0.985}, {"left": 0.075, "right": 0.755}
+
+
+def _title(comparison: Comparison) -> str:
+    return f"One text through {SUBJECT} on {comparison.environment.cpu}"
+
+
+def _facts(comparison: Comparison) -> str:
+    return f"{comparison.threads} threads, {comparison.isa} · medians in turn"
+
+
+def _times(comparison: Comparison, one: Measured) -> dict[int, float]:
+    """Milliseconds by tokens, of what was timed."""
+    times = zip(comparison.lengths, one.times, strict=True)
+    return {tokens: MILLI * timing.median for tokens, timing in times if timing is not None}
+
+
+def _typical(one: Measured) -> float:
+    """How slow it is: the middle of its ratios to the baseline."""
+    ratios = sorted(ratio for ratio in one.ratios if ratio is not None)
+    return ratios[len(ratios) // 2] if ratios else float("inf")
+
+
+def _draw_latency(axes: Any, comparison: Comparison, measured: Sequence[Measured]) -> None:
+    ends = []
+    for one in measured:
+        if times := _times(comparison, one):
+            axes.plot(list(times), list(times.values()), **style_of(one.runtime, one.precision))
+            last = max(times)
+            ends.append(Named(last, times[last], f"{title(one.runtime)} {one.precision}", one.runtime))
+    axes.set_xscale("log")
+    axes.set_xticks(comparison.lengths, [f"{tokens:,}" for tokens in comparison.lengths], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("tokens in the text")
+    _milliseconds(axes, "milliseconds, lower is better")
+    axes.set_xlim(min(comparison.lengths), max(comparison.lengths))
+    name_line_ends(axes, ends)
 
 
 def _draw_error(axes: Any, comparison: Comparison) -> None:
-    """Down is faster, left is more exact."""
-    nearest = min(range(len(comparison.lengths)), key=lambda i: abs(comparison.lengths[i] - MEASURED_LENGTH))
-    for one in comparison.contenders:
-        timing = one.times[nearest]
-        if timing is None:
-            continue
-        x, y = max(1 - one.exactness.mean, SMALLEST_ERROR), MILLI * timing.median
-        axes.scatter(x, y, s=60 if one.runtime == OURS else 25)
-        axes.annotate(
-            f"{TITLES[one.runtime]} {one.precision}",
-            (x, y),
-            fontsize="x-small",
-            xytext=(4, 4),
-            textcoords="offset points",
-        )
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="error: 1 - mean cosine to float32",
-        ylabel=f"milliseconds at {comparison.lengths[nearest]} tokens",
-    )
-    axes.grid(alpha=0.3)
+    """Formats at the length nearest to USUAL_TOKENS; those as exact as float32 have no error to draw."""
+    tokens = min(comparison.lengths, key=lambda tokens: abs(tokens - USUAL_TOKENS))
+    marked = [
+        Named(1 - one.exactness.mean, times[tokens], f"{title(one.runtime)} {one.precision}", one.runtime)
+        for one in comparison.measured
+        if tokens in (times := _times(comparison, one)) and 1 - one.exactness.mean > EXACT
+    ]
+    axes.set_xscale("log")
+    axes.set_xlabel("error: 1 − mean cosine to float32 (left is nearer; float32 itself is not drawn)")
+    _milliseconds(axes, f"milliseconds at {tokens} tokens, lower is better")
+    if marked:
+        axes.set_xlim(min(one.x for one in marked) / MARGIN, max(one.x for one in marked) * MARGIN)
+        axes.set_ylim(min(one.y for one in marked) / MARGIN, max(one.y for one in marked) * MARGIN)
+    plain_ticks(axes.xaxis)
+    name_markers(axes, marked)
+
+
+def _milliseconds(axes: Any, label: str) -> None:
+    axes.set_yscale("log")
+    plain_ticks(axes.yaxis)
+    axes.set_title(label, loc="left", fontsize="medium")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
+import signal
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .page import GIGA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ TAG_LENGTH = 12  # hexadecimal digits
 
 
 def default_cache() -> Path:
-    """Where this user's caches lie."""
+    """The folder that is taken unless another is named."""
     base = os.environ.get(CACHE_VARIABLE)
     return (Path(base) if base else Path.home() / ".cache") / "embgemma" / "benchmarks"
 
@@ -33,19 +35,41 @@ def checkpoint_folder(cache: Path, checkpoint: Path) -> Path:
     return folder
 
 
+def describe_cache(cache: Path) -> str:
+    """Where the cache is and what it takes."""
+    size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    return f"models and vectors are kept in {cache}: {size / GIGA:.1f} GB, which you may delete"
+
+
+def clean_up_when_ended() -> None:
+    """Makes SIGTERM and SIGHUP leave through every `finally`, so that unfinished files are removed."""
+    for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)  # the status that a shell gives to a process ended by a signal
+
+
 def cached(folder: Path, make: Callable[[Path], object], sources: Sequence[str], packages: Sequence[str] = ()) -> Path:
     """A folder of this name, filled by `make` unless it exists; it appears when complete, or not at all.
 
-    Its name also tells what made it, so that other code or another version makes it anew and removes the old one:
-    `sources` are files, or folders of Python files, of this package, and `packages` are names as pip knows them.
+    The folder's name ends in a hash of what made it, so other code or another version makes it anew and removes the
+    old one: `sources` are files of this package, or patterns of names, and `packages` are names as pip knows them.
     """
-    facts = [(str(path), (PACKAGE / path).read_bytes()) for source in sources for path in _files(source)]
+    paths = sorted(path for source in sources for path in PACKAGE.glob(source))
+    facts = [(str(path.relative_to(PACKAGE)), path.read_bytes()) for path in paths]
     versions = [(package, _version(package)) for package in packages]
     stem, tag = folder.name, hashlib.sha256(repr((facts, versions)).encode()).hexdigest()[:TAG_LENGTH]
     folder = folder.with_name(f"{stem}.{tag}")
     if not folder.exists():
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{stem}-", dir=folder.parent))
+        for left in folder.parent.glob(f".{stem}-*"):  # by a process that was killed
+            if not _is_running(left.name.rpartition("-")[2]):
+                shutil.rmtree(left, ignore_errors=True)
+        unfinished = folder.with_name(f".{stem}-{os.getpid()}")
         try:
+            unfinished.mkdir(parents=True)
             make(unfinished)
             unfinished.rename(folder)
         finally:
@@ -56,10 +80,14 @@ def cached(folder: Path, make: Callable[[Path], object], sources: Sequence[str],
     return folder
 
 
-def _files(source: str) -> list[Path]:
-    """The source itself or the Python files in it, relative to the package."""
-    path = PACKAGE / source
-    return sorted(Path(source) / one.name for one in path.glob("*.py")) if path.is_dir() else [Path(source)]
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True  # of another user, or not a process
+    return True
 
 
 def _version(package: str) -> str | None:

@@ -39,7 +39,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Timed:
     """One thing to time.
 
     Attributes:
@@ -66,7 +66,7 @@ class Budget:
 
 
 def measure_in_turn(
-    cells: Sequence[Cell], budget: Budget, rates: dict[str, float], pause: float = 0.0
+    cells: Sequence[Timed], budget: Budget, rates: dict[str, float], pause: float = 0.0
 ) -> list[list[float]]:
     """Seconds of every call of each cell, in turn, with a pause of so many seconds before each turn.
 
@@ -92,7 +92,7 @@ def measure_in_turn(
     return samples
 
 
-def _warm_up(cell: Cell) -> float:
+def _warm_up(cell: Timed) -> float:
     """Seconds of the last of one or two calls: the first allocates, faults pages in and trains the branches."""
     first = cell.time_calls(1)[0]
     return first if first > LONG_CALL_SECONDS else cell.time_calls(1)[0]

@@ -21,14 +21,7 @@ Vectors: TypeAlias = npt.NDArray[np.float32]  # (texts, hidden), unit length
 
 OURS = "ours"
 
-# As --compare names them -> module here.
-PEERS = {
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "sentence-transformers": "sentence_transformers",
-    "llama-cpp": "llama_cpp",
-    "embgemma-onnx": "embgemma_onnx",
-}
+PEERS = ("onnxruntime", "openvino", "sentence-transformers", "llama-cpp", "embgemma-onnx")  # modules, with _ for -
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,7 @@ class Variant:
     """One runtime at one precision: all that a fresh process needs to open it.
 
     Attributes:
-        peer: module of this package that opens it.
+        peer: OURS or one of PEERS.
         name: precision, as the report shows it.
         path: model file or folder.
         options: settings of that peer.
@@ -61,9 +54,6 @@ class Encoder(Protocol):
     def encode(self, ids: Ids) -> Vectors:
         """Unit vectors of texts of equal length."""
 
-    def facts(self) -> dict[str, str | int]:
-        """What the report says of it: at least `threads`."""
-
 
 class Runtime(Protocol):
     """What every module of a runtime provides."""
@@ -84,9 +74,9 @@ class Peer(Runtime, Protocol):
 
 def runtime_module(name: str) -> Runtime:
     """The module of a runtime, imported now."""
-    return cast("Runtime", importlib.import_module(f"{__name__}.{name}"))
+    return cast("Runtime", importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
 
 
 def peer_module(name: str) -> Peer:
     """The module of a peer, imported now."""
-    return cast("Peer", importlib.import_module(f"{__name__}.{name}"))
+    return cast("Peer", runtime_module(name))

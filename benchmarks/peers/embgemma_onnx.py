@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...onnx.onnx_backend import OnnxBackend, open_onnx_model
+from ...onnx.onnx_backend import open_onnx_model
 from ...onnx.onnx_choices import FORMATS, Format
 from ..harness.cache import cached
-from . import Encoder, Variant, Vectors
+from . import Variant, Vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
 MODEL_FILE = "model.onnx"
-SOURCES = ("export", "export/onnx")  # of the code that makes it
+SOURCES = ("export/**/*.py",)  # of the code that makes it
 
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
@@ -32,26 +32,20 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
             SOURCES,
             ["onnx"],
         )
-        return Variant("embgemma_onnx", weights_format, path / MODEL_FILE)
+        return Variant("embgemma-onnx", weights_format, path / MODEL_FILE)
 
     return [variant(weights_format) for weights_format in FORMATS]
 
 
-def open_variant(variant: Variant, threads: int | None) -> Encoder:
-    """Opens the model as `embgemma.load` does."""
-    return OurOnnxEncoder(open_onnx_model(variant.path, threads)[1])
-
-
 class OurOnnxEncoder:
-    """The backend of an ONNX model."""
+    """An ONNX model, opened as `embgemma.load` does."""
 
-    def __init__(self, backend: OnnxBackend) -> None:
-        self._backend = backend
+    def __init__(self, variant: Variant, threads: int | None) -> None:
+        self._backend = open_onnx_model(variant.path, threads)[1]
 
     def encode(self, ids: Ids) -> Vectors:
         """Unit vectors (texts, hidden) of ids (texts, tokens)."""
         return self._backend.run(list(ids.astype(np.int32)))
 
-    def facts(self) -> dict[str, str | int]:
-        """Its threads."""
-        return {"threads": self._backend.threads}
+
+open_variant = OurOnnxEncoder

@@ -11,7 +11,7 @@ import numpy as np
 from ...export.checkpoint.checkpoint import read_checkpoint
 from ...kernels.errors import EmbgemmaError
 from ..harness.cache import cached
-from . import Encoder, Variant, Vectors
+from . import Variant, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"llama-cpp-python": "llama_cpp", "gguf": "gguf"}
 MODEL_FILE = "model.gguf"
-SOURCES = (  # of the code that makes it
-    "benchmarks/peers/llama_cpp.py",
-    "benchmarks/peers/llama_cpp_gguf.py",
-    "export/checkpoint/folds.py",
-    "export/checkpoint/checkpoint.py",
-)
+SOURCES = ("benchmarks/peers/llama_cpp*.py", "export/checkpoint/*.py")  # of the code that makes it
 FILE_TYPES = {"Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0"}
 LONGEST_BATCH = 8192  # tokens that it takes in one call; the context is made that large
 MOST_TEXTS = 64  # that it takes in one call
@@ -45,7 +40,7 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
 
     def variant(name: str) -> Variant:
         path = made(f"gguf-{name}", lambda path: _quantize(exact, path, FILE_TYPES[name]))
-        return Variant("llama_cpp", name, path)
+        return Variant("llama-cpp", name, path)
 
     return [variant(name) for name in FILE_TYPES]
 
@@ -69,13 +64,8 @@ def _quantize(exact: Path, path: Path, file_type: str) -> None:
         raise EmbgemmaError(f"llama.cpp could not quantise the model (status {status}); what it printed is above")
 
 
-def open_variant(variant: Variant, threads: int | None) -> Encoder:
-    """Loads a GGUF file, with mean pooling and flash attention where llama.cpp chooses it."""
-    return LlamaCppEncoder(variant, threads)
-
-
 class LlamaCppEncoder:
-    """A model and a context of llama.cpp."""
+    """A model and a context of llama.cpp, with mean pooling and flash attention where llama.cpp chooses it."""
 
     def __init__(self, variant: Variant, threads: int | None) -> None:
         self._c = llama_cpp = _library()
@@ -94,7 +84,6 @@ class LlamaCppEncoder:
         self._context = llama_cpp.llama_init_from_model(self._model, settings)
         if not self._context:
             raise EmbgemmaError("llama.cpp could not make a context; what it printed is above")
-        self._threads = settings.n_threads_batch
         self._hidden = llama_cpp.llama_model_n_embd(self._model)
         self._batch = llama_cpp.llama_batch_init(LONGEST_BATCH, 0, 1)
 
@@ -123,6 +112,5 @@ class LlamaCppEncoder:
         pointer = self._c.llama_get_embeddings_seq(self._context, text)
         return np.ctypeslib.as_array(pointer, (self._hidden,))
 
-    def facts(self) -> dict[str, str | int]:
-        """Its threads."""
-        return {"threads": self._threads}
+
+open_variant = LlamaCppEncoder

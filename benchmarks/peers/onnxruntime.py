@@ -8,7 +8,7 @@ import numpy as np
 
 from ...export.checkpoint.checkpoint import read_checkpoint
 from ..harness.cache import cached
-from . import Encoder, Variant, Vectors
+from . import Variant, Vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
 MODEL_FILE = "model.onnx"
-SOURCES = (
-    "benchmarks/peers/onnx_graph.py",
-    "export/onnx/graph.py",
-    "export/checkpoint/folds.py",
-    "export/checkpoint/checkpoint.py",
-)  # of the code that makes it
+SOURCES = ("benchmarks/peers/onnx_graph.py", "export/onnx/graph.py", "export/checkpoint/*.py")  # of what makes it
 
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
@@ -43,13 +38,8 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
     return [variant(precision) for precision in get_args(Precision)]
 
 
-def open_variant(variant: Variant, threads: int | None) -> Encoder:
-    """Opens a session; its threads spin between operations, which is its default and its fastest."""
-    return OnnxRuntimeEncoder(variant, threads)
-
-
 class OnnxRuntimeEncoder:
-    """A session on the CPU."""
+    """A session on the CPU; its threads spin between operations, which is its default and its fastest."""
 
     def __init__(self, variant: Variant, threads: int | None) -> None:
         import onnxruntime
@@ -58,13 +48,11 @@ class OnnxRuntimeEncoder:
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # errors
         self._session = onnxruntime.InferenceSession(str(variant.path), options, providers=["CPUExecutionProvider"])
-        self._threads = threads or 0
 
     def encode(self, ids: Ids) -> Vectors:
         """Unit vectors (texts, hidden) of ids (texts, tokens)."""
         vectors: Vectors = self._session.run(None, {"ids": ids.astype(np.int64)})[0]
         return vectors
 
-    def facts(self) -> dict[str, str | int]:
-        """Its threads."""
-        return {"threads": self._threads}
+
+open_variant = OnnxRuntimeEncoder

@@ -13,7 +13,7 @@ from ...tokenizer import Tokenizer
 from ..harness.cache import cached
 from ..harness.limit import LIMIT_VARIABLE, ONEDNN_ISAS
 from ..harness.sentences import SENTENCES
-from . import Encoder, Variant, Vectors
+from . import Variant, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +25,7 @@ if TYPE_CHECKING:
 PACKAGES = {"openvino": "openvino", "nncf": "nncf"}
 MODEL_FILE = "model.xml"
 WITHOUT_BFLOAT16 = set(ONEDNN_ISAS.values())  # what is not 8 bits is float32 then
-SOURCES = (  # of the code that makes it
-    "benchmarks/peers/openvino.py",
-    "benchmarks/peers/openvino_graph.py",
-    "benchmarks/harness/sentences.py",
-    "export/checkpoint/folds.py",
-    "export/checkpoint/checkpoint.py",
-)
+SOURCES = ("benchmarks/peers/openvino*.py", "benchmarks/harness/sentences.py", "export/checkpoint/*.py")
 
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
@@ -97,13 +91,8 @@ def _quantize(source: Checkpoint, exact: Path, path: Path) -> None:
     openvino.save_model(quantized, path, compress_to_fp16=False)
 
 
-def open_variant(variant: Variant, threads: int | None) -> Encoder:
-    """Compiles a model for lowest latency."""
-    return OpenVinoEncoder(variant, threads)
-
-
 class OpenVinoEncoder:
-    """A compiled model and one request, which it serves again and again."""
+    """A model compiled for lowest latency, and one request, which it serves again and again."""
 
     def __init__(self, variant: Variant, threads: int | None) -> None:
         import openvino
@@ -126,6 +115,5 @@ class OpenVinoEncoder:
         vectors = self._request.infer([ids.astype(np.int64)], share_inputs=True)[self._model.output(0)]
         return np.array(vectors, np.float32)
 
-    def facts(self) -> dict[str, str | int]:
-        """Its threads."""
-        return {"threads": int(self._model.get_property("INFERENCE_NUM_THREADS"))}
+
+open_variant = OpenVinoEncoder

@@ -34,7 +34,9 @@ def converted(checkpoint: Path, folder: Path, scheme: Scheme) -> Path:
     """The checkpoint as a model file, kept in `folder`."""
     from ...export.convert import convert  # not with this module, since it would count as memory of the runtime
 
-    made = cached(folder / f"ours-{scheme}", lambda made: convert(checkpoint, made / MODEL_FILE, scheme), ["export"])
+    made = cached(
+        folder / f"ours-{scheme}", lambda made: convert(checkpoint, made / MODEL_FILE, scheme), ["export/**/*.py"]
+    )
     return made / MODEL_FILE
 
 
@@ -56,14 +58,11 @@ class OurEncoder:
     def __init__(self, model: EmbeddingModel, backend: Backend) -> None:
         self._model = model
         self._backend = backend
+        self.facts = {"backend": model.backend, "isa": model.isa, "threads": model.threads}
 
     def encode(self, ids: Ids) -> Vectors:
         """Unit vectors (texts, hidden) of ids (texts, tokens)."""
         return self._model.encode_ids(list(ids))
-
-    def facts(self) -> dict[str, str | int]:
-        """Which backend runs, on which instruction set and how many threads."""
-        return {"backend": self._model.backend, "isa": self._model.isa, "threads": self._model.threads}
 
     def profile(self, ids: Ids) -> Profile:
         """Seconds of a call and of its operations; raises BackendError where the backend cannot tell."""

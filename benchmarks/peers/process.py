@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ...kernels.errors import EmbgemmaError
@@ -16,12 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from ..harness.machine import Limits
-    from ..harness.memory import Memory
-    from ..harness.operations import Profile
-    from ..harness.workload import Ids
-    from . import Variant, Vectors
-    from .worker import Loaded
+    from . import Variant
+    from .worker import Requests
 
 # Pools that a runtime may bring along and that take their size from the environment, before any call can set it.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -34,10 +31,15 @@ class WorkerError(EmbgemmaError):
 
 
 class Worker:
-    """A process that answers requests, and ends with the `with` block."""
+    """A process that answers requests, and ends with the `with` block.
+
+    Attributes:
+        ask: has the methods of worker.Requests; they run in the process, and raise WorkerError if it fails.
+    """
 
     def __init__(self, name: str, environment: dict[str, str]) -> None:
         self._name = name
+        self.ask = cast("Requests", _Remote(self))
         self._child = subprocess.Popen(  # noqa: S603 - this Python and our own code
             [sys.executable, "-c", f"from {__package__}.worker import main; main()"],
             stdin=subprocess.PIPE,
@@ -46,7 +48,7 @@ class Worker:
         )
 
     def request(self, method: str, *arguments: Any) -> Any:
-        """What the method of that name of worker.Requests returns; raises WorkerError if it or its process fails."""
+        """What the method of worker.Requests returns."""
         requests, replies = self._child.stdin, self._child.stdout
         if requests is None or replies is None:
             raise WorkerError(f"{self._name}the process has no pipes")
@@ -71,17 +73,28 @@ class Worker:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):  # a dead child never read what was still buffered
                     pipe.close()
-        try:
-            self._child.wait(EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        for end in (self._child.terminate, self._child.kill):  # the first lets it remove unfinished files
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(EXIT_SECONDS)
+                return
+            end()
+        self._child.wait()
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+class _Remote:
+    """Turns every method call into a request."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __getattr__(self, method: str) -> Any:
+        return partial(self._worker.request, method)
 
 
 class Process(Worker):
@@ -93,7 +106,7 @@ class Process(Worker):
         super().__init__(name, {**thread_counts, **variant.environment})
         self.variant = variant
         try:
-            self.loaded = cast("Loaded", self.request("load", variant, threads))
+            self.loaded = self.ask.load(variant, threads)
         except BaseException:
             self.close()
             raise
@@ -101,32 +114,8 @@ class Process(Worker):
     def __enter__(self) -> Process:
         return self
 
-    def encode(self, ids: Ids) -> Vectors:
-        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
-        return cast("Vectors", self.request("encode", ids))
-
-    def time_calls(self, ids: Ids, calls: int) -> list[float]:
-        """Seconds of each of `calls` calls, timed inside the process."""
-        return cast("list[float]", self.request("time_calls", ids, calls))
-
-    def profile(self, ids: Ids, calls: int) -> list[Profile]:
-        """Seconds of each of `calls` calls, and of their operations; only our native backend can tell."""
-        return cast("list[Profile]", self.request("profile", ids, calls))
-
-    def idle_seconds(self, ids: Ids, seconds: float) -> float:
-        """Processor time that the process takes in so many seconds after a call."""
-        return cast("float", self.request("idle_seconds", ids, seconds))
-
-    def memory(self) -> Memory:
-        """What the process holds now."""
-        return cast("Memory", self.request("memory"))
-
-    def limits(self, read_bytes: int) -> Limits | None:
-        """The machine's limits as the runtime measures them, None where it cannot."""
-        return cast("Limits | None", self.request("limits", read_bytes))
-
 
 def prepare_peer(peer: str, checkpoint: Path, folder: Path) -> list[Variant]:
     """The variants of a peer; their files are made in a process that gives its memory back."""
     with Worker(f"{peer}: ", {}) as worker:
-        return cast("list[Variant]", worker.request("prepare", peer, checkpoint, folder))
+        return worker.ask.prepare(peer, checkpoint, folder)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import Encoder, Variant, Vectors
+from . import Variant, Vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,12 +19,7 @@ DTYPES = ("float32", "bfloat16")
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:  # noqa: ARG001 - it reads the checkpoint itself
     """The checkpoint as it is, in each type."""
-    return [Variant("sentence_transformers", dtype, checkpoint) for dtype in DTYPES]
-
-
-def open_variant(variant: Variant, threads: int | None) -> Encoder:
-    """Loads the checkpoint in the type that the variant is named after."""
-    return SentenceTransformersEncoder(variant, threads)
+    return [Variant("sentence-transformers", dtype, checkpoint) for dtype in DTYPES]
 
 
 class SentenceTransformersEncoder:
@@ -49,6 +44,5 @@ class SentenceTransformersEncoder:
             vectors: Vectors = features["sentence_embedding"].float().numpy()
         return vectors
 
-    def facts(self) -> dict[str, str | int]:
-        """Its threads."""
-        return {"threads": self._torch.get_num_threads()}
+
+open_variant = SentenceTransformersEncoder

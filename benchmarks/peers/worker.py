@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...kernels.errors import EmbgemmaError
+from ..harness.cache import clean_up_when_ended
 from ..harness.memory import Memory, process_memory
 from . import Encoder, Variant, Vectors, peer_module, runtime_module
 
@@ -53,7 +54,7 @@ class Requests:
         seconds = time.perf_counter() - start
         gc.collect()
         gc.disable()  # no collection inside a timed call
-        return Loaded(seconds, before, process_memory(), self._encoder.facts())
+        return Loaded(seconds, before, process_memory(), getattr(self._encoder, "facts", {}))
 
     def encode(self, ids: Ids) -> Vectors:
         """Unit vectors (texts, hidden) of ids (texts, tokens)."""
@@ -118,6 +119,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 def main() -> None:
     """The whole life of the process."""
     # Runtimes that print must not corrupt the replies: what they write to standard output goes to standard error.
+    clean_up_when_ended()
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin.buffer, replies)

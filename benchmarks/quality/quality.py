@@ -8,24 +8,25 @@ measure: nothing in this project is tuned on them.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...kernels.errors import EmbgemmaError, InputError
+from ...kernels.errors import InputError
 from ...kernels.model_file import SCHEMES
 from ...model import load
 from ..compare.compare import prepared
-from ..compare.exactness import GOLDEN_FILE, GOLDEN_VARIABLE
-from ..harness.cache import checkpoint_folder, default_cache
+from ..compare.exactness import GOLDEN_VARIABLE, read_golden
+from ..harness.cache import checkpoint_folder
+from ..harness.machine import read_environment
+from ..harness.progress import progress
 from ..peers import OURS, PEERS, Variant
 from ..peers.ours import converted
+from ..speed import options as shared
 from ..speed.model_source import CHECKPOINT_VARIABLE, explain_full_disk, path_from_environment
-from .quality_report import Quality, to_text
+from .quality_report import Found, Quality, page
 from .quality_scores import cut, nearness, resampled_scores
 from .quality_tasks import Task, read_tasks
 from .quality_vectors import embed, size
@@ -51,30 +52,9 @@ wording was published, they may differ by a few points. "loss" is in points of t
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    try:
-        report = _run(options)
-    except EmbgemmaError as error:
-        sys.stderr.write(f"quality: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("quality: interrupted; the vectors of finished sets are kept\n")
-        return 130
-    sys.stdout.write(f"{report}\n")
-    return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The arguments of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m embgemma.benchmarks.quality.quality",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of the command `quality`."""
+    parser.description, parser.epilog = __doc__, EPILOG
     parser.add_argument(
         "files",
         type=Path,
@@ -100,13 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N,N,…",
         help=f"sizes of vector, the largest of which is summed up (default: {','.join(map(str, DIMENSIONS))})",
     )
-    parser.add_argument("--threads", type=int, help="default: the number of physical cores")
-    parser.add_argument(
-        "--cache", type=Path, default=default_cache(), metavar="FOLDER", help="for models and vectors (%(default)s)"
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw size against error, into a .png or .svg file")
+    shared.add_threads(parser)
+    shared.add_cache(parser)
+    shared.add_plot(parser)
     parser.add_argument("--markdown", action="store_true", help="tables for a README")
-    return parser
+    parser.set_defaults(run=_run)
 
 
 @dataclass(frozen=True)
@@ -126,49 +104,62 @@ class Material:
 
 def _run(options: argparse.Namespace) -> str:
     """Measures what the options ask for; returns the report and draws the plot."""
-    if unknown := [name for name in options.compare if name not in COMPARABLE]:
-        raise InputError(f"--compare {','.join(unknown)}: expected names of {', '.join(COMPARABLE)}")
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("--plot needs matplotlib, which is not installed; pip install matplotlib")
-    notes: list[str] = []
-    with explain_full_disk(options.cache):
-        variants = _variants(options, notes)
-        material = read_material(variants[0], options.task, options.dims)
-        measured = []
-        for variant in variants:
-            _progress(f"measuring {variant.key}")
-            measured.append(measure(variant, material, options.cache, options.threads))
-    tasks = [task for task, _ in material.tasks]
+    found = measure_formats(
+        options.files, options.checkpoint, options.compare, options.task, options.dims, options.cache, options.threads
+    )
     if options.plot:
         from .quality_plot import write_plot
 
-        write_plot(measured, options.plot)
-    return to_text(measured, tasks, notes, options.markdown)
+        write_plot(found, options.plot)
+    return page(found).text(options.markdown)
 
 
-def _progress(message: str) -> None:
-    """Says what is going on, where somebody watches."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{message} …\n")
+def measure_formats(
+    paths: Sequence[Path],
+    checkpoint: Path | None,
+    names: Sequence[str],
+    tasks: Sequence[str],
+    dimensions: Sequence[int],
+    cache: Path,
+    threads: int | None,
+) -> Found:
+    """Measures model files, or without any all schemes made of the checkpoint, and the formats of these peers."""
+    if unknown := [name for name in names if name not in COMPARABLE]:
+        raise InputError(f"--compare {','.join(unknown)}: expected names of {', '.join(COMPARABLE)}")
+    environment = read_environment()
+    notes: list[str] = []
+    with explain_full_disk(cache):
+        variants = _variants(paths, checkpoint or path_from_environment(CHECKPOINT_VARIABLE), names, cache, notes)
+        material = read_material(variants[0], tasks, dimensions)
+        measured = []
+        for variant in variants:
+            progress(f"measuring {variant.key}")
+            measured.append(measure(variant, material, cache, threads))
+    return Found(environment, measured, [task for task, _ in material.tasks], notes)
 
 
-def _variants(options: argparse.Namespace, notes: list[str]) -> list[Variant]:
+def _variants(
+    paths: Sequence[Path], checkpoint: Path | None, names: Sequence[str], cache: Path, notes: list[str]
+) -> list[Variant]:
     """Our files, the float32 one first, and the peers' formats."""
-    checkpoint = options.checkpoint or path_from_environment(CHECKPOINT_VARIABLE)
     without_tokenizer = {"tokenizer": "no"}  # token ids go in, as with peers
-    ours = [Variant(OURS, path.stem, path, without_tokenizer) for path in options.files]
-    if ours and not options.compare:
+    ours = [Variant(OURS, _name(path), path, without_tokenizer) for path in paths]
+    if ours and not names:
         return ours
     if checkpoint is None:
         raise InputError(f"name model files, or a checkpoint to make them of: --checkpoint or {CHECKPOINT_VARIABLE}")
-    folder = checkpoint_folder(options.cache, checkpoint)
+    folder = checkpoint_folder(cache, checkpoint)
     if not ours:
-        paths = {scheme: converted(checkpoint, folder, scheme) for scheme in SCHEMES}
-        ours = [Variant(OURS, scheme, path, without_tokenizer) for scheme, path in paths.items()]
-    peers = [
-        variant for name in options.compare for variant in prepared(name, checkpoint, folder, {}, notes, _progress)
-    ]
+        made = {scheme: converted(checkpoint, folder, scheme) for scheme in SCHEMES}
+        ours = [Variant(OURS, scheme, path, without_tokenizer) for scheme, path in made.items()]
+    peers = [variant for name in names for variant in prepared(name, checkpoint, folder, {}, notes)]
     return [*ours, *(variant for variant in peers if variant.name not in EXACT_FORMATS)]
+
+
+def _name(path: Path) -> str:
+    """`int8` of `embeddinggemma-300m.int8.safetensors`; of other names, all but the last suffix."""
+    last = path.stem.rpartition(".")[2]
+    return last if last in SCHEMES else path.stem
 
 
 def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequence[int]) -> Material:
@@ -176,10 +167,7 @@ def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequenc
     golden, evaluation = path_from_environment(GOLDEN_VARIABLE), path_from_environment(EVALUATION_VARIABLE)
     if golden is None and evaluation is None:
         raise InputError(f"set {GOLDEN_VARIABLE} or {EVALUATION_VARIABLE} to a folder of reference data")
-    texts = None
-    if golden is not None:
-        with np.load(golden / GOLDEN_FILE) as stored:
-            texts = np.split(stored["ids"].astype(np.int32), stored["offsets"][1:-1]), stored["embeddings"]
+    texts = None if golden is None else read_golden(golden)
     tasks = [] if evaluation is None else read_tasks(evaluation, wanted)
     with load(reference.path, threads=1) as model:
 
@@ -208,7 +196,3 @@ def measure(variant: Variant, material: Material, cache: Path, threads: int | No
         for dim in material.dimensions:
             scores[dim].append(resampled_scores(task, [cut(part, dim) for part in vectors]))
     return Quality(variant.peer, variant.name, size(variant), near, {dim: np.array(of) for dim, of in scores.items()})
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,51 +1,42 @@
-"""`--plot`: file size against error, as a picture."""
+"""The picture of all formats: error against the size of their files."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..compare.plot import DOTS_PER_INCH, SMALLEST_ERROR
-from ..harness.table import MEGA
-from ..peers import OURS
+from ..harness.figure import EXACT, PALE, Named, name_markers, picture, plain_ticks
+from ..harness.page import MEGA
 from .quality_report import frontier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from .quality_report import Quality
+    from .quality_report import Found, Quality
 
-SIZE_INCHES = (7, 5)
-
-
-def write_plot(measured: Sequence[Quality], path: Path) -> None:
-    """Draws formats that have golden cosines into `path`, whose suffix tells the kind of picture."""
-    import matplotlib as mpl
-
-    mpl.use("agg")  # draws into files and needs no screen
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=SIZE_INCHES, layout="constrained")
-    for number, one in enumerate(sorted(measured, key=lambda one: _point(one)[1])):
-        axes.scatter(*_point(one), s=60 if one.runtime == OURS else 25, marker="o" if one.runtime == OURS else "s")
-        above = number % 2 == 0  # names of formats that are about as near would cover each other
-        place = {"xytext": (4, 4 if above else -4), "va": "bottom" if above else "top"}
-        axes.annotate(one.title, _point(one), fontsize="x-small", textcoords="offset points", **place)
-    axes.plot(*zip(*map(_point, frontier(measured)), strict=True), linewidth=0.8, linestyle="--", color="grey")
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="size of the files, MB",
-        ylabel="error: 1 - mean cosine to float32",
-        title="Left is smaller, down is nearer",
-    )
-    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        ticks("{x:.0f}")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
-    plt.close(figure)
+INCHES, MARGINS = (9, 5.6), {"left": 0.085, "right": 0.98}
+MARGIN = 1.5  # the error axis reaches so many times as far as the outermost numbers
+ROOM = 0.12  # of the range of sizes, left free on both sides
 
 
-def _point(one: Quality) -> tuple[float, float]:
-    """Size and error."""
-    return one.bytes / MEGA, max(1 - one.nearness[one.full].mean, SMALLEST_ERROR)
+def write_plot(found: Found, path: Path) -> None:
+    """Draws formats that have golden cosines; those as exact as float32 have no error to draw."""
+    drawn = [one for one in found.measured if one.nearness and _error(one) > EXACT]
+    marked = [Named(one.bytes / MEGA, _error(one), one.title, one.runtime) for one in drawn]
+    title = "What each format of EmbeddingGemma-300M costs in exactness"
+    with picture(path, title, found.environment, "float32 itself is not drawn", INCHES, MARGINS) as figure:
+        axes = figure.subplots()
+        axes.set_yscale("log")
+        axes.set_title("error: 1 − mean cosine to float32, lower is nearer", loc="left", fontsize="medium")
+        axes.set_xlabel("megabytes of files, left is smaller")
+        best = [(one.bytes / MEGA, _error(one)) for one in frontier(drawn)]
+        if marked:
+            sizes, errors = [one.x for one in marked], [one.y for one in marked]
+            room = ROOM * (max(sizes) - min(sizes) or max(sizes))
+            axes.set(xlim=(min(sizes) - room, max(sizes) + room), ylim=(min(errors) / MARGIN, max(errors) * MARGIN))
+            axes.plot(*zip(*best, strict=True), color=PALE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        plain_ticks(axes.yaxis)
+        name_markers(axes, marked, best)
+
+
+def _error(one: Quality) -> float:
+    return 1 - one.nearness[one.full].mean

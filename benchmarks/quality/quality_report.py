@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..compare.compare_report import TITLES
-from ..harness.table import NOTHING, megabytes, table
+from ..compare.compare_report import title
+from ..harness.page import NOTHING, Page, Table, megabytes
+from ..speed.report import describe
 from .quality_scores import NEIGHBOURS, loss
 from .quality_tasks import PUBLISHED, PUBLISHED_DIMENSION
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ..harness.machine import Environment
     from .quality_scores import Loss, Nearness
     from .quality_tasks import Task
 
@@ -40,7 +42,7 @@ class Quality:
     @property
     def title(self) -> str:
         """Its name in tables."""
-        return f"{TITLES[self.runtime]} {self.precision}"
+        return f"{title(self.runtime)} {self.precision}"
 
     @property
     def full(self) -> int:
@@ -48,14 +50,23 @@ class Quality:
         return max(self.scores)
 
 
-def to_text(measured: Sequence[Quality], tasks: Sequence[Task], notes: Sequence[str], markdown: bool) -> str:
+@dataclass(frozen=True)
+class Found:
+    """One run; `measured` has the float32 model first."""
+
+    environment: Environment
+    measured: Sequence[Quality]
+    tasks: Sequence[Task]
+    notes: Sequence[str]
+
+
+def page(found: Found) -> Page:
     """The report; the first format is what others are compared with."""
-    parts = [_heading("Size and error", markdown), _summary(measured, tasks, markdown)]
-    for dim in measured[0].scores:
-        parts += [_heading(f"{dim} dimensions", markdown), _everything(measured, tasks, dim, markdown)]
+    measured, tasks = found.measured, found.tasks
+    tables = [_summary(measured, tasks), *(_everything(measured, tasks, dim) for dim in measured[0].scores)]
     if tasks and len(measured) > 1:
-        parts += [_heading("Points lost, with half of the 95 % interval", markdown), _losses(measured, tasks, markdown)]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in (*_notes(measured, tasks), *notes))])
+        tables.append(_losses(measured, tasks))
+    return Page({"machine": describe(found.environment)}, tables, [*_notes(measured, tasks), *found.notes])
 
 
 def frontier(measured: Sequence[Quality]) -> list[Quality]:
@@ -67,11 +78,7 @@ def frontier(measured: Sequence[Quality]) -> list[Quality]:
     return best
 
 
-def _heading(text: str, markdown: bool) -> str:
-    return f"**{text}**" if markdown else text
-
-
-def _summary(measured: Sequence[Quality], tasks: Sequence[Task], markdown: bool) -> str:
+def _summary(measured: Sequence[Quality], tasks: Sequence[Task]) -> Table:
     """One row a format, smallest first, at the full size of vector."""
     header = ["format", "MB", "cosine mean", "1st percentile", "min", "score", "loss", "95 % interval", "frontier"]
     best = frontier(measured) if measured[0].nearness else []
@@ -92,10 +99,10 @@ def _summary(measured: Sequence[Quality], tasks: Sequence[Task], markdown: bool)
         else:
             row += [NOTHING, NOTHING]
         rows.append([*row, "yes" if one in best else ""])
-    return table(header, rows, markdown, left=1)
+    return Table("Size and error", header, rows, left=1)
 
 
-def _everything(measured: Sequence[Quality], tasks: Sequence[Task], dim: int, markdown: bool) -> str:
+def _everything(measured: Sequence[Quality], tasks: Sequence[Task], dim: int) -> Table:
     """One row a measure, one column a format."""
     with_published = dim == PUBLISHED_DIMENSION
     header = ["", *(["published"] if with_published else []), *(one.title for one in measured)]
@@ -121,17 +128,18 @@ def _everything(measured: Sequence[Quality], tasks: Sequence[Task], dim: int, ma
         lost = [_mean_loss(measured[0], one, dim) for one in measured[1:]]
         rows.append(["loss", *empty, NOTHING, *(f"{one.points:.2f}" for one in lost)])
         rows.append(["loss, 95 % interval", *empty, NOTHING, *(f"{one.low:.2f} … {one.high:.2f}" for one in lost)])
-    return table(header, rows, markdown, left=1)
+    return Table(f"{dim} dimensions", header, rows, left=1)
 
 
-def _losses(measured: Sequence[Quality], tasks: Sequence[Task], markdown: bool) -> str:
+def _losses(measured: Sequence[Quality], tasks: Sequence[Task]) -> Table:
     """One row a task, one column a format, at the full size of vector."""
     reference, *others = measured
     rows = []
     for i, task in enumerate(tasks):
         found = [loss(reference.scores[one.full][i], one.scores[one.full][i]) for one in others]
         rows.append([task.name, *(f"{one.points:.2f} ± {(one.high - one.low) / 2:.2f}" for one in found)])
-    return table(["", *(one.title for one in others)], rows, markdown, left=1)
+    title = "Points lost, with half of the 95 % interval"
+    return Table(title, ["", *(one.title for one in others)], rows, left=1)
 
 
 def _mean_loss(reference: Quality, one: Quality, dim: int) -> Loss:

@@ -87,7 +87,7 @@ def _encode(process: Process, texts: Sequence[Ids]) -> Vectors:
         places = list(distinct.values())
         for start in range(0, len(places), most):
             part = places[start : start + most]
-            found = process.encode(np.stack([texts[numbers[0]] for numbers in part]))
+            found = process.ask.encode(np.stack([texts[numbers[0]] for numbers in part]))
             vectors.update((number, vector) for numbers, vector in zip(part, found, strict=True) for number in numbers)
     return np.stack([vectors[number] for number in range(len(texts))])
 

@@ -11,8 +11,9 @@ import numpy as np
 from ...kernels.errors import InputError
 from ...kernels.model_file import read_model_file
 from ..harness.machine import Environment, Limits, read_environment
-from ..harness.measure import Cell, Timing, measure_in_turn
+from ..harness.measure import Timed, Timing, measure_in_turn
 from ..harness.operations import ATTENTION_RATES, Profile, work_by_operation
+from ..harness.progress import progress
 from ..harness.workload import Shape, Work, make_ids, work_of
 from ..peers import OURS, Variant
 from ..peers.process import Process
@@ -22,7 +23,7 @@ from ..speed.result import Floor
 if TYPE_CHECKING:
     from ...kernels.model_file import ModelFile
     from ..harness.workload import Ids
-    from ..speed.bench import Progress, Settings
+    from ..speed.bench import Settings
     from ..speed.model_source import Source
 
 IDLE_SECONDS = 0.5  # after a call, in which the process should take no time of any core
@@ -83,7 +84,7 @@ class Roofline:
     lengths: list[Length]
 
 
-def run_roofline(source: Source, settings: Settings, progress: Progress) -> Roofline:
+def run_roofline(source: Source, settings: Settings) -> Roofline:
     """Measures one model file; raises InputError where the machine's limits cannot be measured."""
     environment = read_environment()
     model = read_model_file(source.path)
@@ -106,7 +107,7 @@ def _lengths(model: ModelFile, settings: Settings, limits: Limits, process: Proc
     profiles: dict[int, list[Profile]] = {tokens: [] for tokens in settings.lengths}
 
     def profiled(tokens: int, ids: Ids, calls: int) -> list[float]:
-        found = process.profile(ids, calls)
+        found = process.ask.profile(ids, calls)
         profiles[tokens] += found
         return [one.seconds for one in found]
 
@@ -114,9 +115,9 @@ def _lengths(model: ModelFile, settings: Settings, limits: Limits, process: Proc
     for tokens in settings.lengths:
         ids = make_ids(model.config, Shape(1, tokens))
         macs = work_of(model.config, {}, Shape(1, tokens)).macs
-        cells.append(Cell(partial(process.time_calls, ids), macs, "plain"))
-        cells.append(Cell(partial(profiled, tokens, ids), macs, "profiled"))
-        cells.append(Cell(partial(single.time_calls, ids), macs, "one thread"))
+        cells.append(Timed(partial(process.ask.time_calls, ids), macs, "plain"))
+        cells.append(Timed(partial(profiled, tokens, ids), macs, "profiled"))
+        cells.append(Timed(partial(single.ask.time_calls, ids), macs, "one thread"))
     samples = measure_in_turn(cells, settings.budget(1, LONGEST_CALL_SHARE), {})
     has_single = process.loaded.facts["threads"] != 1
     lengths = []
@@ -134,7 +135,7 @@ def _lengths(model: ModelFile, settings: Settings, limits: Limits, process: Proc
                 floor=Floor.of(work, limits),
                 profiled=float(np.mean([call.seconds for call in counted])),
                 parts=_parts(model, limits, str(process.loaded.facts["isa"]), tokens, counted),
-                idle=process.idle_seconds(make_ids(model.config, Shape(1, tokens)), IDLE_SECONDS),
+                idle=process.ask.idle_seconds(make_ids(model.config, Shape(1, tokens)), IDLE_SECONDS),
             )
         )
     return lengths

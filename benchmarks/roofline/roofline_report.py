@@ -1,14 +1,12 @@
-"""A roofline as text for a terminal, as Markdown, or as JSON for programs."""
+"""The page of a roofline."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 from ..harness.operations import TITLES
-from ..harness.table import GIGA, MEGA, NOTHING, milliseconds, percent, table
-from ..speed.report import describe, describe_limits, entry, section
+from ..harness.page import GIGA, MEGA, NOTHING, Page, Table, milliseconds, percent
+from ..speed.report import describe, describe_engine, describe_limits
 
 if TYPE_CHECKING:
     from .roofline import Length, Part, Roofline
@@ -32,37 +30,21 @@ WHAT_ELSE = (
 NOTES = (WHAT_FLOOR_MEANS, WHAT_ATTENTION_COUNTS, WHAT_IS_TIMED, WHAT_ELSE)
 
 
-def to_json(roofline: Roofline) -> str:
-    """Everything, with times in seconds and sizes in bytes; derived columns included."""
-    lengths = [
-        {**dataclasses.asdict(length), "scaling": length.scaling, "outside": length.outside}
-        for length in roofline.lengths
-    ]
-    return json.dumps({**dataclasses.asdict(roofline), "lengths": lengths}, indent=2)
-
-
-def to_text(roofline: Roofline, markdown: bool = False) -> str:
+def page(roofline: Roofline) -> Page:
     """The report."""
-    facts = roofline.facts
-    head = {
-        "model": f"{roofline.model}, {roofline.scheme}",
-        "engine": f"{facts['backend']} backend, ISA {facts['isa']}, {facts['threads']} threads",
-        "machine": describe(roofline.environment),
-        "limits": describe_limits(roofline.limits),
-    }
-    parts = [
-        "\n".join(entry(f"- {name}: " if markdown else f"{name:9}", text, markdown) for name, text in head.items()),
-        section("What bounds one text in one call", _overview(roofline.lengths, markdown), markdown),
-        *(
-            section(f"Operations at {length.tokens:,} tokens", _operations(length, markdown), markdown)
-            for length in roofline.lengths
-        ),
-        "\n".join(entry("- ", note, markdown) for note in NOTES),
-    ]
-    return "\n\n".join(parts)
+    return Page(
+        {
+            "model": f"{roofline.model}, {roofline.scheme}",
+            "engine": describe_engine(roofline.facts),
+            "machine": describe(roofline.environment),
+            "limits": describe_limits(roofline.limits),
+        },
+        [_overview(roofline.lengths), *map(_operations, roofline.lengths)],
+        NOTES,
+    )
 
 
-def _overview(lengths: list[Length], markdown: bool) -> str:
+def _overview(lengths: list[Length]) -> Table:
     header = ("tokens", "median ms", "floor ms", "of limit", "limit", "1 thread ms", "scaling", "CPU after ms")
     rows = [
         (
@@ -71,23 +53,24 @@ def _overview(lengths: list[Length], markdown: bool) -> str:
             milliseconds(one.floor.seconds),
             percent(one.floor.seconds / one.timing.median),
             one.floor.bound,
-            milliseconds(one.one_thread.median) if one.one_thread else NOTHING,
+            milliseconds(one.one_thread.median if one.one_thread else None),
             f"{one.scaling:.2f}" if one.scaling else NOTHING,
             milliseconds(one.idle),
         )
         for one in lengths
     ]
-    return table(header, rows, markdown)
+    return Table("What bounds one text in one call", header, rows)
 
 
-def _operations(length: Length, markdown: bool) -> str:
+def _operations(length: Length) -> Table:
     header = ("operation", "ms", "share", "weights MB", "GMAC", "floor ms", "of limit", "limit")
     whole = (
         ("outside", milliseconds(length.outside), percent(length.outside / length.profiled), *[NOTHING] * 5),
         ("the call, operations timed", milliseconds(length.profiled), percent(1), *[NOTHING] * 5),
         ("the call, median, not timed", milliseconds(length.timing.median), *[NOTHING] * 6),
     )
-    return table(header, [*(_row(part, length.profiled) for part in length.parts), *whole], markdown, left=1)
+    rows = [*(_row(part, length.profiled) for part in length.parts), *whole]
+    return Table(f"Operations at {length.tokens:,} tokens", header, rows, left=1)
 
 
 def _row(part: Part, whole: float) -> tuple[str, ...]:

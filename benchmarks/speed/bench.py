@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 from ...kernels.errors import InputError
 from ...kernels.model_file import ModelFile, read_model_file
 from ..harness.machine import Environment, Limits, read_environment
-from ..harness.measure import Budget, Cell, Timing, measure_in_turn
+from ..harness.measure import Budget, Timed, Timing, measure_in_turn
+from ..harness.progress import progress
 from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, make_ids, work_of
 from ..peers import OURS, Variant
 from ..peers.process import Process
@@ -27,8 +27,6 @@ SINGLES_SHARE, LONGEST_SINGLE_SHARE = 0.75, 0.1
 BATCHES_SHARE, LONGEST_BATCH_SHARE = 0.25, 0.15
 
 NOISY_SPREAD = 0.1  # interquartile range over median, above which the report warns
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Settings:
         return {"backend": self.backend} | ({"isa": self.isa} if self.isa else {})
 
 
-def run(source: Source, settings: Settings, progress: Progress) -> Result:
+def run(source: Source, settings: Settings) -> Result:
     """Measures one model file; raises EmbgemmaError if it cannot be loaded or the settings do not fit it."""
     environment = read_environment()  # first, since the load average shall not count our own work
     model = read_model_file(source.path)
@@ -69,7 +67,7 @@ def run(source: Source, settings: Settings, progress: Progress) -> Result:
     loads = [_load_seconds(variant, settings.threads) for _ in range(LOADS - 1)]
     with Process(variant, settings.threads) as process:
         loads.append(process.loaded.seconds)
-        before_timing = _memory_stages(process, model)
+        first_seconds, before_timing = _first_text(process, model)
         progress("measuring the machine's limits")
         limits, limits_note = limits_of(process, model)
         progress("timing single texts")
@@ -81,7 +79,7 @@ def run(source: Source, settings: Settings, progress: Progress) -> Result:
         shapes = [Shape(settings.batch, tokens) for tokens in BATCH_LENGTHS if tokens <= model.config.max_tokens]
         budget = settings.budget(BATCHES_SHARE, LONGEST_BATCH_SHARE)
         batches = _time(process, model, limits, shapes, budget, rates)
-        after_timing = Stage("after everything above", process.memory())
+        after_timing = Stage("after everything above", process.ask.memory())
     return Result(
         model=source.description,
         synthetic=source.synthetic,
@@ -94,6 +92,7 @@ def run(source: Source, settings: Settings, progress: Progress) -> Result:
         latencies=latencies,
         batches=batches,
         load_seconds=loads,
+        first_seconds=first_seconds,
         memory=[*before_timing, after_timing],
         notes=_notes(source, environment, latencies + batches, settings),
     )
@@ -104,14 +103,14 @@ def _load_seconds(variant: Variant, threads: int | None) -> float:
         return process.loaded.seconds
 
 
-def _memory_stages(process: Process, model: ModelFile) -> list[Stage]:
-    """Memory up to the first text; must be asked before anything else is."""
+def _first_text(process: Process, model: ModelFile) -> tuple[float, list[Stage]]:
+    """Seconds of the first text, and the memory up to it; must be asked before anything else is."""
     shape = Shape(1, min(MEMORY_LENGTH, model.config.max_tokens))
-    process.encode(make_ids(model.config, shape))
-    return [
+    (seconds,) = process.ask.time_calls(make_ids(model.config, shape), 1)
+    return seconds, [
         Stage("Python and imports, nothing loaded", process.loaded.before),
         Stage("loaded", process.loaded.after),
-        Stage(f"after a text of {shape.tokens} tokens", process.memory()),
+        Stage(f"after a text of {shape.tokens} tokens", process.ask.memory(), after_text=True),
     ]
 
 
@@ -119,7 +118,7 @@ def limits_of(process: Process, model: ModelFile) -> tuple[Limits | None, str]:
     """The machine's limits for this model, or None and the reason why they do not apply."""
     if model.scheme == "float32":
         return None, "not measured: the multiply rate that the engine measures is that of 8-bit integers"
-    limits = process.limits(work_of(model.config, model.tensors, Shape(1, 1)).weight_bytes)
+    limits = process.ask.limits(work_of(model.config, model.tensors, Shape(1, 1)).weight_bytes)
     backend = process.loaded.facts["backend"]
     return limits, "" if limits else f"not measured: the {backend} backend cannot, the native one can"
 
@@ -135,7 +134,7 @@ def _time(
     """One row for each shape, timed in turn."""
     works = [work_of(model.config, model.tensors, shape) for shape in shapes]
     cells = [
-        Cell(partial(process.time_calls, make_ids(model.config, shape)), work.macs, OURS)
+        Timed(partial(process.ask.time_calls, make_ids(model.config, shape)), work.macs, OURS)
         for shape, work in zip(shapes, works, strict=True)
     ]
     timings = map(Timing.of, measure_in_turn(cells, budget, rates))

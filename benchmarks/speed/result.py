@@ -47,17 +47,18 @@ class Row:
         return self.shape.texts * self.shape.tokens / self.timing.median if self.timing else None
 
     @property
-    def share(self) -> float | None:
-        """Share of the machine's limit that was reached: 1 is the floor itself."""
+    def share_of_limit(self) -> float | None:
+        """What part of the machine's limit was reached: 1 is the floor itself."""
         return self.floor.seconds / self.timing.median if self.floor and self.timing else None
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The memory of the process at one point of its life."""
+    """The memory of the process at one point of its life; `after_text` marks the point that the summary names."""
 
     name: str
     memory: Memory
+    after_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Result:
         model: which weights were measured, in words, without paths.
         facts: backend, isa, threads.
         load_seconds: from the call of `load` to a model that is ready, in fresh processes.
+        first_seconds: of the first text, in a fresh process.
         limits: None where the backend cannot measure them; `limits_note` then says why.
         notes: what a reader must know to judge the numbers.
 
@@ -84,5 +86,6 @@ class Result:
     latencies: list[Row]
     batches: list[Row]
     load_seconds: list[float]
+    first_seconds: float
     memory: list[Stage]
     notes: list[str]

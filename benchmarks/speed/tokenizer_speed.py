@@ -1,7 +1,5 @@
 """How fast the C tokenizer is beside sentencepiece, and on texts made to be slow.
 
-    python -m embgemma.benchmarks.speed.tokenizer_speed MODEL [--texts FILE]
-
 The texts are the lines of FILE, or the paragraphs of the help texts that come with Python. Both tokenizers take their
 turn in each round, on one thread; the figure is the median of the rounds, in time on a CPU.
 """
@@ -12,7 +10,6 @@ import argparse
 import inspect
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +21,7 @@ import numpy.typing as npt
 import sentencepiece
 
 from ...export.quantise.calibration import SHIPPED
+from ...kernels.errors import InputError
 from ...kernels.model_file import read_model_file
 from ...kernels.native import load_library
 from ...kernels.native_tokenizer import NativeTokenizer
@@ -49,24 +47,27 @@ HOSTILE = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the figures; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="tokenizer_speed", description="Measures the C tokenizer.")
-    parser.add_argument("model", help="a model file with both tokenizers, as `embgemma convert` writes it")
-    parser.add_argument("--texts", type=Path, help="a file of texts, one a line")
-    options = parser.parse_args(arguments)
-    model_file = read_model_file(options.model)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of the command `tokenizer`."""
+    parser.description = __doc__
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file, as `embgemma convert` writes it")
+    parser.add_argument("--texts", type=Path, metavar="FILE", help="a file of texts, one a line")
+    parser.set_defaults(run=lambda options: measure_tokenizers(options.model, options.texts))
+
+
+def measure_tokenizers(path: Path, texts_file: Path | None) -> str:
+    """The figures, as text."""
+    model_file = read_model_file(path)
     table, model, config = model_file.tokenizer_table, model_file.tokenizer_model, model_file.config
     if table is None or model is None:
-        parser.error(f"{options.model} lacks tokenizer.table or tokenizer.model; convert the checkpoint again")
+        raise InputError(f"{path} lacks tokenizer.table or tokenizer.model; convert the checkpoint again")
     native = NativeTokenizer(table, config.bos_id, config.eos_id)
-    kinds = {"file": options.texts.read_text("utf-8").splitlines()} if options.texts else sample_texts()
+    kinds = {"file": texts_file.read_text("utf-8").splitlines()} if texts_file else sample_texts()
     lines = []
     for kind, texts in kinds.items():
         calls = c_calls(table, config.bos_id, config.eos_id, texts)
         lines += compare(kind, native, calls, bytes(model), texts)
-    sys.stdout.write("\n".join([*lines, *defy(native)]) + "\n")
-    return 0
+    return "\n".join([*lines, *defy(native)])
 
 
 def sample_texts() -> dict[str, list[str]]:
@@ -155,7 +156,3 @@ def _medians(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
             run()
             seconds[name].append(time.process_time() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

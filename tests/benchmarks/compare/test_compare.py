@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embgemma.benchmarks import results
 from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.compare import compare as compare_module
-from embgemma.benchmarks.peers import PEERS, peer_module
+from embgemma.benchmarks.harness.figure import spread
+from embgemma.benchmarks.peers import peer_module
 from embgemma.kernels import available_backends
 from tests import tiny
 
@@ -25,7 +27,7 @@ QUICK += ["--backend", "native" if "native" in available_backends() else "refere
 
 
 def missing_packages(name: str) -> list[str]:
-    packages = peer_module(PEERS[name]).PACKAGES
+    packages = peer_module(name).PACKAGES
     return [package for package, module in packages.items() if importlib.util.find_spec(module) is None]
 
 
@@ -50,7 +52,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compare(
     capsys: pytest.CaptureFixture[str], checkpoint: Path, cache: Path, names: str, *more: str
 ) -> dict[str, Any]:
-    arguments = ["--compare", names, "--checkpoint", str(checkpoint), "--cache", str(cache), "--json", *QUICK]
+    arguments = ["compare", names, "--checkpoint", str(checkpoint), "--cache", str(cache), "--json", *QUICK]
     assert main([*arguments, *more]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
@@ -74,9 +76,9 @@ def test_a_peer_computes_the_same_model(
         pytest.skip(f"not installed: {', '.join(missing_packages(name))}")
     found = compare(capsys, checkpoint, cache, name)
     assert [note for note in found["notes"] if "failed" in note] == []
-    contenders = {one["precision"]: one for one in found["contenders"] if one["runtime"] == PEERS[name]}
-    assert contenders.keys() == least.keys()
-    for precision, one in contenders.items():
+    measured = {one["precision"]: one for one in found["measured"] if one["runtime"] == name}
+    assert measured.keys() == least.keys()
+    for precision, one in measured.items():
         assert one["exactness"]["mean"] >= least[precision], precision
         assert len(one["times"]) == len(one["ratios"]) == 2
         assert min(one["ratios"]) > 0
@@ -88,17 +90,17 @@ def test_ours_in_several_schemes_and_peers_that_are_missing(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(compare_module, "prepare_peer", None)  # nothing is prepared for what is missing
     found = compare(capsys, checkpoint, cache, "openvino", "--scheme", "float32,int8")
-    assert [(one["runtime"], one["precision"]) for one in found["contenders"]] == [
+    assert [(one["runtime"], one["precision"]) for one in found["measured"]] == [
         ("ours", "float32"),
         ("ours", "int8"),
     ]
     assert "openvino is not installed; to measure it: pip install openvino nncf" in found["notes"]
-    assert found["contenders"][0]["ratios"] == [1.0, 1.0]
-    assert found["contenders"][1]["exactness"]["mean"] > 0.99
+    assert found["measured"][0]["ratios"] == [1.0, 1.0]
+    assert found["measured"][1]["exactness"]["mean"] > 0.99
 
 
 @pytest.mark.parametrize("markdown", [False, True])
-def test_the_report_has_a_row_for_every_contender(
+def test_the_report_has_a_row_for_every_runtime(
     markdown: bool, checkpoint: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
@@ -129,3 +131,31 @@ def test_the_plot_is_drawn(checkpoint: Path, cache: Path, tmp_path: Path) -> Non
     arguments = ["--compare", "openvino" if missing_packages("openvino") else "onnxruntime", "--plot", str(path)]
     assert main([*arguments, "--checkpoint", str(checkpoint), "--cache", str(cache), *QUICK]) == 0
     assert "embgemma float32" in path.read_text()
+
+
+def test_results_are_written_section_by_section(
+    checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    path = tmp_path / "RESULTS.md"
+    path.write_text("# Results\n\n## What bounds a call\n\nold\n\n## Estimates\n\nkept\n")
+    arguments = ["results", "speed", "--output", str(path), "--checkpoint", str(checkpoint), "--cache", str(cache)]
+    monkeypatch.setattr(results, "COMPARED", ())
+    assert main([*arguments, *QUICK]) == 0
+    text = path.read_text()
+    assert re.findall("^## (.*)", text, re.MULTILINE) == ["What bounds a call", "Estimates", "Speed, memory, error"]
+    assert "\n\nold\n\n" in text
+    assert "\n\nkept\n\n" in text
+    assert re.search(r"^\*\d{4}-\d\d-\d\d, embgemma ", text, re.MULTILINE)
+    assert re.search(r"^\| embgemma +\| float32 ", text, re.MULTILINE)
+
+
+def test_a_section_is_replaced_where_it_stands() -> None:
+    text = "# Results\n\n## A\n\n1\n\n## B\n\n2\n"
+    assert results.replaced(text, "A", "3\n") == "# Results\n\n## A\n\n3\n\n## B\n\n2\n"
+    assert results.replaced(text, "B", "3") == "# Results\n\n## A\n\n1\n\n## B\n\n3\n"
+
+
+def test_names_at_line_ends_are_moved_apart_as_little_as_can_be() -> None:
+    assert spread([0, 20, 21, 22, 50], 10) == pytest.approx([0, 11, 21, 31, 50])
+    assert spread([], 10) == []

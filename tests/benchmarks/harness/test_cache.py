@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +29,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(folder: Path, content: str, packages: tuple[str, ...] = ()) -> Path:
-    made = cached(folder / "x", lambda made: (made / "file").write_text(content), ["one.py", "inner"], packages)
+    made = cached(folder / "x", lambda made: (made / "file").write_text(content), ["one.py", "inner/*.py"], packages)
     return made / "file"
 
 
@@ -39,6 +43,28 @@ def test_what_is_made_stays_until_its_makers_change(package: Path, tmp_path: Pat
         assert make(kept, f"changed {i}").read_text() == f"changed {i}"
     assert make(kept, "pytest", ("pytest",)).read_text() == "pytest"
     assert sorted(path.name.partition(".")[0] for path in kept.iterdir()) == ["x", "x-other"]
+
+
+def test_what_a_killed_process_left_is_removed(package: Path, tmp_path: Path) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    others = [f".x-{os.getppid()}", f".y-{killed.pid}"]  # of a process that runs, and of another folder
+    for name in (f".x-{killed.pid}", *others):
+        (tmp_path / name).mkdir()
+    made = make(tmp_path, "new").parent
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, package.name, made.name])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(number: int, package: Path, tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib
+from embgemma.benchmarks.harness import cache
+cache.clean_up_when_ended()
+cache.cached(pathlib.Path({str(tmp_path / "x")!r}), lambda made: os.kill(os.getpid(), {int(number)}), [])
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 128 + number
+    assert [path.name for path in tmp_path.iterdir()] == [package.name]
 
 
 def test_what_fails_leaves_nothing(package: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from embgemma.benchmarks.harness.measure import MIN_ROUNDS, Budget, Cell, Timing, measure_in_turn
+from embgemma.benchmarks.harness.measure import MIN_ROUNDS, Budget, Timed, Timing, measure_in_turn
 
 
 @dataclass
@@ -16,13 +16,13 @@ class FakeMachine:
     now: float = 0.0
     log: list[str] = field(default_factory=list)
 
-    def cell(self, name: str, seconds: float, work: float, runner: str = "ours") -> Cell:
+    def cell(self, name: str, seconds: float, work: float, runner: str = "ours") -> Timed:
         def time_calls(calls: int) -> list[float]:
             self.now += calls * seconds
             self.log += [name] * calls
             return [seconds] * calls
 
-        return Cell(time_calls, work, runner)
+        return Timed(time_calls, work, runner)
 
 
 @pytest.fixture

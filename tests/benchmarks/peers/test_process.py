@@ -22,8 +22,8 @@ def test_vectors_come_back_as_the_backend_made_them(model_path: Path) -> None:
     model = read_model_file(model_path)
     ids = make_ids(model.config, Shape(3, 9))
     with Process(Variant(OURS, "mixed", model_path, {"backend": "reference"}), threads=1) as process:
-        vectors = process.encode(ids)
-        assert len(process.time_calls(ids, 4)) == 4
+        vectors = process.ask.encode(ids)
+        assert len(process.ask.time_calls(ids, 4)) == 4
         assert process.loaded.facts["backend"] == "reference"
     backend = create_backend(model, backend="reference")
     offsets = np.arange(4, dtype=np.int64) * 9
@@ -40,4 +40,4 @@ def test_a_process_that_dies_is_reported(model_path: Path) -> None:
     with Process(Variant(OURS, "mixed", model_path, {"backend": "reference"}), threads=1) as process:
         process._child.kill()
         with pytest.raises(WorkerError, match="ended by signal 9 during `encode`"):
-            process.encode(np.zeros((1, 2), np.int32))
+            process.ask.encode(np.zeros((1, 2), np.int32))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import embgemma
-from embgemma.benchmarks.quality.quality import main
+from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.quality.quality_report import Quality, frontier
 from embgemma.benchmarks.quality.quality_scores import (
     NEIGHBOURS,
@@ -53,7 +53,7 @@ def arguments(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("EMBGEMMA_EVALDATA", str(folder))
     monkeypatch.delenv("EMBGEMMA_CHECKPOINT", raising=False)
     files = [str(folder / f"{scheme}.safetensors") for scheme in ("float32", "int8")]
-    return [*files, "--cache", str(folder), "--markdown"]
+    return ["quality", *files, "--cache", str(folder), "--markdown"]
 
 
 def rows(report: str) -> dict[str, list[str]]:

@@ -10,9 +10,9 @@ import pytest
 
 from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.harness.operations import TITLES, work_by_operation
+from embgemma.benchmarks.harness.page import WIDTH
 from embgemma.benchmarks.harness.workload import Shape, work_of
 from embgemma.benchmarks.roofline.roofline import IDLE_SECONDS
-from embgemma.benchmarks.speed.report import WIDTH
 from embgemma.kernels.model_file import read_model_file
 from embgemma.kernels.native import NativeBackend, library_problem
 
@@ -60,7 +60,7 @@ def test_page(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @needs_native
 def test_parts_and_what_is_outside_are_the_call(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", str(model_path), "--threads", "2", "--roofline", "--json", *QUICK]) == 0
+    assert main(["roofline", "--model", str(model_path), "--threads", "2", "--json", *QUICK]) == 0
     for length in json.loads(capsys.readouterr().out)["lengths"]:
         parts = sum(part["seconds"] for part in length["parts"])
         assert parts + length["outside"] == pytest.approx(length["profiled"])

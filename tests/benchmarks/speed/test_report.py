@@ -11,8 +11,9 @@ import pytest
 from embgemma.benchmarks.harness.machine import Environment, Limits, read_environment
 from embgemma.benchmarks.harness.measure import Timing
 from embgemma.benchmarks.harness.memory import Memory, process_memory
+from embgemma.benchmarks.harness.page import WIDTH, to_json
 from embgemma.benchmarks.harness.workload import Shape, Work
-from embgemma.benchmarks.speed.report import WIDTH, to_json, to_text
+from embgemma.benchmarks.speed.report import page
 from embgemma.benchmarks.speed.result import Floor, Result, Row, Stage
 
 LIMITS = Limits(macs_per_second=1e12, bytes_per_second=40e9)
@@ -34,7 +35,8 @@ RESULT = Result(
     ],
     batches=[],
     load_seconds=[0.012, 0.013, 0.011],
-    memory=[Stage("loaded", Memory(80_000_000, 20_000_000, None))],
+    first_seconds=0.07,
+    memory=[Stage("loaded", Memory(80_000_000, 20_000_000, None), after_text=True)],
     notes=["A note."],
 )
 
@@ -45,7 +47,7 @@ def test_the_floor_is_the_slower_of_reading_and_multiplying() -> None:
 
 
 def test_text_shows_every_number_and_fits_a_terminal() -> None:
-    text = to_text(RESULT)
+    text = page(RESULT).text()
     short, long, left_out = (line.split() for line in text.splitlines() if re.match(r" *\d+ x ", line))
     # texts x tokens, median, p95, spread %, calls, tokens/s, floor, share %, limit
     assert short == ["1", "x", "8", "3.60", "4.00", "2", "%", "50", "2,222", "1.80", "50", "%", "memory"]
@@ -53,12 +55,14 @@ def test_text_shows_every_number_and_fits_a_terminal() -> None:
     assert left_out[3:] == ["-", "-", "-", "left", "out", "-", "28.0", "-", "multiply"]
     assert "8-bit multiply 1.00 TMAC/s, memory read 40.0 GB/s" in text
     assert re.search(r"^loaded +80 +20 +-$", text, re.MULTILINE)
+    assert "12.0 ms (median of 3 fresh processes); the first text takes 70.0 ms" in " ".join(text.split())
     assert "A note." in text
+    assert text.endswith("8 tokens: 3.60 ms, 278 texts a second, 80 MB — 50 % of what this CPU can do")
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
 def test_markdown_tables_have_equal_columns() -> None:
-    lines = [line for line in to_text(RESULT, markdown=True).splitlines() if line.startswith("|")]
+    lines = [line for line in page(RESULT).text(markdown=True).splitlines() if line.startswith("|")]
     header, rule, *rows = lines[:5]
     assert set(rule) <= set("|-: ")
     assert {line.count("|") for line in (header, rule, *rows)} == {10}
@@ -75,7 +79,7 @@ def test_json_gives_seconds_bytes_and_derived_numbers() -> None:
 
 def test_a_result_without_limits_says_why() -> None:
     rows = [dataclasses.replace(row, floor=None) for row in RESULT.latencies]
-    text = to_text(dataclasses.replace(RESULT, limits=None, limits_note="not measured: because", latencies=rows))
+    text = page(dataclasses.replace(RESULT, limits=None, limits_note="not measured: because", latencies=rows)).text()
     assert "not measured: because" in text
     assert "memory read" not in text
 

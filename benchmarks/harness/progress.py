@@ -1,0 +1,11 @@
+"""What a command says while it works."""
+
+from __future__ import annotations
+
+import sys
+
+
+def progress(message: str) -> None:
+    """Says on standard error what is going on, where somebody watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{message} …\n")
