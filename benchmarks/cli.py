@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..kernels.errors import EmbgemmaError, InputError
 from . import results
 from .compare import compare_report
 from .compare.compare import run_comparison
 from .harness.cache import clean_up_when_ended, describe_cache
-from .harness.page import to_json
+from .harness.page import Page, to_json
 from .peers import PEERS
 from .quality import quality
 from .roofline import roofline_report
@@ -20,11 +21,6 @@ from .speed import options as shared
 from .speed import report, tokenizer_speed
 from .speed.bench import run
 from .speed.model_source import explain_full_disk, open_source
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from .harness.page import Page
 
 EPILOG = """\
 What is timed: token ids in, unit vector out, in one process of its own; tokenisation is not timed. All lengths are

@@ -10,8 +10,8 @@ import argparse
 import datetime as dt
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..kernels.errors import InputError
 from ..kernels.model_file import SCHEMES
@@ -29,9 +29,6 @@ from .speed import report
 from .speed.bench import run
 from .speed.model_source import explain_full_disk, open_source
 from .speed.tokenizer_speed import measure_tokenizers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FOLDER = Path(__file__).parent
 INTRODUCTION = """\

@@ -6,27 +6,23 @@ import importlib.util
 import os
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ...export.checkpoint.checkpoint import read_checkpoint
+from ...kernels.config import EncoderConfig
+from ...kernels.model_file import Scheme
 from ..harness.cache import checkpoint_folder
 from ..harness.limit import limits_for
 from ..harness.machine import Environment, read_environment
 from ..harness.measure import Timed, Timing, measure_in_turn
+from ..harness.memory import Memory
 from ..harness.progress import progress
 from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, Work, make_ids, work_of
 from ..peers import OURS, Variant, peer_module
 from ..peers.ours import converted
 from ..peers.process import Process, WorkerError, prepare_peer
+from ..speed.bench import Settings
 from .exactness import Exactness, References, compare_with, read_references
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ...kernels.config import EncoderConfig
-    from ...kernels.model_file import Scheme
-    from ..harness.memory import Memory
-    from ..speed.bench import Settings
 
 BATCHES = (1, 8, 64)  # texts in one call that are tried for throughput; the best one counts
 ISA_VARIABLE = "EMBGEMMA_ISA"  # forces the engine's instruction set where no argument does

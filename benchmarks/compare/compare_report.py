@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..harness.page import NOTHING, Page, Table, megabytes, milliseconds, whole
 from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH
 from ..peers import OURS
 from ..speed.report import describe
-
-if TYPE_CHECKING:
-    from .compare import Comparison, Measured
+from .compare import Comparison, Measured
 
 IN_TURN = "One text in one call, token ids in, unit vector out; medians, each runtime in turn with the first one."
 WHAT_IS_MEASURED = (

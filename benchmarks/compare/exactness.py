@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
+from ...export.checkpoint.checkpoint import Checkpoint
 from ...tokenizer import Tokenizer
 from ..harness.sentences import SENTENCES
-from ..peers import OURS, Variant
+from ..harness.workload import Ids
+from ..peers import OURS, Variant, Vectors
 from ..peers.ours import converted
 from ..peers.process import Process
 from ..speed.model_source import path_from_environment
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ...export.checkpoint.checkpoint import Checkpoint
-    from ..harness.workload import Ids
-    from ..peers import Vectors
 
 GOLDEN_VARIABLE = "EMBGEMMA_GOLDEN"
 GOLDEN_FILE = "fp32.npz"  # ids (tokens,), offsets (texts + 1,), embeddings (texts, hidden) of unit length

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ..harness.figure import EXACT, Named, name_line_ends, name_markers, picture, plain_ticks, style_of
 from ..harness.page import MILLI
+from .compare import Comparison, Measured
 from .compare_report import title
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from .compare import Comparison, Measured
 
 SUBJECT = "EmbeddingGemma-300M"
 USUAL_TOKENS = 128  # at which speed is set against error

@@ -6,14 +6,11 @@ import hashlib
 import os
 import shutil
 import signal
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .page import GIGA
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 PACKAGE = Path(__file__).parents[2]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 from ..peers import OURS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from .machine import Environment
+from .machine import Environment
 
 # Ours is strong, the others are muted.
 COLOURS = {

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy.typing as npt
+
+from ...kernels.config import EncoderConfig
 from ...kernels.layout import matrices
 from .workload import Work, band_pairs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy.typing as npt
-
-    from ...kernels.config import EncoderConfig
 
 # The engine's name of an operation -> the report's. What has no work of its own passes over rows that are in caches.
 TITLES = {

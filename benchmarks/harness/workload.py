@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.config import EncoderConfig
 from ...kernels.layout import matrices
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ...kernels.config import EncoderConfig
 
 Ids = npt.NDArray[np.int32]  # (texts, tokens): texts of equal length
 

@@ -8,9 +8,9 @@ measure: nothing in this project is tuned on them.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,21 +22,15 @@ from ..compare.exactness import GOLDEN_VARIABLE, read_golden
 from ..harness.cache import checkpoint_folder
 from ..harness.machine import read_environment
 from ..harness.progress import progress
-from ..peers import OURS, PEERS, Variant
+from ..harness.workload import Ids
+from ..peers import OURS, PEERS, Variant, Vectors
 from ..peers.ours import converted
 from ..speed import options as shared
 from ..speed.model_source import CHECKPOINT_VARIABLE, explain_full_disk, path_from_environment
 from .quality_report import Found, Quality, page
-from .quality_scores import cut, nearness, resampled_scores
+from .quality_scores import Nearness, Scores, cut, nearness, resampled_scores
 from .quality_tasks import Task, read_tasks
 from .quality_vectors import embed, size
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..harness.workload import Ids
-    from ..peers import Vectors
-    from .quality_scores import Nearness, Scores
 
 EVALUATION_VARIABLE = "EMBGEMMA_EVALDATA"
 DIMENSIONS = (768, 512, 256, 128)  # the Matryoshka sizes that EmbeddingGemma was trained for

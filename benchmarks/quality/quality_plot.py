@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ..harness.figure import EXACT, PALE, Named, name_markers, picture, plain_ticks
 from ..harness.page import MEGA
-from .quality_report import frontier
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .quality_report import Found, Quality
+from .quality_report import Found, Quality, frontier
 
 INCHES, MARGINS = (9, 5.6), {"left": 0.085, "right": 0.98}
 MARGIN = 1.5  # the error axis reaches so many times as far as the outermost numbers

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from ..compare.compare_report import title
+from ..harness.machine import Environment
 from ..harness.page import NOTHING, Page, Table, megabytes
 from ..speed.report import describe
-from .quality_scores import NEIGHBOURS, loss
-from .quality_tasks import PUBLISHED, PUBLISHED_DIMENSION
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    import numpy.typing as npt
-
-    from ..harness.machine import Environment
-    from .quality_scores import Loss, Nearness
-    from .quality_tasks import Task
+from .quality_scores import NEIGHBOURS, Loss, Nearness, loss
+from .quality_tasks import PUBLISHED, PUBLISHED_DIMENSION, Task
 
 
 @dataclass(frozen=True)

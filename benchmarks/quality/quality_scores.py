@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..peers import Vectors
-    from .quality_tasks import Task
+from ..peers import Vectors
+from .quality_tasks import Task
 
 Scores: TypeAlias = npt.NDArray[np.float64]  # (1 + resamples,): of all items, then of each resample
 

@@ -5,23 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ..compare.compare import ISA_VARIABLE
 from ..harness.machine import read_environment
-from ..peers import OURS, peer_module
+from ..harness.workload import Ids
+from ..peers import OURS, Variant, Vectors, peer_module
 from ..peers.process import Process
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    import numpy.typing as npt
-
-    from ..harness.workload import Ids
-    from ..peers import Variant, Vectors
 
 # Texts in one call. A peer gets each text alone, as a device embeds it: some of them give it another vector in a batch
 # (ONNX Runtime's int8 has one scale for all activations of a call). Ours are the same to the bit, so this only saves

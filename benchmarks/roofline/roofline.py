@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...kernels.errors import InputError
-from ...kernels.model_file import read_model_file
+from ...kernels.model_file import ModelFile, read_model_file
 from ..harness.machine import Environment, Limits, read_environment
 from ..harness.measure import Timed, Timing, measure_in_turn
 from ..harness.operations import ATTENTION_RATES, Profile, work_by_operation
 from ..harness.progress import progress
-from ..harness.workload import Shape, Work, make_ids, work_of
+from ..harness.workload import Ids, Shape, Work, make_ids, work_of
 from ..peers import OURS, Variant
 from ..peers.process import Process
-from ..speed.bench import limits_of
+from ..speed.bench import Settings, limits_of
+from ..speed.model_source import Source
 from ..speed.result import Floor
-
-if TYPE_CHECKING:
-    from ...kernels.model_file import ModelFile
-    from ..harness.workload import Ids
-    from ..speed.bench import Settings
-    from ..speed.model_source import Source
 
 IDLE_SECONDS = 0.5  # after a call, in which the process should take no time of any core
 LONGEST_CALL_SHARE = 0.15  # of the time: a call that would take longer is not made

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..harness.operations import TITLES
 from ..harness.page import GIGA, MEGA, NOTHING, Page, Table, milliseconds, percent
 from ..speed.report import describe, describe_engine, describe_limits
-
-if TYPE_CHECKING:
-    from .roofline import Length, Part, Roofline
+from .roofline import Length, Part, Roofline
 
 WHAT_FLOOR_MEANS = (
     "floor: reading the weights once or doing all multiplications at the measured rates, whichever takes longer (the "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
+from ...kernels.config import EncoderConfig
 from ...kernels.errors import InputError
 from ...kernels.model_file import ModelFile, read_model_file
 from ..harness.machine import Environment, Limits, read_environment
@@ -14,11 +14,8 @@ from ..harness.progress import progress
 from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, make_ids, work_of
 from ..peers import OURS, Variant
 from ..peers.process import Process
+from .model_source import Source
 from .result import Floor, Result, Row, Stage
-
-if TYPE_CHECKING:
-    from ...kernels.config import EncoderConfig
-    from .model_source import Source
 
 LOADS = 3  # fresh processes whose load time is measured; the last one goes on to the other measurements
 

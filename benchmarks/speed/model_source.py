@@ -5,21 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...export.synthetic import write_synthetic_model
 from ...kernels.config import EMBEDDINGGEMMA_300M
 from ...kernels.errors import EmbgemmaError
+from ...kernels.model_file import Scheme
 from ..harness.cache import checkpoint_folder
 from ..peers.ours import converted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ...kernels.model_file import Scheme
 
 MODEL_VARIABLE = "EMBGEMMA_MODEL"
 CHECKPOINT_VARIABLE = "EMBGEMMA_CHECKPOINT"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING
 
+from ..harness.machine import Environment, Limits
 from ..harness.page import GIGA, NOTHING, TERA, Page, Table, megabytes, milliseconds, percent, whole
-
-if TYPE_CHECKING:
-    from ..harness.machine import Environment, Limits
-    from .result import Result, Row
+from .result import Result, Row
 
 # How the environment names the packages.
 TITLES = {"numpy": "NumPy"}

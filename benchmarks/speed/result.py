@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from ..harness.machine import Environment, Limits
-    from ..harness.measure import Timing
-    from ..harness.memory import Memory
-    from ..harness.workload import Shape, Work
+from ..harness.machine import Environment, Limits
+from ..harness.measure import Timing
+from ..harness.memory import Memory
+from ..harness.workload import Shape, Work
 
 Bound = Literal["memory", "multiply"]
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from embgemma.kernels.model_file import ModelFile, Scheme
+from embgemma.kernels.model_file import ModelFile, Scheme
 
 
 @pytest.fixture(scope="session")

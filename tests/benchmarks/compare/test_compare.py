@@ -6,7 +6,8 @@ import dataclasses
 import importlib.util
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,6 @@ from embgemma.benchmarks.harness.figure import spread
 from embgemma.benchmarks.peers import peer_module
 from embgemma.kernels import available_backends
 from tests import tiny
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # float32 is the one scheme that needs no calibration, which takes a while.
 QUICK = ["--lengths", "8,33", "--repeats", "1", "--scheme", "float32"]

@@ -6,15 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from embgemma.benchmarks.harness import cache
 from embgemma.benchmarks.harness.cache import cached
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

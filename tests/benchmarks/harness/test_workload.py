@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +10,6 @@ import pytest
 from embgemma.benchmarks.harness.workload import Shape, attention_macs, band_pairs, make_ids, work_of
 from embgemma.kernels.config import EMBEDDINGGEMMA_300M
 from embgemma.kernels.model_file import read_model_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 7, 8, 9, 40])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +13,6 @@ from embgemma.benchmarks.peers import OURS, Variant
 from embgemma.benchmarks.peers.process import Process, WorkerError
 from embgemma.kernels.backend import create_backend
 from embgemma.kernels.model_file import read_model_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_vectors_come_back_as_the_backend_made_them(model_path: Path) -> None:

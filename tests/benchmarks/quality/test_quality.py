@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +22,6 @@ from embgemma.benchmarks.quality.quality_tasks import Similarity
 from embgemma.export.convert import convert
 from tests import tiny
 from tests.benchmarks.tiny_sets import write_rows
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TEXTS = ["in the north", "that was it", "on and on", "be with it", "not by the", "the", "to be", "it is that"]
 

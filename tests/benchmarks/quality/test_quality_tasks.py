@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,6 @@ import pytest
 from embgemma.benchmarks.quality.quality_tasks import Bitext, Classification, Retrieval, Similarity, read_tasks
 from embgemma.kernels.errors import InputError
 from tests.benchmarks.tiny_sets import write_rows
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def similarity(folder: Path, scores: list[float]) -> Similarity:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +15,6 @@ from embgemma.benchmarks.harness.workload import Shape, work_of
 from embgemma.benchmarks.roofline.roofline import IDLE_SECONDS
 from embgemma.kernels.model_file import read_model_file
 from embgemma.kernels.native import NativeBackend, library_problem
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 QUICK = ["--lengths", "8,33", "--repeats", "4"]
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from embgemma.benchmarks.cli import main
 from embgemma.kernels.backend import available_backends
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 QUICK = ["--lengths", "8,33", "--batch", "3", "--repeats", "2"]
 

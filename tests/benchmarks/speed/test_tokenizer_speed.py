@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from embgemma.benchmarks.speed import tokenizer_speed
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.native import library_problem
 from tests import tiny
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 
