@@ -11,7 +11,8 @@ from ..kernels.errors import EmbgemmaError, InputError
 from . import results
 from .compare import compare_report
 from .compare.compare import run_comparison
-from .harness.cache import clean_up_when_ended, describe_cache
+from .harness.cache import describe_cache
+from .harness.command import clean_up_when_ended
 from .harness.page import Page, to_json
 from .peers import PEERS
 from .quality import quality

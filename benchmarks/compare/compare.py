@@ -12,11 +12,11 @@ from ...export.checkpoint.checkpoint import read_checkpoint
 from ...kernels.config import EncoderConfig
 from ...kernels.model_file import Scheme
 from ..harness.cache import checkpoint_folder
+from ..harness.command import progress
 from ..harness.limit import limits_for
 from ..harness.machine import Environment, read_environment
 from ..harness.measure import Timed, Timing, measure_in_turn
 from ..harness.memory import Memory
-from ..harness.progress import progress
 from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, Work, make_ids, work_of
 from ..peers import OURS, Variant, peer_module
 from ..peers.ours import converted

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import signal
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,17 +35,6 @@ def describe_cache(cache: Path) -> str:
     """Where the cache is and what it takes."""
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
     return f"models and vectors are kept in {cache}: {size / GIGA:.1f} GB, which you may delete"
-
-
-def clean_up_when_ended() -> None:
-    """Makes SIGTERM and SIGHUP leave through every `finally`, so that unfinished files are removed."""
-    for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _leave)
-
-
-def _leave(number: int, _: object) -> None:
-    raise SystemExit(128 + number)  # the status that a shell gives to a process ended by a signal
 
 
 def cached(folder: Path, make: Callable[[Path], object], sources: Sequence[str], packages: Sequence[str] = ()) -> Path:

@@ -14,7 +14,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from ...export.checkpoint.folds import folded_embedding, folded_matrix, folded_norm
+from ...export.onnx.encoder import rotation
 from ...export.onnx.graph import CONTRIB, Graph, packed_nibbles
+from ...export.onnx.onnx_writer import IR_VERSION
+from ...export.onnx.operators import FusedOperators, Rotation, opsets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "int8", "int4"]
 
 IDS, EMBEDDINGS = "ids", "embeddings"  # input int64 (batch, tokens), output float32 (batch, hidden)
-OPSET, IR_VERSION = 21, 10
 DATA_FILE = "model.data"
 EXTERNAL_BYTES = 1024  # larger tensors go into a file of their own, since a model file ends at 2 GB
 
@@ -51,15 +53,15 @@ class Shared:
     """What all layers use, computed once: names of values in the graph.
 
     Attributes:
-        first_position: of every text, for the rotary embedding.
-        rope_sliding, rope_full: (cosines, sines), each (max_tokens, head_dim / 2).
+        operators: those of ONNX Runtime, as our own exporter writes them.
+        rope_sliding, rope_full: the rotary angles.
         window_bias: (tokens, 1, tokens), 0 inside the window of a sliding layer and the lowest float outside.
         by_head, by_row: shapes of scores, (batch, tokens, heads, tokens) and (batch, tokens * heads, tokens).
     """
 
-    first_position: str
-    rope_sliding: tuple[str, str]
-    rope_full: tuple[str, str]
+    operators: FusedOperators
+    rope_sliding: Rotation
+    rope_full: Rotation
     window_bias: str
     by_head: str
     by_row: str
@@ -71,7 +73,7 @@ def write_onnx(checkpoint: Checkpoint, precision: Precision, path: Path) -> None
     graph = PeerGraph(precision=precision)
     shared = _shared(graph, config)
     hidden = _embedding(graph, checkpoint)
-    normed = _norm(graph, config, hidden, _gamma(graph, checkpoint, "layers.0.input_norm"))
+    normed = _norm(graph, checkpoint, hidden, "layers.0.input_norm", shared)
     for layer in range(config.layers):
         normed, hidden = _layer(graph, checkpoint, layer, normed, hidden, shared)
     pooled = graph.op("ReduceMean", normed, graph.integers(1), keepdims=0)
@@ -100,13 +102,13 @@ def _layer(
     qkv = _linear(graph, normed, f"{name}.qkv", folded_matrix(checkpoint, f"{name}.qkv"))
     attended = _attention(graph, checkpoint, layer, qkv, shared)
     output = _linear(graph, attended, f"{name}.o", folded_matrix(checkpoint, f"{name}.o"))
-    output = _norm(graph, config, output, _gamma(graph, checkpoint, f"{name}.post_attention_norm"))
+    output = _norm(graph, checkpoint, output, f"{name}.post_attention_norm", shared)
     normed, hidden = _add_and_norm(graph, config, output, hidden, _gamma(graph, checkpoint, f"{name}.pre_ffn_norm"))
     gate_up = np.concatenate([read(f"{name}.mlp.gate_proj.weight"), read(f"{name}.mlp.up_proj.weight")])
     gate, up = graph.ops("Split", 2, _linear(graph, normed, f"{name}.gate_up", gate_up), axis=-1, num_outputs=2)
-    gated = graph.op("Mul", graph.op("FastGelu", gate, domain=CONTRIB), up)
+    gated = graph.op("Mul", shared.operators.gelu(gate), up)
     output = _linear(graph, gated, f"{name}.down", folded_matrix(checkpoint, f"{name}.down"))
-    output = _norm(graph, config, output, _gamma(graph, checkpoint, f"{name}.post_ffn_norm"))
+    output = _norm(graph, checkpoint, output, f"{name}.post_ffn_norm", shared)
     following = f"layers.{layer + 1}.input_norm" if layer + 1 < config.layers else "final_norm"
     return _add_and_norm(graph, config, output, hidden, _gamma(graph, checkpoint, following))
 
@@ -120,12 +122,11 @@ def _attention(graph: Graph, checkpoint: Checkpoint, layer: int, qkv: str, share
     config, full = checkpoint.config, checkpoint.config.is_full(layer)
     widths = graph.integers(config.q_width, config.kv_width, config.kv_width)
     query, key, value = graph.ops("Split", 3, qkv, widths, axis=-1)
-    q_norm, k_norm = (_gamma(graph, checkpoint, f"layers.{layer}.{kind}_norm") for kind in "qk")
     rope = shared.rope_full if full else shared.rope_sliding
-    query = _rotated(graph, config, query, config.heads, q_norm, rope, shared)
-    key = _rotated(graph, config, key, config.kv_heads, k_norm, rope, shared)
+    query = _rotated(graph, checkpoint, query, config.heads, f"layers.{layer}.q_norm", rope, shared)
+    key = _rotated(graph, checkpoint, key, config.kv_heads, f"layers.{layer}.k_norm", rope, shared)
     rows = graph.op("Reshape", query, graph.integers(0, -1, config.head_dim))
-    scores = graph.op("FusedMatMul", rows, key, domain=CONTRIB, transB=1)
+    scores = shared.operators.scores(rows, key)
     if not full:
         biased = graph.op("Add", graph.op("Reshape", scores, shared.by_head), shared.window_bias)
         scores = graph.op("Reshape", biased, shared.by_row)
@@ -134,14 +135,20 @@ def _attention(graph: Graph, checkpoint: Checkpoint, layer: int, qkv: str, share
 
 
 def _rotated(
-    graph: Graph, config: EncoderConfig, projected: str, heads: int, gamma: str, rope: tuple[str, str], shared: Shared
+    graph: Graph, checkpoint: Checkpoint, projected: str, heads: int, name: str, rope: Rotation, shared: Shared
 ) -> str:
     """Norm over each head and rotary embedding of queries or keys (batch, tokens, heads * head_dim)."""
-    by_head = graph.op("Reshape", projected, graph.integers(0, 0, heads, config.head_dim))
-    normed = graph.op("Reshape", _norm(graph, config, by_head, gamma), graph.integers(0, 0, heads * config.head_dim))
-    return graph.op(
-        "RotaryEmbedding", normed, shared.first_position, *rope, domain=CONTRIB, num_heads=heads, interleaved=0
+    head_dim = checkpoint.config.head_dim
+    by_head = graph.op("Reshape", projected, graph.integers(0, 0, heads, head_dim))
+    normed = graph.op(
+        "Reshape", _norm(graph, checkpoint, by_head, name, shared), graph.integers(0, 0, heads * head_dim)
     )
+    return shared.operators.rotate(normed, heads, rope)
+
+
+def _norm(graph: Graph, checkpoint: Checkpoint, x: str, name: str, shared: Shared) -> str:
+    """An RMSNorm by its name."""
+    return shared.operators.norm(x, _gamma(graph, checkpoint, name), checkpoint.config.rms_norm_eps)
 
 
 def _linear(graph: PeerGraph, inputs: str, name: str, weight: Array) -> str:
@@ -179,11 +186,6 @@ def _gamma(graph: Graph, checkpoint: Checkpoint, name: str) -> str:
     return graph.constant(name, folded_norm(checkpoint, name))
 
 
-def _norm(graph: Graph, config: EncoderConfig, hidden: str, gamma: str) -> str:
-    """RMSNorm over the last axis."""
-    return graph.op("SimplifiedLayerNormalization", hidden, gamma, axis=-1, epsilon=config.rms_norm_eps)
-
-
 def _add_and_norm(graph: Graph, config: EncoderConfig, output: str, hidden: str, gamma: str) -> tuple[str, str]:
     """RMSNorm of the sum, and the sum itself."""
     normed, _, _, total = graph.ops(
@@ -203,21 +205,13 @@ def _shared(graph: Graph, config: EncoderConfig) -> Shared:
     bias = graph.op("Where", outside, lowest, graph.number(0))
     length = graph.op("Unsqueeze", tokens, graph.integers(0))
     return Shared(
-        first_position=graph.integers(0),
-        rope_sliding=_rope(graph, config, "rope_sliding", config.rope_theta_sliding),
-        rope_full=_rope(graph, config, "rope_full", config.rope_theta_full),
+        operators=FusedOperators(graph),
+        rope_sliding=rotation(config, "rope_sliding", config.rope_theta_sliding),
+        rope_full=rotation(config, "rope_full", config.rope_theta_full),
         window_bias=graph.op("Unsqueeze", bias, graph.integers(1)),
         by_head=graph.op("Concat", graph.integers(0, -1, config.heads), length, axis=0),
         by_row=graph.op("Concat", graph.integers(0, -1), length, axis=0),
     )
-
-
-def _rope(graph: Graph, config: EncoderConfig, name: str, theta: float) -> tuple[str, str]:
-    """Cosines and sines (max_tokens, head_dim / 2)."""
-    frequencies = theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
-    angles = np.arange(config.max_tokens)[:, None] * frequencies
-    cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-    return graph.constant(f"{name}.cos", cosines), graph.constant(f"{name}.sin", sines)
 
 
 def _save(graph: Graph, config: EncoderConfig, path: Path) -> None:
@@ -233,6 +227,6 @@ def _save(graph: Graph, config: EncoderConfig, path: Path) -> None:
         for one in graph.constants.values()
     ]
     body = helper.make_graph(graph.nodes, "encoder", inputs, outputs, constants)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
-    model = helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION)
+    versions = [helper.make_opsetid(*version) for version in opsets("onnxruntime").items()]
+    model = helper.make_model(body, opset_imports=versions, ir_version=IR_VERSION)
     onnx.save_model(model, str(path), save_as_external_data=True, location=DATA_FILE, size_threshold=EXTERNAL_BYTES)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
 MODEL_FILE = "model.onnx"
-SOURCES = ("benchmarks/peers/onnx_graph.py", "export/onnx/graph.py", "export/checkpoint/*.py")  # of what makes it
+SOURCES = ("benchmarks/peers/onnx_graph.py", "export/onnx/*.py", "export/checkpoint/*.py")  # of what makes it
 
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...kernels.errors import EmbgemmaError
-from ..harness.cache import clean_up_when_ended
+from ..harness.command import clean_up_when_ended
 from ..harness.memory import Memory, process_memory
 from . import Encoder, Variant, Vectors, peer_module, runtime_module
 

@@ -20,8 +20,8 @@ from ...model import load
 from ..compare.compare import prepared
 from ..compare.exactness import GOLDEN_VARIABLE, read_golden
 from ..harness.cache import checkpoint_folder
+from ..harness.command import progress
 from ..harness.machine import read_environment
-from ..harness.progress import progress
 from ..harness.workload import Ids
 from ..peers import OURS, PEERS, Variant, Vectors
 from ..peers.ours import converted

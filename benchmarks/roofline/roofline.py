@@ -9,10 +9,10 @@ import numpy as np
 
 from ...kernels.errors import InputError
 from ...kernels.model_file import ModelFile, read_model_file
+from ..harness.command import progress
 from ..harness.machine import Environment, Limits, read_environment
 from ..harness.measure import Timed, Timing, measure_in_turn
 from ..harness.operations import ATTENTION_RATES, Profile, work_by_operation
-from ..harness.progress import progress
 from ..harness.workload import Ids, Shape, Work, make_ids, work_of
 from ..peers import OURS, Variant
 from ..peers.process import Process

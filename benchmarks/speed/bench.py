@@ -8,9 +8,9 @@ from functools import partial
 from ...kernels.config import EncoderConfig
 from ...kernels.errors import InputError
 from ...kernels.model_file import ModelFile, read_model_file
+from ..harness.command import progress
 from ..harness.machine import Environment, Limits, read_environment
 from ..harness.measure import Budget, Timed, Timing, measure_in_turn
-from ..harness.progress import progress
 from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, make_ids, work_of
 from ..peers import OURS, Variant
 from ..peers.process import Process

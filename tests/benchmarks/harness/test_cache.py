@@ -56,8 +56,8 @@ def test_what_a_killed_process_left_is_removed(package: Path, tmp_path: Path) ->
 def test_a_signal_leaves_nothing(number: int, package: Path, tmp_path: Path) -> None:
     code = f"""
 import os, pathlib
-from embgemma.benchmarks.harness import cache
-cache.clean_up_when_ended()
+from embgemma.benchmarks.harness import cache, command
+command.clean_up_when_ended()
 cache.cached(pathlib.Path({str(tmp_path / "x")!r}), lambda made: os.kill(os.getpid(), {int(number)}), [])
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 128 + number
