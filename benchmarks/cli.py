@@ -70,8 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_timed(parser: argparse.ArgumentParser) -> None:
-    shared.add_model(parser)
-    shared.add_timing(parser)
+    shared.add_timed(parser)
     shared.add_format(parser)
     parser.epilog = EPILOG
 

@@ -54,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=FOLDER / "RESULTS.md", metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--compare", type=shared.peers, default="all", metavar="NAME,NAME,…", help="default: all")
-    shared.add_model(parser)
-    shared.add_timing(parser)
+    shared.add_timed(parser)
     parser.set_defaults(run=_run)
 
 

@@ -1,4 +1,4 @@
-"""The runtimes that can be measured: one module each, ours with the members of `Runtime`, others with those of `Peer`.
+"""The runtimes that can be measured, one module each.
 
 A peer's `prepare` makes its model files once; `open_variant` then opens one of them in a process of its own.
 """
@@ -55,15 +55,8 @@ class Encoder(Protocol):
         """Unit vectors of texts of equal length."""
 
 
-class Runtime(Protocol):
-    """What every module of a runtime provides."""
-
-    def open_variant(self, variant: Variant, threads: int | None) -> Encoder:
-        """Loads one variant; threads None leaves the choice to the runtime."""
-
-
-class Peer(Runtime, Protocol):
-    """What the module of a peer provides besides."""
+class Peer(Protocol):
+    """What every module of a runtime provides; ours has no PACKAGES and no `prepare`."""
 
     # Packages that it needs, as pip names them, and the module that each installs.
     PACKAGES: dict[str, str]
@@ -71,12 +64,10 @@ class Peer(Runtime, Protocol):
     def prepare(self, checkpoint: Path, folder: Path) -> list[Variant]:
         """Its best formats of a checkpoint; files that it makes are kept in `folder` and found there again."""
 
-
-def runtime_module(name: str) -> Runtime:
-    """The module of a runtime, imported now."""
-    return cast("Runtime", importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
+    def open_variant(self, variant: Variant, threads: int | None) -> Encoder:
+        """Loads one variant; threads None leaves the choice to the runtime."""
 
 
 def peer_module(name: str) -> Peer:
-    """The module of a peer, imported now."""
-    return cast("Peer", runtime_module(name))
+    """The module of a runtime, imported now."""
+    return cast("Peer", importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))

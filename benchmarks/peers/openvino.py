@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PACKAGES = {"openvino": "openvino", "nncf": "nncf"}
 MODEL_FILE = "model.xml"
 WITHOUT_BFLOAT16 = set(ONEDNN_ISAS.values())  # what is not 8 bits is float32 then
-SOURCES = ("benchmarks/peers/openvino*.py", "benchmarks/harness/sentences.py", "export/checkpoint/*.py")
+SOURCES = ("benchmarks/peers/openvino*.py", "benchmarks/harness/sentences.*", "export/checkpoint/*.py")
 
 
 def prepare(checkpoint: Path, folder: Path) -> list[Variant]:

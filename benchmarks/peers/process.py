@@ -15,7 +15,6 @@ from . import OURS
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from . import Variant
     from .worker import Requests
@@ -83,7 +82,7 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

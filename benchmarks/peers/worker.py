@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ...kernels.errors import EmbgemmaError
 from ..harness.command import clean_up_when_ended
 from ..harness.memory import Memory, process_memory
-from . import Encoder, Variant, Vectors, peer_module, runtime_module
+from . import Encoder, Variant, Vectors, peer_module
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ class Requests:
         """Opens the variant; the memory before it counts what was requested earlier, so ask this first."""
         before = process_memory()
         start = time.perf_counter()
-        self._encoder = runtime_module(variant.peer).open_variant(variant, threads)
+        self._encoder = peer_module(variant.peer).open_variant(variant, threads)
         seconds = time.perf_counter() - start
         gc.collect()
         gc.disable()  # no collection inside a timed call

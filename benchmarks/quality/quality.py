@@ -74,8 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N,…",
         help=f"sizes of vector, the largest of which is summed up (default: {','.join(map(str, DIMENSIONS))})",
     )
-    shared.add_threads(parser)
-    shared.add_cache(parser)
+    shared.add_threads_and_cache(parser)
     shared.add_plot(parser)
     parser.add_argument("--markdown", action="store_true", help="tables for a README")
     parser.set_defaults(run=_run)

@@ -25,7 +25,6 @@ PEER_BATCH = 1
 
 VECTORS_FOLDER = "vectors"
 _DIGITS = 16  # of a hash in a file's name
-_BLOCK = 1 << 24  # bytes read at once to hash a file
 
 
 def embed(variant: Variant, lists: Sequence[list[Ids]], cache: Path, threads: int | None) -> list[Vectors]:
@@ -48,15 +47,11 @@ def fingerprint(variant: Variant) -> str:
     """A name for all that its vectors depend on: its files, its options, the CPU and the versions of the packages."""
     packages = () if variant.peer == OURS else tuple(peer_module(variant.peer).PACKAGES)
     environment = read_environment(packages)
-    facts = [
-        variant.peer,
-        variant.options,
-        variant.environment,
-        environment.cpu,
-        os.environ.get(ISA_VARIABLE),
-        environment.versions,
-    ]
-    parts = [repr(facts).encode(), *(_content(path) for path in files(variant))]
+    facts = [variant.peer, variant.options, variant.environment, environment.cpu, os.environ.get(ISA_VARIABLE)]
+    facts.append(environment.versions)
+    parts = [repr(facts).encode()]
+    for path in files(variant):
+        parts += [path.name.encode(), hashlib.sha256(path.read_bytes()).digest()]
     return f"{variant.key.replace(' ', '-')}-{_digest(parts)}"
 
 
@@ -91,15 +86,6 @@ def _save(path: Path, vectors: Vectors) -> None:
     unfinished = path.with_suffix(f".{os.getpid()}.npy")
     np.save(unfinished, vectors)
     unfinished.replace(path)
-
-
-def _content(path: Path) -> bytes:
-    """A hash of a file's bytes."""
-    digest = hashlib.sha256(path.name.encode())
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.digest()
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -20,8 +20,8 @@ DEFAULT_SECONDS = 30.0
 DEFAULT_BATCH = 64
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and where model files are kept."""
+def add_timed(parser: argparse.ArgumentParser) -> None:
+    """What is measured, and for how long."""
     group = parser.add_argument_group("what is measured")
     group.add_argument("--device", default="cpu", help="cpu, the only one there is")
     group.add_argument("--model", type=Path, metavar="FILE", help="a model file; default: EMBGEMMA_MODEL if set")
@@ -41,12 +41,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--backend", choices=BACKENDS, default="auto", help="default: the fastest there is")
     group.add_argument("--isa", help="force one instruction set; `embgemma info` lists them")
-    add_threads(group)
-    add_cache(group)
-
-
-def add_timing(parser: argparse.ArgumentParser) -> None:
-    """Lengths of texts and the time to measure."""
+    add_threads_and_cache(group)
     group = parser.add_argument_group("how")
     group.add_argument(
         "--lengths",
@@ -63,13 +58,9 @@ def add_timing(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--repeats", type=_positive, metavar="N", help="N calls of each length instead of --seconds")
 
 
-def add_threads(parser: argparse._ActionsContainer) -> None:
-    """How many threads."""
+def add_threads_and_cache(parser: argparse._ActionsContainer) -> None:
+    """How many threads, and where models are kept."""
     parser.add_argument("--threads", type=_positive, help="default: the number of physical cores")
-
-
-def add_cache(parser: argparse._ActionsContainer) -> None:
-    """Where models are kept."""
     parser.add_argument(
         "--cache", type=Path, default=default_cache(), metavar="FOLDER", help="for models that are made (%(default)s)"
     )
@@ -88,16 +79,9 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Of the arguments that add_model and add_timing read."""
-    return Settings(
-        backend=options.backend,
-        isa=options.isa,
-        threads=options.threads,
-        lengths=tuple(sorted(set(options.lengths))),
-        batch=options.batch,
-        seconds=options.seconds,
-        repeats=options.repeats,
-    )
+    """What add_timed read."""
+    lengths, budget = tuple(sorted(set(options.lengths))), (options.seconds, options.repeats)
+    return Settings(options.backend, options.isa, options.threads, lengths, options.batch, *budget)
 
 
 def checkpoint_of(options: argparse.Namespace, purpose: str) -> Path:
