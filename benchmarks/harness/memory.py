@@ -14,6 +14,7 @@ class Memory:
     """Bytes; None where the operating system does not tell.
 
     Attributes:
+        resident: pages in memory, those that are shared with other processes included.
         private: pages that only this process holds, mapped files that nobody else maps included.
         anonymous: the part of `private` that belongs to no file. The rest are pages of mapped files, such as the
             weights, which the system may drop at any time and read again.
@@ -21,6 +22,7 @@ class Memory:
 
     """
 
+    resident: int | None
     private: int | None
     anonymous: int | None
     peak: int | None
@@ -34,12 +36,12 @@ def process_memory() -> Memory:
         status = _kib_fields(Path("/proc/self/status"))
         clean, dirty = rollup.get("Private_Clean"), rollup.get("Private_Dirty")
         private = None if clean is None or dirty is None else clean + dirty
-        return Memory(private, rollup.get("Anonymous"), status.get("VmHWM"))
+        return Memory(rollup.get("Rss"), private, rollup.get("Anonymous"), status.get("VmHWM"))
     if platform.system() == "Darwin":
         import resource
 
-        return Memory(None, None, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return Memory(None, None, None)
+        return Memory(None, None, None, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return Memory(None, None, None, None)
 
 
 def _kib_fields(path: Path) -> dict[str, int]:

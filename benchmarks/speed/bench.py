@@ -155,8 +155,9 @@ def _notes(source: Source, environment: Environment, rows: list[Row], settings: 
             "longer (the limit); of limit: floor / median."
         )
     notes.append(
-        "private: pages that only this process holds; those that are not anonymous are of the model file, which the "
-        "system may drop at any time and read again."
+        "resident: all pages in memory; private: those that no other process has mapped too; anonymous: those of no "
+        "file. The rest are pages of the model file: every layer, and the rows of the embedding table that were used. "
+        "The system may drop them at any time and read them again."
     )
     if any(row.timing is None for row in rows):
         notes.append(f"left out: a call would take too much of {settings.seconds:g} s; give more --seconds.")

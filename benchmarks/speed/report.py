@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from statistics import median
 
 from ..harness.machine import Environment, Limits
@@ -13,15 +14,12 @@ TITLES = {"numpy": "NumPy"}
 USUAL_TOKENS = 128  # of the text that the summary is about
 
 ROW_HEADER = ("texts x tokens", "median ms", "p95 ms", "spread", "calls", "tokens/s", "floor ms", "of limit", "limit")
-MEMORY_HEADER = ("", "private", "of it anonymous", "peak so far")
+MEMORY_HEADER = ("", "resident", "private", "anonymous", "peak so far")
 
 
 def page(result: Result) -> Page:
     """The report."""
-    memory = [
-        (one.name, megabytes(one.memory.private), megabytes(one.memory.anonymous), megabytes(one.memory.peak))
-        for one in result.memory
-    ]
+    memory = [(one.name, *map(megabytes, dataclasses.astuple(one.memory))) for one in result.memory]
     return Page(
         {
             "model": f"{result.model}, {result.scheme}, {megabytes(result.file_bytes)} MB",
@@ -87,6 +85,6 @@ def _summary(result: Result) -> str:
     rates = [one.tokens_per_second for one in (row, *result.batches) if one.tokens_per_second]
     parts = [f"{milliseconds(row.timing.median if row.timing else None)} ms"]
     parts.append(f"{whole(max(rates) / tokens)} texts a second")
-    parts += [f"{megabytes(one.memory.private)} MB" for one in result.memory if one.memory.private and one.after_text]
+    parts += [f"{megabytes(one.memory.resident)} MB" for one in result.memory if one.memory.resident and one.after_text]
     share = f" — {percent(row.share_of_limit)} of what this CPU can do" if row.floor else ""
     return f"{tokens} tokens: {', '.join(parts)}{share}"

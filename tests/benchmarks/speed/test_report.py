@@ -36,7 +36,7 @@ RESULT = Result(
     batches=[],
     load_seconds=[0.012, 0.013, 0.011],
     first_seconds=0.07,
-    memory=[Stage("loaded", Memory(80_000_000, 20_000_000, None), after_text=True)],
+    memory=[Stage("loaded", Memory(90_000_000, 80_000_000, 20_000_000, None), after_text=True)],
     notes=["A note."],
 )
 
@@ -54,10 +54,10 @@ def test_text_shows_every_number_and_fits_a_terminal() -> None:
     assert long == ["1", "x", "256", "56.0", "60.0", "2", "%", "50", "4,571", "28.0", "50", "%", "multiply"]
     assert left_out[3:] == ["-", "-", "-", "left", "out", "-", "28.0", "-", "multiply"]
     assert "8-bit multiply 1.00 TMAC/s, memory read 40.0 GB/s" in text
-    assert re.search(r"^loaded +80 +20 +-$", text, re.MULTILINE)
+    assert re.search(r"^loaded +90 +80 +20 +-$", text, re.MULTILINE)
     assert "12.0 ms (median of 3 fresh processes); the first text takes 70.0 ms" in " ".join(text.split())
     assert "A note." in text
-    assert text.endswith("8 tokens: 3.60 ms, 278 texts a second, 80 MB — 50 % of what this CPU can do")
+    assert text.endswith("8 tokens: 3.60 ms, 278 texts a second, 90 MB — 50 % of what this CPU can do")
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
