@@ -1,4 +1,4 @@
-"""`--compare`: other runtimes on the same token ids, each taking turns with ours."""
+"""Other runtimes on the same token ids, each taking turns with ours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..peers.process import Process, WorkerError, prepare_peer
 from ..speed.bench import Settings
 from .exactness import Exactness, References, compare_with, read_references
 
-BATCHES = (1, 8, 64)  # texts in one call that are tried for throughput; the best one counts
+BATCHES = (1, 8, 64)  # texts in one call, tried for throughput; the best one counts
 ISA_VARIABLE = "EMBGEMMA_ISA"  # forces the engine's instruction set where no argument does
 PAUSE = 0.04  # seconds: threads of ONNX Runtime spin for 20 to 35 ms after a call, on cores that the next one needs
 LONGEST_CALL_SHARE = 0.15  # of the time for one runtime: a call that would take longer is not made
@@ -124,9 +124,9 @@ class Setup:
 def run_comparison(
     checkpoint: Path, cache: Path, names: list[str], schemes: list[Scheme], settings: Settings
 ) -> Comparison:
-    """Measures ours in these schemes, the first of which the others are set against, and the peers of these names.
+    """Measures ours in these schemes, and these peers; the first scheme is the baseline.
 
-    A peer that is not installed or that fails is named in the notes, and the others go on.
+    A peer that fails or is not installed is named in the notes, and the others go on.
     """
     packages = [package for name in names for package in peer_module(name).PACKAGES]
     environment = read_environment(tuple(packages))
@@ -162,7 +162,7 @@ def run_comparison(
         first = setup.measured(process, look, pooled, pooled)
     if limits:
         notes.append(
-            f"kept to {isa}: OpenVINO and PyTorch, as far as oneDNN goes. ONNX Runtime and llama.cpp use the best "
+            f"kept to {isa}: OpenVINO and PyTorch, in their oneDNN parts. ONNX Runtime and llama.cpp use the best "
             "instruction set that the CPU has."
         )
     notes.insert(0, f"cosine: to {references.origin}, {len(references.texts)} texts.")

@@ -13,7 +13,7 @@ from .compare_report import title
 
 SUBJECT = "EmbeddingGemma-300M"
 USUAL_TOKENS = 128  # at which speed is set against error
-MARGIN = 1.25  # the axes reach so many times as far as the outermost numbers
+MARGIN = 1.25  # factor between the outermost numbers and the ends of the axes
 
 
 def write_plot(comparison: Comparison, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Keeps oneDNN, in OpenVINO and PyTorch, to the instruction set that ours was told to use; others cannot be kept."""
+"""Keeps oneDNN, in OpenVINO and PyTorch, to the instruction set of --isa; other peers ignore it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that a measurement was made on: what it is, and the limits that the engine measured on it."""
+"""The machine that a measurement was made on: what it is, and its limits as the engine measures them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a reader needs to judge a number, and nothing that names the machine or its owner."""
+    """The facts that a reader needs to judge a number; none of them names the machine or its owner."""
 
     cpu: str
     cores: int
@@ -100,7 +100,7 @@ def _logical_cores() -> int:
 
 
 def _physical_cores() -> int:
-    """Physical cores among them; the logical number where the system does not tell."""
+    """Physical cores among them; the logical number where the system hides them."""
     if platform.system() != "Linux":
         return _logical_cores()
     allowed = os.sched_getaffinity(0)
@@ -113,6 +113,6 @@ def _physical_cores() -> int:
 
 
 def _system() -> str:
-    """Operating system and the first two numbers of its version: builds may carry names of their owners."""
+    """Operating system and the first two numbers of its version; the rest may name the owner of the build."""
     number = re.match(r"\d+(\.\d+)?", platform.release())
     return f"{platform.system()} {number.group()}" if number else platform.system()

@@ -1,6 +1,6 @@
-"""Timing: every cell is warmed up, then all take turns until the time is spent; medians are reported.
+"""Timing: everything is warmed up, then all calls take turns until the time is spent; medians are reported.
 
-Taking turns matters more than the number of calls: a slow minute of the machine then falls on all cells alike.
+Turns matter more than the number of calls: a slow minute of the machine then slows all of them alike.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LONG_CALL_SECONDS = 0.3  # a call this long warms the machine up by itself; shorter ones get a second one
-VISIT_SECONDS = 0.03  # calls shorter than this are repeated within one turn, so that turns cost more than switching
+LONG_CALL_SECONDS = 0.3  # a longer call warms up by itself; shorter ones are made twice
+VISIT_SECONDS = 0.03  # shorter calls are repeated within a turn, so that switching costs little
 MAX_CALLS_PER_VISIT = 8
 MIN_ROUNDS = 3
 MAX_ROUNDS = 200
@@ -68,11 +68,11 @@ class Budget:
 def measure_in_turn(
     cells: Sequence[Timed], budget: Budget, rates: dict[str, float], pause: float = 0.0
 ) -> list[list[float]]:
-    """Seconds of every call of each cell, in turn, with a pause of so many seconds before each turn.
+    """Seconds of every call of each cell, in turn, with `pause` seconds before each turn.
 
     A cell that is left out has none. Cells of a runner should come by rising work.
 
-    rates holds the multiply-accumulates per second of the runners known so far, and is brought up to date.
+    `rates` holds the known multiply-accumulates per second by runner, and is updated.
     """
     expected: dict[int, float] = {}  # cell -> seconds of a call, for those that are not left out
     for i, cell in enumerate(cells):

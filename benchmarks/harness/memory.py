@@ -11,7 +11,7 @@ KIB = 1024
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes; None where the operating system does not tell.
+    """Bytes; None where the operating system does not report it.
 
     Attributes:
         resident: pages in memory, those that are shared with other processes included.

@@ -1,4 +1,4 @@
-"""The operations of a call, as the engine times them, and what each must do at least."""
+"""The operations of a call, as the engine times them, and the least work of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...kernels.config import EncoderConfig
 from ...kernels.layout import matrices
 from .workload import Work, band_pairs
 
-# The engine's name of an operation -> the report's. What has no work of its own passes over rows that are in caches.
+# The engine's name of an operation -> the report's. Operations without multiplications pass over rows in caches.
 TITLES = {
     "embed": "embedding rows",
     "norm": "norm, residual, quantise",
@@ -28,8 +28,7 @@ TITLES = {
     "wait": "waiting for threads",
 }
 
-# How fast attention multiplies, in int8 multiplications: its elements have 16 bits. AVX2, which has no
-# dot product of bytes, is no slower with 16 bits.
+# Rate of attention's 16-bit products over that of 8-bit ones; AVX2 has no dot product of bytes, so both are equal there.
 ATTENTION_RATES = {
     "amx": 1 / 2,
     "avx512vbmi": 1 / 2,

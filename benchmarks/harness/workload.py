@@ -1,4 +1,4 @@
-"""What is measured: token ids to encode, and the least work that encoding them takes on any machine."""
+"""Token ids to encode, and the least work that encoding them takes on any machine."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class OurEncoder:
         return self._model.encode_ids(list(ids))
 
     def profile(self, ids: Ids) -> Profile:
-        """Seconds of a call and of its operations; raises BackendError where the backend cannot tell."""
+        """Seconds of a call and of its operations; raises BackendError where the backend cannot time them."""
         backend = self._backend
         if not isinstance(backend, NativeBackend):
             raise BackendError(f"the {self._model.backend} backend cannot time its operations, the native one can")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from . import Variant
     from .worker import Requests
 
-# Pools that a runtime may bring along and that take their size from the environment, before any call can set it.
+# Thread pools that read their size from the environment before any call can set it.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 EXIT_SECONDS = 5  # how long a process may take to end after its pipe was closed

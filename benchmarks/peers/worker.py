@@ -1,6 +1,6 @@
 """The process that holds one runtime: reads pickled requests from standard input, writes replies to standard output.
 
-Every variant runs in a process of its own, so that its memory is its own and its thread pool disturbs nobody's.
+Every variant has its own process, so that memory and threads of one do not affect another.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Requests:
         return peer_module(peer).prepare(checkpoint, folder)
 
     def load(self, variant: Variant, threads: int | None) -> Loaded:
-        """Opens the variant; the memory before it counts what was requested earlier, so ask this first."""
+        """Opens the variant; this must be the first request, so that `before` is the memory of Python alone."""
         before = process_memory()
         start = time.perf_counter()
         self._encoder = peer_module(variant.peer).open_variant(variant, threads)
@@ -76,7 +76,7 @@ class Requests:
         return [encoder.profile(ids) for _ in range(calls)]
 
     def idle_seconds(self, ids: Ids, seconds: float) -> float:
-        """Processor time of this process in so many seconds after a call."""
+        """Processor time of this process in the `seconds` after a call."""
         self._loaded().encode(ids)
         start = time.process_time()
         time.sleep(seconds)
@@ -118,7 +118,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 def main() -> None:
     """The whole life of the process."""
-    # Runtimes that print must not corrupt the replies: what they write to standard output goes to standard error.
+    # What a runtime prints goes to standard error, so that it does not corrupt the replies.
     clean_up_when_ended()
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What quantisation costs: model files and other runtimes' formats on golden texts and on evaluation sets.
+"""The cost of quantisation: model files and other runtimes' formats on golden texts and evaluation sets.
 
 EMBGEMMA_GOLDEN names a folder of float32 embeddings, to which vectors are compared, and EMBGEMMA_EVALDATA a folder of
 evaluation sets, which are scored as MTEB does, at every Matryoshka size; one of them is enough. These sets only
@@ -35,14 +35,14 @@ from .quality_vectors import embed, size
 EVALUATION_VARIABLE = "EMBGEMMA_EVALDATA"
 DIMENSIONS = (768, 512, 256, 128)  # the Matryoshka sizes that EmbeddingGemma was trained for
 
-# Formats of peers that cost nothing, and would only take time.
+# Formats of peers that lose nothing; measuring them would only take time.
 EXACT_FORMATS = ("float32", "bfloat16")
 COMPARABLE = tuple(name for name in PEERS if name != "sentence-transformers")  # it has exact formats only
 
 EPILOG = """\
-Every text goes through each runtime once, peers one text at a time, and the vectors are kept in --cache; so a second
-run, or one with other options, is quick. Scores of float32 stand beside the published ones; where a prompt of another
-wording was published, they may differ by a few points. "loss" is in points of the mean score.
+Each runtime embeds every text once, peers one text at a time. The vectors are kept in --cache, so the next run is
+quick. Scores of float32 are shown with the published ones; they may differ by a few points where the published ones
+used another prompt. "loss" is in points of the mean score.
 """
 
 
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(sorted(map(int, text.split(",")), reverse=True)),
         default=DIMENSIONS,
         metavar="N,N,…",
-        help=f"sizes of vector, the largest of which is summed up (default: {','.join(map(str, DIMENSIONS))})",
+        help=f"sizes of vector; the summary has the largest (default: {','.join(map(str, DIMENSIONS))})",
     )
     shared.add_threads_and_cache(parser)
     shared.add_plot(parser)
@@ -177,7 +177,7 @@ def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequenc
 
 
 def measure(variant: Variant, material: Material, cache: Path, threads: int | None) -> Quality:
-    """Encodes all texts, as far as the cache does not have their vectors, and scores them at every size."""
+    """Encodes the texts that are not in the cache, and scores all at every size."""
     near: dict[int, Nearness] = {}
     if material.golden is not None:
         texts, expected = material.golden

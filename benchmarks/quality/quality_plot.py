@@ -9,7 +9,7 @@ from ..harness.page import MEGA
 from .quality_report import Found, Quality, frontier
 
 INCHES, MARGINS = (9, 5.6), {"left": 0.085, "right": 0.98}
-MARGIN = 1.5  # the error axis reaches so many times as far as the outermost numbers
+MARGIN = 1.5  # factor between the outermost errors and the ends of the axis
 ROOM = 0.12  # of the range of sizes, left free on both sides
 
 

@@ -64,7 +64,7 @@ def page(found: Found) -> Page:
 
 
 def frontier(measured: Sequence[Quality]) -> list[Quality]:
-    """Those of which no other is both as small and as near to the golden vectors; smallest first."""
+    """The formats that no other beats in both size and cosine, smallest first."""
     best: list[Quality] = []
     for one in sorted(measured, key=lambda one: (one.bytes, -one.nearness[one.full].mean)):
         if not best or one.nearness[one.full].mean > best[-1].nearness[one.full].mean:

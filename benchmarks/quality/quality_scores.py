@@ -1,4 +1,4 @@
-"""How near vectors are to the float32 model's, and what a score loses: plain numbers, no files."""
+"""Distance of vectors to the float32 model's, and the loss of a score: plain numbers, no files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .quality_tasks import Task
 
 Scores: TypeAlias = npt.NDArray[np.float64]  # (1 + resamples,): of all items, then of each resample
 
-NEIGHBOURS = 10  # of a text, of which it is counted how many stay
+NEIGHBOURS = 10  # nearest texts of a text
 
 _RESAMPLES = 500  # of the bootstrap: the ends of an interval are then good to a tenth of its width
 _INTERVAL = (2.5, 97.5)
@@ -27,7 +27,7 @@ class Nearness:
 
     Attributes:
         mean, first_percentile, minimum: of the cosines of texts to their golden vectors.
-        overlap: share of the NEIGHBOURS nearest texts of a text, among the others, that stay among the nearest.
+        overlap: share of the NEIGHBOURS nearest texts of a text that stay among its nearest.
         similarity_error: mean distance of the cosines of two texts, over all pairs.
     """
 
@@ -76,10 +76,10 @@ def cut(vectors: Vectors, dim: int) -> Vectors:
 
 
 def resampled_scores(task: Task, vectors: Sequence[Vectors]) -> Scores:
-    """The score of all items, then of as many drawn with repetition, again and again.
+    """The score of all items, then of resamples of as many items, drawn with repetition.
 
-    The draws depend on the number of items alone. So those of two runtimes are paired, and so are those of the
-    translations of a set, which are not independent.
+    The draws depend only on the number of items, so those of two runtimes are paired. So are those of translations of
+    a set, which are not independent.
     """
     results = task.results(vectors)
     random = np.random.default_rng(_SEED)

@@ -23,14 +23,14 @@ Items = npt.NDArray[np.int64]  # numbers of items, with repetitions
 
 _NDCG_DEPTH = 10
 
-# Banking77 as MTEB runs it: that many logistic regressions, each on so many texts of a label.
+# Banking77 as MTEB runs it: 10 logistic regressions, each on 8 texts of every label.
 _EXPERIMENTS = 10
 _SAMPLES_PER_LABEL = 8
 _ITERATIONS = 100
 _SEED = 42
 
-# Scores of google/embeddinggemma-300m in full precision, as MTEB publishes them. Those of retrieval and bitext mining
-# were had with prompts for each task, others than the checkpoint's, which are used here.
+# Scores of google/embeddinggemma-300m in full precision, as MTEB publishes them. For retrieval and bitext mining, MTEB
+# used prompts of its own; this benchmark uses the checkpoint's.
 PUBLISHED_DIMENSION = 768
 PUBLISHED = {
     "STSBenchmark": 88.16,
@@ -59,14 +59,14 @@ class Task(Protocol):
     items: int
 
     def results(self, vectors: Sequence[Vectors]) -> npt.NDArray[np.float64]:
-        """What each item gives, (items, …), with vectors of each list of texts."""
+        """The result of each item, (items, …), from the vectors of each list of texts."""
 
     def score(self, results: npt.NDArray[np.float64], chosen: Items) -> float:
         """The score of the chosen items, from 0 to 100."""
 
 
 class _MeanScore:
-    """Tasks whose score is the mean of what items give."""
+    """Tasks whose score is the mean over the items."""
 
     def score(self, results: npt.NDArray[np.float64], chosen: Items) -> float:
         """100 times the mean."""
@@ -74,7 +74,7 @@ class _MeanScore:
 
 
 class Similarity:
-    """Pairs of sentences: Spearman's correlation of cosines with what people said."""
+    """Pairs of sentences: Spearman's correlation of cosines with human scores."""
 
     def __init__(self, path: Path) -> None:
         rows = _rows(path)
@@ -120,7 +120,7 @@ class Retrieval(_MeanScore):
 
 
 class Bitext(_MeanScore):
-    """Sentences and their translations: F1 of finding each in all those of its language."""
+    """Sentences and their translations: F1 of finding each among all translations of its language."""
 
     def __init__(self, path: Path, languages: Sequence[str] = _TATOEBA) -> None:
         rows = [row for row in _rows(path) if row["subset"].partition("-")[0] in languages]
@@ -150,7 +150,7 @@ class Classification(_MeanScore):
         self.name = path.name.partition(".")[0]
         train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
         samples = _samples(np.array([row["label"] for row in train]))
-        # Texts that no regression sees need no vector: they are half of all.
+        # Half of the texts are in no regression and need no vector.
         used, positions = np.unique(np.concatenate(samples), return_inverse=True)
         self._samples = np.split(positions, np.cumsum([len(sample) for sample in samples])[:-1])
         self._labels = np.array([train[i]["label"] for i in used])
@@ -172,7 +172,7 @@ class Classification(_MeanScore):
             ) from error
         train, test = vectors
         correct = np.zeros(self.items)
-        with threadpool_limits(1):  # matrices so small gain nothing from threads, and lose much on a busy machine
+        with threadpool_limits(1):  # small matrices: threads do not help, and cost much on a busy machine
             for sample in self._samples:
                 regression = LogisticRegression(random_state=_SEED, max_iter=_ITERATIONS)
                 regression.fit(train[sample], self._labels[sample])
@@ -181,7 +181,7 @@ class Classification(_MeanScore):
 
 
 def _samples(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """The texts of each regression: the first few of every label, in orders that go on shuffling one another."""
+    """The texts of each regression: the first few of every label; each shuffle starts from the last one, as in MTEB."""
     order = np.arange(len(labels))
     random = np.random.RandomState(_SEED)
     samples = []

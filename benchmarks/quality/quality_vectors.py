@@ -1,4 +1,4 @@
-"""Vectors of many texts by one runtime, computed once: a cache keeps them by model file, runtime and texts."""
+"""Vectors of many texts by one runtime, computed once and kept in a cache by model file, runtime and texts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from ..harness.workload import Ids
 from ..peers import OURS, Variant, Vectors, peer_module
 from ..peers.process import Process
 
-# Texts in one call. A peer gets each text alone, as a device embeds it: some of them give it another vector in a batch
-# (ONNX Runtime's int8 has one scale for all activations of a call). Ours are the same to the bit, so this only saves
-# time.
+# Texts in one call. A peer gets each text alone, as on a device: in a batch, some peers give it another vector (ONNX
+# Runtime's int8 has one scale for all activations of a call). Ours is the same to the bit, so a batch only saves time.
 OUR_BATCH = 32
 PEER_BATCH = 1
 
@@ -30,7 +29,7 @@ _DIGITS = 16  # of a hash in a file's name
 def embed(variant: Variant, lists: Sequence[list[Ids]], cache: Path, threads: int | None) -> list[Vectors]:
     """Unit vectors (texts, hidden) of each list of texts, given as token ids (tokens,); from the cache if it has them.
 
-    The cache knows the version of embgemma but not its build: after a change of the kernels, take another folder.
+    The cache knows the version of embgemma but not its build: use another folder after a change of the kernels.
     """
     folder = cache / VECTORS_FOLDER / fingerprint(variant)
     paths = [folder / f"{_digest(ids.tobytes() for ids in texts)}.npy" for texts in lists]
@@ -44,7 +43,7 @@ def embed(variant: Variant, lists: Sequence[list[Ids]], cache: Path, threads: in
 
 
 def fingerprint(variant: Variant) -> str:
-    """A name for all that its vectors depend on: its files, its options, the CPU and the versions of the packages."""
+    """A name made of all that its vectors depend on: files, options, CPU and versions of the packages."""
     packages = () if variant.peer == OURS else tuple(peer_module(variant.peer).PACKAGES)
     environment = read_environment(packages)
     facts = [variant.peer, variant.options, variant.environment, environment.cpu, os.environ.get(ISA_VARIABLE)]
@@ -56,7 +55,7 @@ def fingerprint(variant: Variant) -> str:
 
 
 def files(variant: Variant) -> list[Path]:
-    """What a program would ship of a variant: our model file, or all that lies in the folder of a peer's."""
+    """What a program would ship: our model file, or all files in the folder of a peer's model."""
     return [variant.path] if variant.peer == OURS else sorted(variant.path.parent.iterdir())
 
 
@@ -66,7 +65,7 @@ def size(variant: Variant) -> int:
 
 
 def _encode(process: Process, texts: Sequence[Ids]) -> Vectors:
-    """Texts that occur twice are embedded once, and those of a length together."""
+    """Embeds equal texts once, and texts of equal length together."""
     by_length: dict[int, dict[bytes, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, ids in enumerate(texts):
         by_length[len(ids)][ids.tobytes()].append(number)
@@ -82,14 +81,14 @@ def _encode(process: Process, texts: Sequence[Ids]) -> Vectors:
 
 
 def _save(path: Path, vectors: Vectors) -> None:
-    """Writes a file whole."""
+    """Writes the file under another name first, so that it is never half written."""
     unfinished = path.with_suffix(f".{os.getpid()}.npy")
     np.save(unfinished, vectors)
     unfinished.replace(path)
 
 
 def _digest(parts: Iterable[bytes]) -> str:
-    """A short hash of parts, each of which is told from its neighbours."""
+    """A short hash; the length of each part is hashed too, so that parts cannot run together."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))

@@ -1,4 +1,4 @@
-"""`--roofline`: where the time of a call goes, by operation, beside what the machine could do at most."""
+"""The time of a call by operation, beside the least that the machine needs for it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Length:
     Attributes:
         timing: of calls in which operations were not timed, in turn with the others.
         one_thread: the same of a process with one thread; None if there is one anyway.
-        profiled: mean seconds of the calls that `parts` are of; what the parts leave of it is spent outside the
-            engine's threads: in Python, in waking them, and in waiting for the last one.
+        profiled: mean seconds of the calls in which `parts` were timed. The rest of it is Python, waking the threads
+            and waiting for the last one.
         idle: seconds of processor time that the process took in IDLE_SECONDS after a call.
     """
 

@@ -56,7 +56,7 @@ class Settings:
 
 def run(source: Source, settings: Settings) -> Result:
     """Measures one model file; raises EmbgemmaError if it cannot be loaded or the settings do not fit it."""
-    environment = read_environment()  # first, since the load average shall not count our own work
+    environment = read_environment()  # first, so that the load average does not count our own work
     model = read_model_file(source.path)
     settings.check(model.config)
     variant = Variant(OURS, model.scheme, source.path, settings.options())
@@ -101,7 +101,7 @@ def _load_seconds(variant: Variant, threads: int | None) -> float:
 
 
 def _first_text(process: Process, model: ModelFile) -> tuple[float, list[Stage]]:
-    """Seconds of the first text, and the memory up to it; must be asked before anything else is."""
+    """Seconds of the first text, and the memory up to it; nothing may be asked before."""
     shape = Shape(1, min(MEMORY_LENGTH, model.config.max_tokens))
     (seconds,) = process.ask.time_calls(make_ids(model.config, shape), 1)
     return seconds, [

@@ -24,7 +24,7 @@ MODEL_NAME = "EmbeddingGemma-300M"
 
 @dataclass(frozen=True)
 class Source:
-    """A model file, and in words where its weights come from."""
+    """A model file, and the origin of its weights in words."""
 
     path: Path
     description: str
@@ -63,7 +63,7 @@ def path_from_environment(variable: str) -> Path | None:
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turns the system's errors about writing in `folder` into one that says what to do."""
+    """Turns errors of writing in `folder` into one that says what to do."""
     try:
         yield
     except OSError as error:

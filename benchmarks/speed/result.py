@@ -1,4 +1,4 @@
-"""What one run of the benchmark found, before it is printed."""
+"""The result of one run, before it is printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Bound = Literal["memory", "multiply"]
 
 @dataclass(frozen=True)
 class Floor:
-    """The time below which this machine cannot do the work, and which of its limits says so."""
+    """The least time in which this machine can do the work, and the limit that sets it."""
 
     seconds: float
     bound: Bound

@@ -1,7 +1,7 @@
 """How fast the C tokenizer is beside sentencepiece, and on texts made to be slow.
 
-The texts are the lines of FILE, or the paragraphs of the help texts that come with Python. Both tokenizers take their
-turn in each round, on one thread; the figure is the median of the rounds, in time on a CPU.
+The texts are the lines of FILE, or help texts and code of Python and texts in other languages. Both tokenizers take
+turns on one thread; the figures are medians of processor time.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def compare(
 
 
 def defy(native: NativeTokenizer) -> list[str]:
-    """Lines of text: time per byte for a sixteenth of a megabyte and for a whole one, which linear time makes equal."""
+    """Time per byte of a sixteenth of a megabyte and of a whole one; in linear time both are equal."""
     lines = ["one megabyte of"]
     for name, unit in HOSTILE.items():
         sizes = (HOSTILE_BYTES // 16, HOSTILE_BYTES)
@@ -151,7 +151,7 @@ def _medians(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
-            run()  # brings back to the caches what the others pushed out
+            run()  # fills the caches again
             start = time.process_time()
             run()
             seconds[name].append(time.process_time() - start)
