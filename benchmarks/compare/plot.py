@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..harness.figure import EXACT, Named, name_line_ends, name_markers, picture, plain_ticks, style_of
 from ..harness.page import MILLI
 from .compare import Comparison, Measured
 from .compare_report import title
+from .figure import EXACT, Named, name_line_ends, name_markers, picture, plain_ticks, style_of
 
 SUBJECT = "EmbeddingGemma-300M"
 USUAL_TOKENS = 128  # at which speed is set against error

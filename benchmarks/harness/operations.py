@@ -28,7 +28,7 @@ TITLES = {
     "wait": "waiting for threads",
 }
 
-# Rate of attention's 16-bit products over that of 8-bit ones; AVX2 has no dot product of bytes, so both are equal there.
+# Rate of attention's 16-bit products over that of 8-bit ones; AVX2 has no dot product of bytes: both are equal there.
 ATTENTION_RATES = {
     "amx": 1 / 2,
     "avx512vbmi": 1 / 2,

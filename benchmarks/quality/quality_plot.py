@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..harness.figure import EXACT, PALE, Named, name_markers, picture, plain_ticks
+from ..compare.figure import EXACT, PALE, Named, name_markers, picture, plain_ticks
 from ..harness.page import MEGA
 from .quality_report import Found, Quality, frontier
 

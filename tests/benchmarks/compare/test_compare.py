@@ -14,7 +14,7 @@ import pytest
 from embgemma.benchmarks import results
 from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.compare import compare as compare_module
-from embgemma.benchmarks.harness.figure import spread
+from embgemma.benchmarks.compare.figure import spread
 from embgemma.benchmarks.peers import peer_module
 from embgemma.kernels import available_backends
 from tests import tiny

@@ -10,8 +10,8 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from ..harness.machine import Environment
 from ..peers import OURS
-from .machine import Environment
 
 # Ours is strong, the others are muted.
 COLOURS = {
@@ -127,7 +127,9 @@ def name_line_ends(axes: Any, ends: Sequence[Named]) -> None:
     points = 72 / axes.get_figure().dpi
     own = {end: float(axes.transData.transform((end.x, end.y))[1]) * points for end in ends}
     ordered = sorted(ends, key=own.__getitem__)
-    for end, height in zip(ordered, spread([own[end] for end in ordered], NAME_GAP), strict=True):
+    top = [axes.bbox.y1 * points - NAME_GAP * i for i in reversed(range(len(ends)))]  # none stands over the frame
+    wanted = [min(own[end], highest) for end, highest in zip(ordered, top, strict=True)]
+    for end, height in zip(ordered, spread(wanted, NAME_GAP), strict=True):
         axes.annotate(
             end.text,
             (end.x, end.y),
