@@ -138,7 +138,7 @@ def _lengths(model: ModelFile, settings: Settings, limits: Limits, process: Proc
 def _middle(calls: list[Profile]) -> list[Profile]:
     """The calls that took neither longest nor shortest."""
     low, high = np.quantile([call.seconds for call in calls], MIDDLE)
-    return [call for call in calls if low <= call.seconds <= high]
+    return [call for call in calls if low <= call.seconds <= high] or calls  # of two calls, neither is in the middle
 
 
 def _parts(model: ModelFile, limits: Limits, isa: str, tokens: int, calls: list[Profile]) -> list[Part]:
