@@ -48,13 +48,8 @@ class _Encoder:
         self._linear = Linear(graph, weights.matrices, target)
         self._attention = Attention(graph, weights.config, self._operators, batch)
         self._hadamard: dict[int, str] = {}  # by the size of blocks
-        self._sliding, self._full = (
-            rotation(weights.config, name, theta)
-            for name, theta in (
-                ("rope_sliding", weights.config.rope_theta_sliding),
-                ("rope_full", weights.config.rope_theta_full),
-            )
-        )
+        self._sliding = rotation(weights.config, "rope_sliding", weights.config.rope_theta_sliding)
+        self._full = rotation(weights.config, "rope_full", weights.config.rope_theta_full)
 
     def embed(self) -> str:
         """The rows of the table."""

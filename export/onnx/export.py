@@ -122,8 +122,12 @@ def export_onnx(
 
 def _operators_config(graph: Graph, versions: Mapping[str, int]) -> str:
     """Lines of domain;opset;operators, as onnxruntime.ai, "Reduced operator config file", has them."""
-    operators = graph.operators()
-    return "".join(f"{domain or 'ai.onnx'};{versions[domain]};{','.join(operators[domain])}\n" for domain in operators)
+    kinds: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        kinds.setdefault(node.domain, set()).add(node.op_type)
+    return "".join(
+        f"{domain or 'ai.onnx'};{versions[domain]};{','.join(sorted(found))}\n" for domain, found in kinds.items()
+    )
 
 
 def _model(

@@ -64,13 +64,6 @@ class Graph:
         self.outputs.append(output)
         self.nodes.append(helper.make_node("Identity", [value], [output], name=f"{self.prefix}{output}"))
 
-    def operators(self) -> dict[str, list[str]]:
-        """The kinds of operations by domain, sorted."""
-        kinds: dict[str, set[str]] = {}
-        for node in self.nodes:
-            kinds.setdefault(node.domain, set()).add(node.op_type)
-        return {domain: sorted(found) for domain, found in kinds.items()}
-
     def constant(self, name: str, value: Array) -> str:
         """Adds a constant under this name, and gives the name."""
         value = np.ascontiguousarray(value).reshape(value.shape)  # the former makes a scalar a vector

@@ -43,12 +43,7 @@ def embeddings(source: Checkpoint, hidden: Float32, offsets: Offsets) -> Float32
 
 
 def layer_values(
-    config: EncoderConfig,
-    index: int,
-    layer: Layer,
-    hidden: Float32,
-    offsets: Offsets,
-    product: Product | None = None,
+    config: EncoderConfig, index: int, layer: Layer, hidden: Float32, offsets: Offsets, product: Product | None = None
 ) -> tuple[Float32, Float32]:
     """Takes hidden (tokens, hidden) through layer `index`: the stream before the feed-forward, and after the layer.
 

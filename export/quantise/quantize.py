@@ -132,10 +132,7 @@ def quantize_rows(
 
 
 def best_scales(
-    weights: Float32,
-    grid: Grid,
-    clip_ratios: npt.NDArray[np.float64] = _CLIP_RATIOS,
-    importance: Float32 | None = None,
+    weights: Float32, grid: Grid, clip_ratios: npt.NDArray[np.float64] = _CLIP_RATIOS, importance: Float32 | None = None
 ) -> Float32:
     """The scale of each row that leaves the least squared error, over the grid of clip ratios.
 
