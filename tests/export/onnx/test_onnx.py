@@ -67,8 +67,13 @@ def texts() -> list[Ids]:
 
 
 @pytest.fixture(scope="module")
-def expected(folder: Path, texts: list[Ids]) -> Vectors:
-    model_file = read_model_file(convert(folder, folder.parent / "float32.safetensors", "float32"))
+def float32(folder: Path) -> Path:
+    return convert(folder, folder.parent / "float32.safetensors", "float32")
+
+
+@pytest.fixture(scope="module")
+def expected(float32: Path, texts: list[Ids]) -> Vectors:
+    model_file = read_model_file(float32)
     reference = ReferenceBackend(model_file.config, model_file.tensors)
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     return reference.encode(np.concatenate(texts), offsets, CONFIG.hidden, True)
@@ -108,10 +113,10 @@ def test_portable_models_are_standard(models: Models, texts: list[Ids], expected
         assert vector @ expected[i] > COSINES[kind]
 
 
-def test_truncated_models_give_the_first_numbers(folder: Path, tmp_path: Path) -> None:
+def test_truncated_models_give_the_first_numbers(folder: Path, float32: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     export_onnx(folder, path, "float32", truncate_dim=64, last_hidden_state=True)
-    small, full = embgemma.load(path), embgemma.load(folder.parent / "float32.safetensors")
+    small, full = embgemma.load(path), embgemma.load(float32)
     assert small.get_embedding_dimension() == 64
     given = small.encode(["the of and", "to in"])
     assert given.shape == (2, 64)
@@ -123,8 +128,8 @@ def test_truncated_models_give_the_first_numbers(folder: Path, tmp_path: Path) -
     assert hidden.shape == (1, 5, CONFIG.hidden)
 
 
-def test_a_model_is_used_like_any_other(models: Models, folder: Path) -> None:
-    full = embgemma.load(folder.parent / "float32.safetensors")
+def test_a_model_is_used_like_any_other(models: Models, float32: Path) -> None:
+    full = embgemma.load(float32)
     with embgemma.load(models["int8", "onnxruntime"], threads=1) as model:
         assert (model.backend, model.threads, model.prompts) == ("onnx", 1, tiny.PROMPTS)
         given, wanted = (each.encode_query(["the of and", "é 你好"]) for each in (model, full))
