@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from ...export.checkpoint.folds import folded_embedding, folded_matrix, folded_norm
 from ...export.onnx.encoder import rotation
 from ...export.onnx.graph import CONTRIB, Graph, packed_nibbles
-from ...export.onnx.onnx_writer import IR_VERSION
-from ...export.onnx.operators import FusedOperators, Rotation, opsets
+from ...export.onnx.export import IR_VERSION
+from ...export.onnx.operators import Operators, Rotation, opsets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ class Shared:
         by_head, by_row: shapes of scores, (batch, tokens, heads, tokens) and (batch, tokens * heads, tokens).
     """
 
-    operators: FusedOperators
+    operators: Operators
     rope_sliding: Rotation
     rope_full: Rotation
     window_bias: str
@@ -205,7 +205,7 @@ def _shared(graph: Graph, config: EncoderConfig) -> Shared:
     bias = graph.op("Where", outside, lowest, graph.number(0))
     length = graph.op("Unsqueeze", tokens, graph.integers(0))
     return Shared(
-        operators=FusedOperators(graph),
+        operators=Operators(graph, "onnxruntime", tokens),
         rope_sliding=rotation(config, "rope_sliding", config.rope_theta_sliding),
         rope_full=rotation(config, "rope_full", config.rope_theta_full),
         window_bias=graph.op("Unsqueeze", bias, graph.integers(1)),
