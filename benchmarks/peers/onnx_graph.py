@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from ...export.checkpoint.folds import folded_embedding, folded_matrix, folded_norm
 from ...export.onnx.encoder import rotation
-from ...export.onnx.graph import CONTRIB, Graph, packed_nibbles
 from ...export.onnx.export import IR_VERSION
+from ...export.onnx.graph import CONTRIB, Graph, packed_nibbles
 from ...export.onnx.operators import Operators, Rotation, opsets
 
 if TYPE_CHECKING:

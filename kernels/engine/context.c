@@ -3,6 +3,7 @@
 
 #include "isa/cpu.h"
 #include "common/error.h"
+#include "embgemma_bench.h"
 
 #include <math.h>
 #include <stdlib.h>
