@@ -22,6 +22,7 @@ from ...kernels.config import EncoderConfig
 from ...kernels.errors import CheckpointError, ModelFileError
 from ...kernels.safetensors_file import shorten
 from ...tokenizer import Tokenizer
+from . import settings
 from .checkpoint_tensors import Weights, read_json
 
 # config.json: the only values that the engine computes. A key that is absent is compared as None.
@@ -73,10 +74,12 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; give the folder that holds config.json")
     raw = _object(folder / "config.json")
+    settings.check_config(folder / "config.json", raw)
+    settings.check_sentence_bert(folder)
     config = _encoder_config(folder, raw, sliding_window)
     weights = Weights(folder)
     weights.check(_encoder_tensors(config))
-    prompts, default_prompt_name, similarity_fn_name = _read_prompts(folder)
+    prompts, default_prompt_name, similarity_fn_name = _read_prompts(folder, config.hidden)
     return Checkpoint(
         folder=folder,
         config=config,
@@ -220,6 +223,7 @@ def _read_modules(folder: Path, hidden: int) -> tuple[Weights, ...]:
         for module in modules
     ):
         raise CheckpointError(f"{path}: it is {shorten(modules)}; expected a list of modules with type and path")
+    settings.check_modules(path, modules)
     kinds = [module["type"].rpartition(".")[2] for module in modules]
     dense_count = kinds.count("Dense")
     if dense_count < 1 or kinds != ["Transformer", "Pooling", *["Dense"] * dense_count, "Normalize"]:
@@ -227,6 +231,7 @@ def _read_modules(folder: Path, hidden: int) -> tuple[Weights, ...]:
             f"{path}: the modules are {', '.join(kinds)}; expected Transformer, Pooling, Dense (one or more), Normalize"
         )
     _check_pooling(folder / modules[1]["path"] / "config.json", hidden)
+    settings.check_normalize(folder / modules[-1]["path"] / "config.json")
     dense, width = [], hidden
     for module in modules[2:-1]:
         weights, width = _read_dense(folder / module["path"], width)
@@ -239,6 +244,7 @@ def _read_modules(folder: Path, hidden: int) -> tuple[Weights, ...]:
 def _check_pooling(path: Path, hidden: int) -> None:
     """Checks that tokens are averaged, prompt included. sentence-transformers 5 and 6 write different keys."""
     raw = _object(path)
+    settings.check_pooling(path, raw)
     modes = [key.removeprefix("pooling_mode_") for key in raw if key.startswith("pooling_mode_") and raw[key] is True]
     mode = raw.get("pooling_mode", modes)
     if mode not in ("mean", ["mean"], ["mean_tokens"]) or raw.get("include_prompt", True) is not True:
@@ -252,23 +258,25 @@ def _read_dense(folder: Path, in_features: int) -> tuple[Weights, int]:
     """One dense layer, and how many features come out of it."""
     path = folder / "config.json"
     raw = _object(path)
+    settings.check_dense(path, raw)
     out_features = _integer(path, raw, "out_features")
     if raw.get("in_features") != in_features:
         raise CheckpointError(f"{path}: in_features is {shorten(raw.get('in_features'))}; expected {in_features}")
     if raw.get("bias") is not False:
         raise CheckpointError(f"{path}: bias is {shorten(raw.get('bias'))}; only layers without bias are supported")
     activation = raw.get("activation_function")
-    if not isinstance(activation, str) or activation.rpartition(".")[2] != "Identity":
+    if activation not in ("torch.nn.modules.linear.Identity", "torch.nn.Identity"):
         raise CheckpointError(f"{path}: activation_function is {shorten(activation)}; only Identity is supported")
     weights = Weights(folder)
     weights.check({"linear.weight": (out_features, in_features)})
     return weights, out_features
 
 
-def _read_prompts(folder: Path) -> tuple[dict[str, str], str | None, str]:
+def _read_prompts(folder: Path, hidden: int) -> tuple[dict[str, str], str | None, str]:
     """The prompts by name, the name of the default one or None, and how embeddings are compared."""
     path = folder / "config_sentence_transformers.json"
     raw = _object(path)
+    settings.check_sentence_transformers(path, raw, hidden)
     prompts = raw.get("prompts", {})
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise CheckpointError(f"{path}: prompts is {shorten(prompts)}; expected an object of strings")

@@ -1,0 +1,204 @@
+"""What a checkpoint's settings may say: those that change vectors must have the value that the engine computes.
+
+Each table gives the accepted values by key; ANY marks a key that changes no vector, or that is read elsewhere. A key that
+is absent has its default, which is always accepted. The keys are those that sentence-transformers 2 to 6 and
+transformers 4 and 5 read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...kernels.errors import CheckpointError
+from ...kernels.safetensors_file import shorten
+from .checkpoint_tensors import read_json
+
+ANY = None
+Accepted = Mapping[str, tuple[Any, ...] | None]
+
+# config.json, beyond what `checkpoint` reads. transformers ignores keys that it does not know, so others are harmless.
+_CONFIG: Accepted = {
+    "partial_rotary_factor": (None, 1.0),
+    "quantization_config": (None,),
+    "auto_map": (None,),  # names code beside the weights
+    "pruned_heads": (None, {}),
+    "is_decoder": (None, False),
+    "is_encoder_decoder": (None, False),
+    "add_cross_attention": (None, False),
+}
+
+_SENTENCE_TRANSFORMERS: Accepted = {"model_type": (None, "SentenceTransformer")}
+
+_SENTENCE_BERT: Accepted = {
+    "max_seq_length": ANY,
+    "do_lower_case": (False, None),
+    "transformer_task": ("feature-extraction",),
+    "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
+    "module_output_name": ("token_embeddings",),
+    "processing_kwargs": (None, {}),
+    "query_length": (None,),
+    "document_length": (None,),
+    "query_expansion": (None,),
+    "tokenizer_name_or_path": (None,),
+    "unpad_inputs": ANY,  # how padding is avoided
+    "backend": ANY,  # what computes
+    "cache_dir": ANY,
+    "model_args": ANY,  # these six: see _LOADING
+    "model_kwargs": ANY,
+    "tokenizer_args": ANY,
+    "processor_kwargs": ANY,
+    "config_args": ANY,
+    "config_kwargs": ANY,
+}
+_ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
+
+# Arguments of from_pretrained that say how weights get into memory, and in what precision they are multiplied.
+_LOADING: Accepted = dict.fromkeys(
+    ("attn_implementation", "cache_dir", "device_map", "dtype", "local_files_only", "low_cpu_mem_usage", "revision")
+    + ("token", "torch_dtype", "trust_remote_code", "use_cache", "use_fast", "use_safetensors"),
+    ANY,
+)
+
+_MODULE: Accepted = {"idx": ANY, "name": ANY, "path": ANY, "type": ANY, "kwargs": (None, [])}
+
+_POOLING_MODES = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+_POOLING: Accepted = {
+    **dict.fromkeys(("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt"), ANY),
+    **{f"pooling_mode_{mode}": (True, False) for mode in _POOLING_MODES},
+}
+
+_EMBEDDING = (None, "sentence_embedding")
+_DENSE: Accepted = {
+    **dict.fromkeys(("in_features", "out_features", "bias", "activation_function"), ANY),
+    "module_input_name": _EMBEDDING,
+    "module_output_name": _EMBEDDING,
+    "use_residual": (None, False),
+}
+_NORMALIZE: Accepted = {"module_input_name": _EMBEDDING, "module_output_name": _EMBEDDING}
+
+# tokenizer_config.json. transformers keeps keys that Gemma's tokenizer does not know and ignores them.
+_TOKENIZER_CONFIG: Accepted = {
+    "tokenizer_class": (None, "GemmaTokenizer", "GemmaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
+    "add_bos_token": (True,),
+    "add_eos_token": (True,),
+    "add_prefix_space": (None, False),
+    "do_lower_case": (None, False),
+    "strip_accents": (None, False),
+    "split_special_tokens": (None, False),
+    "truncation_side": (None, "right"),
+    "sp_model_kwargs": (None, {}),
+    "fix_mistral_regex": (None, False),
+    "auto_map": (None,),
+}
+
+
+def check_config(path: Path, raw: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if config.json asks for what the engine does not compute."""
+    _check(path, raw, _CONFIG)
+    adapter = path.parent / "adapter_config.json"
+    if adapter.exists():
+        raise CheckpointError(
+            f"{adapter}: transformers would add this adapter to the weights; merge it into them (merge_and_unload() of "
+            "peft) and save the model again"
+        )
+
+
+def check_sentence_transformers(path: Path, raw: Mapping[str, Any], hidden: int) -> None:
+    """The same of config_sentence_transformers.json."""
+    _check(path, raw, {**_SENTENCE_TRANSFORMERS, "truncate_dim": (None, hidden)})
+
+
+def check_sentence_bert(folder: Path) -> None:
+    """The same of sentence_bert_config.json, where sentence-transformers keeps the settings of the encoder."""
+    path = folder / "sentence_bert_config.json"
+    if not path.is_file():
+        older = sorted(folder.glob("sentence_*_config.json"))
+        if older:
+            raise CheckpointError(f"{older[0]}: it configures another encoder; rename it to {path.name} if it is right")
+        return
+    raw = _object(path)
+    _check(path, raw, _SENTENCE_BERT, closed=True)
+    for key in _ARGUMENTS:
+        arguments = raw.get(key) or {}
+        if not isinstance(arguments, dict):
+            raise CheckpointError(f"{path}: {key} is {shorten(arguments)}; expected an object of arguments")
+        _check(path, arguments, _LOADING, closed=True)
+
+
+def check_modules(path: Path, modules: list[dict[str, Any]]) -> None:
+    """The same of the entries of modules.json, each of which has a type and a path."""
+    for module in modules:
+        _check(path, module, _MODULE, closed=True)
+        if not module["type"].startswith("sentence_transformers."):
+            raise CheckpointError(
+                f"{path}: a module is of type {shorten(module['type'])}; only those of sentence_transformers are known"
+            )
+    names = [module.get("name", module.get("idx")) for module in modules]
+    if any(name in names[:i] for i, name in enumerate(names)):
+        raise CheckpointError(f"{path}: two modules have one name in {shorten(names)}; give each its own")
+    if modules and modules[0]["path"]:
+        raise CheckpointError(
+            f"{path}: the first module has path {shorten(modules[0]['path'])}; only '' is supported: move the files of "
+            "that folder beside modules.json"
+        )
+
+
+def check_pooling(path: Path, raw: Mapping[str, Any]) -> None:
+    """The same of the config of a pooling layer."""
+    _check(path, raw, _POOLING, closed=True)
+
+
+def check_dense(path: Path, raw: Mapping[str, Any]) -> None:
+    """The same of the config of a dense layer."""
+    _check(path, raw, _DENSE, closed=True)
+
+
+def check_normalize(path: Path) -> None:
+    """The same of the config of the normalisation, which older versions do not write."""
+    if path.is_file():
+        _check(path, _object(path), _NORMALIZE, closed=True)
+
+
+def check_tokenizer_config(path: Path, bos: str, eos: str) -> None:
+    """The same of tokenizer_config.json; bos and eos are the pieces that the engine puts around a text."""
+    if not path.is_file():
+        return
+    raw = _object(path)
+    _check(path, raw, _TOKENIZER_CONFIG)
+    if ("add_bos_token" in raw) != ("add_eos_token" in raw):  # transformers takes the absent one for false
+        raise CheckpointError(
+            f"{path}: it has only one of add_bos_token and add_eos_token; expected true for both, or neither"
+        )
+    for key, expected in (("bos_token", bos), ("eos_token", eos)):
+        token = raw.get(key)
+        if token is not None and (token.get("content") if isinstance(token, dict) else token) != expected:
+            raise CheckpointError(f"{path}: {key} is {shorten(token)}; config.json has the id of {expected!r}")
+
+
+def _check(path: Path, raw: Mapping[str, Any], accepted: Accepted, *, closed: bool = False) -> None:
+    """Raises CheckpointError for a value that is not accepted, and, if closed, for a key that is not known."""
+    for key, value in raw.items():
+        if key not in accepted:
+            if closed:
+                raise CheckpointError(
+                    f"{path}: the setting {shorten(key)} ({shorten(value)}) is not known here, and may change vectors; "
+                    "save the model without it"
+                )
+            continue
+        values = accepted[key]
+        if values is not ANY and value not in values:
+            expected = " or ".join(repr(value) for value in values if value is not None) or "null"
+            raise CheckpointError(
+                f"{path}: {key} is {shorten(value)}; only {expected} is supported, as it changes vectors: "
+                "save the model without it"
+            )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: it is {shorten(raw)}; expected a JSON object")
+    return raw
