@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...kernels.config import EncoderConfig
+from ...kernels.config import VOCAB_GRAIN, EncoderConfig
 from ...kernels.errors import CheckpointError, ModelFileError
 from ...kernels.safetensors_file import shorten
 from ...tokenizer import Tokenizer
+from ..tokenizer.tokenizer_files import with_added_tokens
 from . import settings
 from .checkpoint_tensors import Weights, read_json
 
@@ -78,7 +79,8 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
     settings.check_sentence_bert(folder)
     config = _encoder_config(folder, raw, sliding_window)
     weights = Weights(folder)
-    weights.check(_encoder_tensors(config))
+    rows = _integer(folder / "config.json", raw, "vocab_size")
+    weights.check(_encoder_tensors(config, rows))
     prompts, default_prompt_name, similarity_fn_name = _read_prompts(folder, config.hidden)
     return Checkpoint(
         folder=folder,
@@ -89,7 +91,7 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity_fn_name,
-        tokenizer_model=_read_tokenizer(folder, config),
+        tokenizer_model=_read_tokenizer(folder, config, rows),
     )
 
 
@@ -116,7 +118,7 @@ def _encoder_config(folder: Path, raw: dict[str, Any], sliding_window: int | Non
             heads=_integer(path, raw, "num_attention_heads"),
             kv_heads=_integer(path, raw, "num_key_value_heads"),
             head_dim=_integer(path, raw, "head_dim"),
-            vocab=_integer(path, raw, "vocab_size"),
+            vocab=-(-_integer(path, raw, "vocab_size") // VOCAB_GRAIN) * VOCAB_GRAIN,  # see Weights.read_rows
             max_tokens=_max_tokens(folder, _integer(path, raw, "max_position_embeddings")),
             window=_window(path, raw, sliding_window),
             full_attention_layers=_full_attention_layers(path, raw, layers),
@@ -187,7 +189,7 @@ def _max_tokens(folder: Path, positions: int) -> int:
     return positions
 
 
-def _encoder_tensors(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+def _encoder_tensors(config: EncoderConfig, rows: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the encoder's tensors, as transformers' Gemma3TextModel has them."""
     hidden, ffn, head_dim = config.hidden, config.ffn, config.head_dim
     layer = {
@@ -205,7 +207,7 @@ def _encoder_tensors(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
         "mlp.down_proj": (hidden, ffn),
         "post_feedforward_layernorm": (hidden,),
     }
-    tensors: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab, hidden)}
+    tensors: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (rows, hidden)}
     for i in range(config.layers):
         tensors.update({f"layers.{i}.{name}.weight": shape for name, shape in layer.items()})
     return {**tensors, "norm.weight": (hidden,)}
@@ -289,8 +291,8 @@ def _read_prompts(folder: Path, hidden: int) -> tuple[dict[str, str], str | None
     return prompts, default, similarity
 
 
-def _read_tokenizer(folder: Path, config: EncoderConfig) -> bytes:
-    """The sentencepiece model, if it is one and has no more pieces than the embedding table has rows."""
+def _read_tokenizer(folder: Path, config: EncoderConfig, rows: int) -> bytes:
+    """The sentencepiece model with the added tokens, if it is one and the embedding table has rows for its pieces."""
     path = folder / "tokenizer.model"
     if not path.is_file():
         raise CheckpointError(
@@ -302,9 +304,9 @@ def _read_tokenizer(folder: Path, config: EncoderConfig) -> bytes:
         pieces = Tokenizer(model, config.bos_id, config.eos_id).vocab
     except ModelFileError as error:
         raise CheckpointError(f"{path}: this is not a sentencepiece model; download it again") from error
-    if pieces > config.vocab:
-        raise CheckpointError(f"{path}: it has {pieces} pieces; expected at most {config.vocab}, the vocab_size")
-    return model
+    if pieces > rows:
+        raise CheckpointError(f"{path}: it has {pieces} pieces; expected at most {rows}, the vocab_size")
+    return with_added_tokens(folder, model, rows, config.bos_id, config.eos_id)
 
 
 # ---- JSON -------------------------------------------------------------------------------------------------------

@@ -66,14 +66,19 @@ class Weights:
         return self.read_rows(name, 0, rows)
 
     def read_rows(self, name: str, start: int, stop: int) -> Float32:
-        """Rows start … stop - 1 of the tensor as float32; raises CheckpointError if a value is not finite."""
+        """Rows start … stop - 1 of the tensor as float32; raises CheckpointError if a value is not finite.
+
+        Rows behind the last one are zeros: a model file has more than a vocabulary that is no multiple of its grain.
+        """
         file, entry = self._tensors[name]
-        shape = (stop - start, *entry.shape[1:])
+        missing = max(stop - max(start, entry.shape[0]), 0)
+        shape = (stop - start - missing, *entry.shape[1:])
         row_bytes = math.prod(entry.shape[1:]) * ITEM_BYTES[entry.dtype]
-        values = _as_float32(file, entry.dtype, math.prod(shape), entry.begin + start * row_bytes)
+        values = _as_float32(file, entry.dtype, math.prod(shape), entry.begin + min(start, entry.shape[0]) * row_bytes)
         if not np.isfinite(values).all():
             raise CheckpointError(f"{self.folder}: tensor {name!r} holds NaN or infinity; the checkpoint is damaged")
-        return values.reshape(shape)
+        values = values.reshape(shape)
+        return np.concatenate([values, np.zeros((missing, *shape[1:]), np.float32)]) if missing else values
 
 
 def _as_float32(file: SafetensorsFile, dtype: str, count: int, offset: int) -> Float32:

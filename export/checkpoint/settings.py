@@ -1,7 +1,7 @@
 """What a checkpoint's settings may say: those that change vectors must have the value that the engine computes.
 
-Each table gives the accepted values by key; ANY marks a key that changes no vector, or that is read elsewhere. A key that
-is absent has its default, which is always accepted. The keys are those that sentence-transformers 2 to 6 and
+Each table gives the accepted values by key; ANY marks a key that changes no vector, or that is read elsewhere. A key
+that is absent has its default, which is always accepted. The keys are those that sentence-transformers 2 to 6 and
 transformers 4 and 5 read.
 """
 
@@ -55,11 +55,11 @@ _SENTENCE_BERT: Accepted = {
 _ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
 
 # Arguments of from_pretrained that say how weights get into memory, and in what precision they are multiplied.
-_LOADING: Accepted = dict.fromkeys(
-    ("attn_implementation", "cache_dir", "device_map", "dtype", "local_files_only", "low_cpu_mem_usage", "revision")
-    + ("token", "torch_dtype", "trust_remote_code", "use_cache", "use_fast", "use_safetensors"),
-    ANY,
-)
+_LOADING: Accepted = {
+    **dict.fromkeys(("attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype"), ANY),
+    **dict.fromkeys(("cache_dir", "local_files_only", "revision", "token", "trust_remote_code"), ANY),
+    **dict.fromkeys(("use_cache", "use_fast", "use_safetensors"), ANY),
+}
 
 _MODULE: Accepted = {"idx": ANY, "name": ANY, "path": ANY, "type": ANY, "kwargs": (None, [])}
 

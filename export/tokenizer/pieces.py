@@ -20,7 +20,8 @@ MOST_RUN = 63  # spaces in one piece
 MOST_PIECE_BYTES = 255
 
 # Types of pieces; those of another type, unused ones, are never made of text.
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
+NORMAL, _UNKNOWN, _CONTROL, USER_DEFINED, UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+SPECIAL = (_UNKNOWN, _CONTROL, USER_DEFINED)
 _BYTE_PAIRS = 2  # type of a model
 
 _Message: TypeAlias = dict[int, int | bytes]  # the last value of every field
@@ -34,6 +35,7 @@ class Pieces:
         count: how many there are; ids are below it.
         normal: ids of what merging makes and of single characters, by spelling; what has a lower id merges first.
         special: ids of what is cut out of the raw text before anything is merged, by spelling.
+        cut: normal pieces that hold a special one, so that no text has them once it is cut.
         runs: ids of the special pieces "▁▁", "▁▁▁", ...
         byte_ids: (256,) id of the piece of each byte.
     """
@@ -41,13 +43,14 @@ class Pieces:
     count: int
     normal: dict[str, int]
     special: dict[str, int]
+    cut: frozenset[str]
     runs: list[int]
     byte_ids: list[int]
 
 
 def read_pieces(model_bytes: bytes) -> Pieces:
     """The pieces of a valid SentencePiece model; raises CheckpointError if it is not of Gemma's kind."""
-    model = list(_fields(model_bytes))
+    model = list(message_fields(model_bytes))
     _check_settings(dict(model))
     normal: dict[str, int] = {}
     special: dict[str, int] = {}
@@ -55,20 +58,27 @@ def read_pieces(model_bytes: bytes) -> Pieces:
     last_score = float("inf")
     pieces = [_message(value) for key, value in model if key == 1]
     for i, piece in enumerate(pieces):
-        name, score, kind = _text(piece.get(1)), _float(piece.get(2)), piece.get(3, _NORMAL)
-        if kind == _NORMAL:
+        name, score, kind = _text(piece.get(1)), _float(piece.get(2)), piece.get(3, NORMAL)
+        if kind == NORMAL:
             if score >= last_score:
                 raise unsupported(f"piece {name!r} does not rank after the one before it")
             normal[name], last_score = i, score
-        elif kind in (_UNKNOWN, _CONTROL, _USER_DEFINED):
+        elif kind in SPECIAL:
             special[name] = i
         elif kind == _BYTE:
             byte_ids[name] = i
     bytes_by_name = [f"<0x{byte:02X}>" for byte in range(256)]
     if byte_ids.keys() != {*bytes_by_name}:
         raise unsupported("it has no piece for every byte, so it cannot spell every character")
-    _check_spelling(normal, special)
-    return Pieces(len(pieces), normal, special, _runs(special), [byte_ids[name] for name in bytes_by_name])
+    cut = _cut(normal, special)
+    _check_spelling(normal, special, cut)
+    return Pieces(len(pieces), normal, special, cut, _runs(special), [byte_ids[name] for name in bytes_by_name])
+
+
+def piece_types(model_bytes: bytes) -> list[tuple[str, int]]:
+    """Spelling and type of each piece of a valid SentencePiece model, by id."""
+    pieces = [_message(value) for key, value in fields(model_bytes) if key == 1]
+    return [(_text(piece.get(1)), int(piece.get(3, NORMAL))) for piece in pieces]
 
 
 def unsupported(reason: str) -> CheckpointError:
@@ -86,17 +96,20 @@ def _check_settings(model: _Message) -> None:
         raise unsupported("it normalises texts")
 
 
-def _check_spelling(normal: dict[str, int], special: dict[str, int]) -> None:
-    """Checks that every piece can be stored, and that merging may make it: of characters, and of no special piece."""
+def _check_spelling(normal: dict[str, int], special: dict[str, int], cut: frozenset[str]) -> None:
+    """Checks that every piece can be stored, and that merging may make it, which makes it of characters."""
     for name in (*normal, *special):
         if not name or " " in name or "\0" in name or len(name.encode()) > MOST_PIECE_BYTES:
             raise unsupported(f"it has the piece {name!r}")
-    specials = re.compile("|".join(re.escape(name) for name in sorted(special)))
-    for name in normal:
+    for name in normal.keys() - cut:
         if not all(character in normal for character in name):
             raise unsupported(f"piece {name!r} has a character that is no piece")
-        if specials.search(name):
-            raise unsupported(f"piece {name!r} holds a special piece, which is cut out before anything is merged")
+
+
+def _cut(normal: dict[str, int], special: dict[str, int]) -> frozenset[str]:
+    """The normal pieces that hold a special one, which is cut out before anything is merged."""
+    specials = re.compile("|".join(re.escape(name) for name in sorted(special) if name) or r"(?!)")
+    return frozenset(name for name in normal if specials.search(name))
 
 
 def _runs(special: dict[str, int]) -> list[int]:
@@ -110,7 +123,7 @@ def _runs(special: dict[str, int]) -> list[int]:
     return runs
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+def message_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Number and value of each field of a valid message."""
     for field in fields(message, 0, len(message)):
         is_number = field.wire_type == VARINT
@@ -118,11 +131,14 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _message(value: int | bytes) -> _Message:
-    return dict(_fields(value)) if isinstance(value, bytes) else {}
+    return dict(message_fields(value)) if isinstance(value, bytes) else {}
 
 
 def _text(value: int | bytes | None) -> str:
-    return value.decode() if isinstance(value, bytes) else ""
+    try:
+        return value.decode() if isinstance(value, bytes) else ""
+    except UnicodeDecodeError as error:
+        raise unsupported(f"the piece {value!r} is not UTF-8") from error
 
 
 def _float(value: int | bytes | None) -> float:

@@ -42,7 +42,7 @@ def build_tokenizer_table(model_bytes: bytes) -> _Bytes:
     Raises CheckpointError if the model is not of Gemma's kind.
     """
     pieces = read_pieces(model_bytes)
-    merges = find_merges(pieces.normal)
+    merges = {name: pair for name, pair in find_merges(pieces.normal).items() if name not in pieces.cut}
     check_against_sentencepiece(model_bytes, pieces, merges)
     check_late_pieces(pieces.normal, merges)
     units, text_root, special_root = _tries(pieces, merges)
@@ -75,11 +75,12 @@ def _tries(pieces: Pieces, merges: Merges) -> tuple[_Words, int, int]:
 def _parts(normal: dict[str, int], merges: Merges) -> tuple[int, _Words]:
     """(pieces, 2): the ids of the pair that each piece of several characters is merged from, and the first one's id."""
     ids = [i for name, i in normal.items() if len(name) > 1]
-    if not ids or ids[-1] - ids[0] != len(ids) - 1:
-        raise unsupported(f"the ids of its {len(ids)} pieces of several characters are not consecutive")
-    if len(ids) >= 1 << _INDEX_BITS or max(normal.values()) >= _NO_PARTS:
-        raise unsupported(f"it has {len(ids)} pieces of several characters; the table can hold {1 << _INDEX_BITS}")
-    parts = np.full((len(ids), 2), _NO_PARTS, np.uint32)
+    if not ids or any(ids[0] < i < ids[-1] for name, i in normal.items() if len(name) == 1):
+        raise unsupported(f"a single character is among the ids of its {len(ids)} pieces of several")
+    count = ids[-1] - ids[0] + 1  # special pieces may be among them
+    if count >= 1 << _INDEX_BITS or max(normal.values()) >= _NO_PARTS:
+        raise unsupported(f"it has {count} pieces of several characters; the table can hold {1 << _INDEX_BITS}")
+    parts = np.full((count, 2), _NO_PARTS, np.uint32)
     for name, pair in merges.items():
         parts[normal[name] - ids[0]] = [normal[part] for part in pair]
     return ids[0], parts
