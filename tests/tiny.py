@@ -257,3 +257,52 @@ def tokenizer_model() -> bytes:
         minloglevel=2,
     )
     return model.getvalue()
+
+
+def tokenizer_json() -> dict[str, Any]:
+    """The same tokenizer as the Hugging Face library stores it."""
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer_model())
+    names = [pieces.id_to_piece(i) for i in range(PIECES)]
+    vocab = {name: i for i, name in enumerate(names)}
+    special = {name: i < 4 for i, name in enumerate(names[:13])}  # and whether it is a control symbol
+    merges = [("▁" * i, "▁" * (run - i)) for run in (4, 3, 2) for i in range(1, run)]
+    for name in (name for name in names if name not in special and not pieces.is_byte(vocab[name])):
+        merges += [(name[:i], name[i:]) for i in range(1, len(name)) if name[:i] in vocab and name[i:] in vocab]
+    ends = [{"SpecialToken": {"id": name, "type_id": 0}} for name in ("<bos>", "<eos>")]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": vocab[name], "content": name, **flags, "special": control} for name, control in special.items()
+        ],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [ends[0], {"Sequence": {"id": "A", "type_id": 0}}, ends[1]],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {
+                name: {"id": name, "ids": [vocab[name]], "tokens": [name]} for name in ("<bos>", "<eos>")
+            },
+        },
+        "decoder": None,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }

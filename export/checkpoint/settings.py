@@ -55,11 +55,10 @@ _SENTENCE_BERT: Accepted = {
 _ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
 
 # Arguments of from_pretrained that say how weights get into memory, and in what precision they are multiplied.
-_LOADING: Accepted = {
-    **dict.fromkeys(("attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype"), ANY),
-    **dict.fromkeys(("cache_dir", "local_files_only", "revision", "token", "trust_remote_code"), ANY),
-    **dict.fromkeys(("use_cache", "use_fast", "use_safetensors"), ANY),
-}
+_LOADING = (
+    *("attn_implementation", "cache_dir", "device_map", "dtype", "local_files_only", "low_cpu_mem_usage", "revision"),
+    *("token", "torch_dtype", "trust_remote_code", "use_cache", "use_fast", "use_safetensors"),
+)
 
 _MODULE: Accepted = {"idx": ANY, "name": ANY, "path": ANY, "type": ANY, "kwargs": (None, [])}
 
@@ -124,7 +123,8 @@ def check_sentence_bert(folder: Path) -> None:
         arguments = raw.get(key) or {}
         if not isinstance(arguments, dict):
             raise CheckpointError(f"{path}: {key} is {shorten(arguments)}; expected an object of arguments")
-        _check(path, arguments, _LOADING, closed=True)
+        for name in arguments.keys() - {*_LOADING}:
+            raise _unknown(path, f"{key}.{name}", arguments[name])
 
 
 def check_modules(path: Path, modules: list[dict[str, Any]]) -> None:
@@ -182,10 +182,7 @@ def _check(path: Path, raw: Mapping[str, Any], accepted: Accepted, *, closed: bo
     for key, value in raw.items():
         if key not in accepted:
             if closed:
-                raise CheckpointError(
-                    f"{path}: the setting {shorten(key)} ({shorten(value)}) is not known here, and may change vectors; "
-                    "save the model without it"
-                )
+                raise _unknown(path, key, value)
             continue
         values = accepted[key]
         if values is not ANY and value not in values:
@@ -194,6 +191,13 @@ def _check(path: Path, raw: Mapping[str, Any], accepted: Accepted, *, closed: bo
                 f"{path}: {key} is {shorten(value)}; only {expected} is supported, as it changes vectors: "
                 "save the model without it"
             )
+
+
+def _unknown(path: Path, key: str, value: Any) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: the setting {shorten(key)} ({shorten(value)}) is not known here, and may change vectors; save the "
+        "model without it"
+    )
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ...onnx.onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, des
 from ...onnx.onnx_facts import onnx_facts
 from ...onnx.onnx_file import read_onnx_file
 from ...output_file import whole_folder
+from ..tokenizer.tokenizer_files import portable_file
 from .export import Exported, export_onnx
 
 MODEL = "model.onnx"
@@ -85,7 +85,7 @@ def export_bundle(
         if not options.get("text"):
             for name in TOKENIZER_FILES:
                 if (Path(checkpoint) / name).is_file():
-                    shutil.copyfile(Path(checkpoint) / name, made / name)
+                    (made / name).write_bytes(portable_file(Path(checkpoint) / name))
         text = json.dumps(_manifest(made), ensure_ascii=False, indent=1)
         (made / MANIFEST).write_text(text + "\n", "utf-8")
     return replace(exported, model=folder / MODEL)

@@ -22,13 +22,17 @@ from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
 from ..checkpoint.checkpoint_tensors import read_json
 from .double_array import MOST_UNITS
-from .pieces import MOST_PIECE_BYTES, NORMAL, SPACE_SYMBOL, SPECIAL, UNUSED, USER_DEFINED, message_fields
+from .pieces import MOST_PIECE_BYTES, NORMAL, SPACE_SYMBOL, SPECIAL, USER_DEFINED, message_fields
 
 TOKENIZER_JSON = "tokenizer.json"
 _ID = re.compile("[0-9]{1,9}")
 _FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
 _NO_FLAGS = 2  # members of an entry that has only an id and a content
-_PIECE = 1  # number of the field of a model that holds a piece
+
+# Protobuf: the field of a model that holds a piece, and fields of a piece, of which the last of a kind counts.
+_PIECE = 1
+_NO_SCORE = b"\x15\0\0\0\0"
+_USER_DEFINED = bytes([0x18, USER_DEFINED])
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def read_added_tokens(folder: Path, tokenizer_json: Any) -> list[AddedToken]:
                     f"{path}: added token {shorten(raw)} differs from that of another file of the tokenizer; save the "
                     "tokenizer again with save_pretrained"
                 )
-    return [*tokens.values()]
+    return sorted(tokens.values(), key=lambda token: 0 if tokenizer_json else token.id)  # the order of tokenizer.json
 
 
 def optional_json(path: Path) -> Any:
@@ -83,25 +87,25 @@ def add_tokens(
     the tokens come from.
     """
     ids = {name: i for i, (name, _) in enumerate(pieces)}
-    tokens = [token for token in tokens if token.id < rows]
     retyped: set[int] = set()
-    new: dict[int, str] = {}
+    new: list[str] = []
     for token in tokens:
-        if token.id < len(pieces) and pieces[token.id][0] == token.content:
-            kind = pieces[token.id][1]
-            if kind not in (*SPECIAL, NORMAL):
-                raise _refused(path, token, "it spells a byte, or a piece that is not used")
-            if kind == NORMAL:
-                retyped.add(token.id)
-        elif token.id < len(pieces) or token.content in ids or token.id in new:
-            raise _refused(path, token, f"tokenizer.model has another piece or id for it ({ids.get(token.content)})")
-        else:
-            new[token.id] = token.content
-    changed = [token for token in tokens if token.id in new or token.id in retyped]
+        i = ids.get(token.content, len(pieces) + len(new))
+        if token.id != i:
+            raise _refused(
+                path, token, f"Hugging Face's tokenizer gives it the id {i}, as it is a piece or the next id"
+            )
+        kind = pieces[i][1] if i < len(pieces) else None
+        if kind is None:
+            new.append(token.content)
+        elif kind == NORMAL:
+            retyped.add(i)
+        elif kind not in SPECIAL:
+            raise _refused(path, token, "it spells a byte, or a piece that is not used")
+    tokens = [token for token in tokens if token.id < rows]
+    changed = [token for token in tokens if token.id >= len(pieces) or token.id in retyped]
     _check_cuts(path, tokens, changed, [name for name, kind in pieces if kind in SPECIAL and kind != USER_DEFINED])
-    if not changed:
-        return model
-    return _with_pieces(model, len(pieces), retyped, new)
+    return _with_pieces(model, retyped, new[: rows - len(pieces)]) if changed else model
 
 
 def without_tokens(content: bytes, beyond: set[str]) -> bytes:
@@ -224,33 +228,25 @@ class _Overlaps:
 # ---- protobuf ---------------------------------------------------------------------------------------------------
 
 
-def _with_pieces(model: bytes, count: int, retyped: set[int], new: dict[int, str]) -> bytes:
-    """The model with some pieces made user-defined, and new ones behind those that it has.
-
-    Ids between new ones get unused pieces, of names with a space, which no text has once it is normalised.
-    """
+def _with_pieces(model: bytes, retyped: set[int], new: list[str]) -> bytes:
+    """The model with some pieces made user-defined, and new ones behind those that it has."""
     parts: list[bytes] = []
     i = 0
     for number, value in message_fields(model):
         message = value if isinstance(value, bytes) else b""
         if number == _PIECE:
-            parts.append(_piece_field(message + _type(USER_DEFINED) if i in retyped else message))
+            parts.append(_piece_field(message + _USER_DEFINED if i in retyped else message))
             i += 1
         else:
             parts.append(_varint(number << 3 | 2) + _varint(len(message)) + message)
-    for i in range(count, max(new, default=-1) + 1):
-        name = new.get(i, f"unused id {i}").encode()
-        kind = USER_DEFINED if i in new else UNUSED
-        parts.append(_piece_field(b"\x0a" + _varint(len(name)) + name + b"\x15\0\0\0\0" + _type(kind)))
+    for name in new:
+        spelling = name.encode()
+        parts.append(_piece_field(b"\x0a" + _varint(len(spelling)) + spelling + _NO_SCORE + _USER_DEFINED))
     return b"".join(parts)
 
 
 def _piece_field(message: bytes) -> bytes:
     return _varint(_PIECE << 3 | 2) + _varint(len(message)) + message
-
-
-def _type(kind: int) -> bytes:
-    return b"\x18" + _varint(kind)  # field 3; the last one counts
 
 
 def _varint(value: int) -> bytes:

@@ -20,7 +20,7 @@ MOST_RUN = 63  # spaces in one piece
 MOST_PIECE_BYTES = 255
 
 # Types of pieces; those of another type, unused ones, are never made of text.
-NORMAL, _UNKNOWN, _CONTROL, USER_DEFINED, UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+NORMAL, _UNKNOWN, _CONTROL, USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 SPECIAL = (_UNKNOWN, _CONTROL, USER_DEFINED)
 _BYTE_PAIRS = 2  # type of a model
 

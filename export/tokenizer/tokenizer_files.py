@@ -14,7 +14,7 @@ from typing import Any
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
 from ..checkpoint.settings import check_tokenizer_config
-from .added_tokens import TOKENIZER_JSON, add_tokens, optional_json, read_added_tokens
+from .added_tokens import TOKENIZER_JSON, add_tokens, optional_json, read_added_tokens, without_tokens
 from .pieces import NORMAL, SPACE_SYMBOL, SPECIAL, piece_types
 
 _COPY_MODEL = "use the tokenizer.model that the tokenizer was made of"
@@ -54,16 +54,31 @@ def with_added_tokens(folder: Path, model: bytes, rows: int, bos_id: int, eos_id
                 f"special in tokenizer.model; {_COPY_MODEL}"
             )
     check_tokenizer_config(folder / "tokenizer_config.json", pieces[bos_id][0], pieces[eos_id][0])
-    for path, token in _named_tokens(folder):
-        if token not in listed | special:
+    listed |= special
+    for path, key, token in _named_tokens(folder):
+        if token not in listed:
             raise CheckpointError(
-                f"{path}: it names the special token {shorten(token)}, which no file of the tokenizer lists with its "
-                "id; save the tokenizer again with save_pretrained"
+                f"{path}: {key} names {shorten(token)}, which no file of the tokenizer lists with its id; save the "
+                "tokenizer again with save_pretrained"
             )
     return add_tokens(model, pieces, tokens, rows, folder)
 
 
-def _named_tokens(folder: Path) -> Iterator[tuple[Path, str]]:
+def portable_file(path: Path) -> bytes:
+    """A file of a valid checkpoint's tokenizer as an app needs it: with the tokens that have a vector, and no others.
+
+    Of a token without one, every other tokenizer would make an id past the embedding table.
+    """
+    content, folder = path.read_bytes(), path.parent
+    rows = optional_json(folder / "config.json")["vocab_size"]
+    tokens = read_added_tokens(folder, optional_json(folder / TOKENIZER_JSON))
+    if path.name == "tokenizer.model":
+        return add_tokens(content, piece_types(content), tokens, rows, folder)
+    beyond = {token.content for token in tokens if token.id >= rows}
+    return without_tokens(content, beyond) if beyond and path.name != "config.json" else content
+
+
+def _named_tokens(folder: Path) -> Iterator[tuple[Path, str, str]]:
     """The special tokens that files only name; transformers adds what is new of them when it loads the tokenizer."""
 
     def contents(value: Any) -> Iterator[str]:
@@ -79,7 +94,7 @@ def _named_tokens(folder: Path) -> Iterator[tuple[Path, str]]:
         raw = optional_json(folder / name)
         for key, value in raw.items() if isinstance(raw, dict) else ():
             if key.endswith(("_token", "special_tokens")):
-                yield from ((folder / name, token) for token in contents(value))
+                yield from ((folder / name, key, token) for token in contents(value))
 
 
 def _check_tokenizer_json(path: Path, raw: Any, pieces: list[tuple[str, int]], ends: tuple[int, int]) -> None:

@@ -65,7 +65,16 @@ def test_what_newer_libraries_save_means_the_same(folder: Path) -> None:
     for module in modules:
         module["type"] = module["type"].replace("models", "sentence_transformer.modules.module")
     tiny.write_json(folder / "modules.json", modules)
-    edit(folder / "sentence_bert_config.json", max_seq_length=...)
+    text = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    encoder = {
+        "transformer_task": "feature-extraction",
+        "modality_config": text,
+        "module_output_name": "token_embeddings",
+    }
+    tiny.write_json(folder / "sentence_bert_config.json", encoder)
+    embedding = dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding")
+    tiny.write_json(folder / "4_Normalize/config.json", embedding)
+    edit(folder / "2_Dense/config.json", **embedding)
     tiny.write_json(folder / "tokenizer_config.json", {"model_max_length": tiny.CONFIG.max_tokens})
     assert read_checkpoint(folder).config == expected
 
@@ -139,6 +148,66 @@ def test_other_models_are_refused_naming_what_differs(folder: Path, case: str) -
     reason, changes = UNSUPPORTED[case]
     edit(folder / "config.json", **changes)
     with pytest.raises(CheckpointError, match=reason):
+        read_checkpoint(folder)
+
+
+# By file: settings that change vectors, or that may.
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "config.json": [
+        {"partial_rotary_factor": 0.5},
+        {"quantization_config": {"bits": 4}},
+        {"auto_map": {"AutoModel": "modeling.Mine"}},
+    ],
+    "sentence_bert_config.json": [
+        {"do_lower_case": True},
+        {"query_length": 32},
+        {"processing_kwargs": {"text": {"max_length": 8}}},
+        {"transformer_task": "fill-mask"},
+        {"module_output_name": "sentence_embedding"},
+        {"model_args": {"num_hidden_layers": 2}},
+        {"new_setting": 1},
+    ],
+    "config_sentence_transformers.json": [{"truncate_dim": 64}, {"model_type": "SparseEncoder"}],
+    "1_Pooling/config.json": [{"pooling_mode_cls_token": 2}, {"new_setting": 1}],
+    "2_Dense/config.json": [
+        {"use_residual": True},
+        {"module_input_name": "token_embeddings"},
+        {"activation_function": "mine.Identity"},
+        {"new_setting": 1},
+    ],
+    "4_Normalize/config.json": [{"module_input_name": "token_embeddings"}, {"new_setting": 1}],
+    "tokenizer_config.json": [
+        {"tokenizer_class": "LlamaTokenizer"},
+        {"add_bos_token": True, "add_eos_token": False},
+        {"add_bos_token": True},
+        {"truncation_side": "left"},
+        {"split_special_tokens": True},
+        {"bos_token": "<h1>"},
+        {"additional_special_tokens": ["<new>"]},
+    ],
+    "adapter_config.json": [{"merge": None}],
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), [(name, each) for name in SETTINGS for each in SETTINGS[name]])
+def test_settings_that_change_vectors_are_refused(folder: Path, name: str, changes: dict[str, Any]) -> None:
+    if not (folder / name).exists():
+        tiny.write_json(folder / name, {})
+        if name != "adapter_config.json":
+            read_checkpoint(folder)
+    edit(folder / name, **changes)
+    with pytest.raises(CheckpointError, match=rf"{name}: .*{[*changes][-1]}"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"type": "mine.Transformer"}, {"name": "1"}, {"path": "0_Transformer"}, {"kwargs": ["task"]}, {"new": 1}],
+)
+def test_modules_of_another_kind_are_refused(folder: Path, changes: dict[str, Any]) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    tiny.write_json(folder / "modules.json", [{**modules[0], **changes}, *modules[1:]])
+    with pytest.raises(CheckpointError, match=r"modules\.json: .*" + [*changes][-1]):
         read_checkpoint(folder)
 
 

@@ -25,7 +25,7 @@ from embgemma.export.onnx.bundle import export_bundle  # noqa: E402
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny.write_checkpoint(tmp_path_factory.mktemp("bundle") / "checkpoint")
-    (folder / "tokenizer.json").write_text("{}")  # copied as it is
+    tiny.write_json(folder / "tokenizer.json", tiny.tokenizer_json())
     return folder
 
 
