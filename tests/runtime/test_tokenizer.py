@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-import sentencepiece
 
 from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.native import library_problem
 from embgemma.kernels.native_tokenizer import NativeTokenizer
 from embgemma.tokenizer import Tokenizer
+from tests import tiny
 
 tokenizers = pytest.importorskip("tokenizers", reason="the Hugging Face tokenizer is compared with")
 
@@ -72,23 +72,9 @@ def fuzzed_string(rng: random.Random) -> str:
     return "".join(parts)
 
 
-def hugging_face_equivalent(model_bytes: bytes) -> Any:
-    """The Hugging Face tokenizer that transformers would make of a SentencePiece BPE model of Gemma's kind."""
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
-    names = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
-    vocab = {name: i for i, name in enumerate(names)}
-    merges = [("▁▁▁", "▁"), ("▁▁", "▁▁"), ("▁", "▁▁▁"), ("▁▁", "▁"), ("▁", "▁▁"), ("▁", "▁")]  # longest runs first
-    for name in names:
-        halves = [(name[:i], name[i:]) for i in range(1, len(name))]
-        known = [(left, right) for left, right in halves if left in vocab and right in vocab and name.strip("▁")]
-        merges += sorted(known, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
-    result = tokenizers.Tokenizer(
-        tokenizers.models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
-    result.normalizer = tokenizers.normalizers.Replace(" ", "▁")
-    added = [*names[:4], "[multimodal]", "<unused0>", "<h1>", "\n", "\n\n", "\t", "▁▁", "▁▁▁", "▁▁▁▁"]
-    result.add_tokens([tokenizers.AddedToken(name, normalized=False) for name in added])
-    return result
+def hugging_face_equivalent() -> Any:
+    """The Hugging Face tokenizer of the small model."""
+    return tokenizers.Tokenizer.from_str(json.dumps(tiny.tokenizer_json()))
 
 
 @pytest.fixture(scope="module", params=["sentencepiece", "native"])
@@ -129,18 +115,18 @@ def assert_same_ids(ours: AnyTokenizer, theirs: Any, texts: Iterable[str]) -> No
         assert max(ids) < ours.vocab
 
 
-def test_small_model_agrees_with_hugging_face(small: AnyTokenizer, tokenizer_model: bytes) -> None:
+def test_small_model_agrees_with_hugging_face(small: AnyTokenizer) -> None:
     rng = random.Random(FUZZ_SEED)
     texts = [*LOOK_ALIKES, "", *(fuzzed_string(rng) for _ in range(2_000))]
-    assert_same_ids(small, hugging_face_equivalent(tokenizer_model), texts)
+    assert_same_ids(small, hugging_face_equivalent(), texts)
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\n\n\n", "\n \n", " \r\n", "\n▁▁", " "])
-def test_long_text_agrees_with_hugging_face(small: AnyTokenizer, tokenizer_model: bytes, line_break: str) -> None:
+def test_long_text_agrees_with_hugging_face(small: AnyTokenizer, line_break: str) -> None:
     rng = random.Random(FUZZ_SEED)
     text = "".join(" ".join(rng.choices(WORDS, k=12)) + line_break for _ in range(6_000))
     assert len(text) > 3 * 65_536  # several of the parts in which long texts are tokenized
-    assert_same_ids(small, hugging_face_equivalent(tokenizer_model), [text])
+    assert_same_ids(small, hugging_face_equivalent(), [text])
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -27,22 +27,8 @@ tokenizers = pytest.importorskip("tokenizers", reason="the Hugging Face tokenize
 ROWS = tiny.PIECES + 9  # no multiple of 64
 FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 NAMES = (
-    "<|doc|>",
-    "covid",
-    "the",
-    "of",
-    "é",
-    "xx",
-    "xxx",
-    "世界",
-    "\n\n\n",
-    "the th",
-    "th",
-    "==",
-    "in",
-    "<|",
-    "t",
-    "<0x4>",
+    *("<|doc|>", "covid", "the", "of", "é", "xx", "xxx", "世界"),
+    *("\n\n\n", "the th", "th", "==", "in", "<|", "t", "<0x4>"),
 )
 
 
