@@ -22,9 +22,10 @@ from ...kernels.config import VOCAB_GRAIN, EncoderConfig
 from ...kernels.errors import CheckpointError, ModelFileError
 from ...kernels.safetensors_file import shorten
 from ...tokenizer import Tokenizer
+from ..settings import settings
+from ..settings.json_file import read_json
 from ..tokenizer.tokenizer_files import with_added_tokens
-from . import settings
-from .checkpoint_tensors import Weights, read_json
+from .checkpoint_tensors import Weights
 
 # config.json: the only values that the engine computes. A key that is absent is compared as None.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {

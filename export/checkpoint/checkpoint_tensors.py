@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...kernels.errors import CheckpointError, ModelFileError
-from ...kernels.safetensors_file import ITEM_BYTES, Entry, SafetensorsFile, open_safetensors, parse_json, shorten
+from ...kernels.safetensors_file import ITEM_BYTES, Entry, SafetensorsFile, open_safetensors, shorten
+from ..settings.json_file import read_json
 
 Float32 = npt.NDArray[np.float32]
 
@@ -116,18 +116,6 @@ def _open(path: Path) -> SafetensorsFile:
     try:
         return open_safetensors(path)
     except ModelFileError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def read_json(path: Path) -> Any:
-    """The JSON of a file of the checkpoint; raises CheckpointError where there is none."""
-    try:
-        return parse_json("file", path.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: the file is missing; download the checkpoint again") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read the file: {error.strerror or error}") from error
-    except (ModelFileError, RecursionError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
-from ..checkpoint.checkpoint_tensors import read_json
+from ..settings.json_file import read_json
 from .double_array import MOST_UNITS
 from .pieces import MOST_PIECE_BYTES, NORMAL, SPACE_SYMBOL, SPECIAL, USER_DEFINED, message_fields
 

@@ -77,7 +77,7 @@ def read_pieces(model_bytes: bytes) -> Pieces:
 
 def piece_types(model_bytes: bytes) -> list[tuple[str, int]]:
     """Spelling and type of each piece of a valid SentencePiece model, by id."""
-    pieces = [_message(value) for key, value in fields(model_bytes) if key == 1]
+    pieces = [_message(value) for key, value in message_fields(model_bytes) if key == 1]
     return [(_text(piece.get(1)), int(piece.get(3, NORMAL))) for piece in pieces]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
-from ..checkpoint.settings import check_tokenizer_config
+from ..settings.settings import check_tokenizer_config
 from .added_tokens import TOKENIZER_JSON, add_tokens, optional_json, read_added_tokens, without_tokens
 from .pieces import NORMAL, SPACE_SYMBOL, SPECIAL, piece_types
 

@@ -17,7 +17,7 @@ from embgemma.export.tokenizer.tokenizer_files import portable_file
 from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.errors import CheckpointError
 from embgemma.kernels.native import library_problem
-from embgemma.native_tokenizer import NativeTokenizer
+from embgemma.kernels.native_tokenizer import NativeTokenizer
 from embgemma.tokenizer import Tokenizer
 from tests import tiny
 from tests.export.checkpoint.test_checkpoint import edit

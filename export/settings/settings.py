@@ -13,7 +13,7 @@ from typing import Any
 
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
-from .checkpoint_tensors import read_json
+from .json_file import read_json
 
 ANY = None
 Accepted = Mapping[str, tuple[Any, ...] | None]
