@@ -1,4 +1,5 @@
-/* What C11 cannot say: inline always, and unroll a loop of constant length so that its arrays become registers. */
+/* Compiler extensions: always inline a function, and unroll a loop of constant length so that its arrays are registers.
+ */
 #ifndef EG_COMPILER_H
 #define EG_COMPILER_H
 

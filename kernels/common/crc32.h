@@ -1,12 +1,11 @@
-/* The checksum of zlib (RFC 1952): reflected polynomial 0xEDB88320. By bits, since it only ever sees a few kilobytes.
- */
+/* The checksum of zlib (RFC 1952): reflected polynomial 0xEDB88320. Bit by bit, as it only reads a few kilobytes. */
 #ifndef EG_CRC32_H
 #define EG_CRC32_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Of the bytes that gave `crc`, 0 for none, and of those at data. */
+/* Continues the checksum `crc`, which begins as 0, with the bytes at data. */
 static inline uint32_t eg_crc32(uint32_t crc, const void *data, size_t bytes)
 {
     const unsigned char *byte = data;

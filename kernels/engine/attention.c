@@ -1,9 +1,9 @@
-/* Attention on keys and values that lie in panels, so that both products are matmuls like any other. */
+/* Attention. Keys and values are stored in panels, so that both products are ordinary matmuls. */
 #include "engine/attention.h"
 
 #include <string.h>
 
-/* 16 bits where the instruction set multiplies them faster, but not for a model that is float32 for its exactness. */
+/* int16 where the instruction set has it, but float32 for a float32 model, which is meant to be exact. */
 static const eg_attention_ops *operations(const eg_context *context, const eg_layer *layer)
 {
     const eg_isa *isa = context->isa;
@@ -11,7 +11,7 @@ static const eg_attention_ops *operations(const eg_context *context, const eg_la
     return isa->attention != NULL && !exact ? isa->attention : &isa->vector->attention;
 }
 
-/* ---- where things lie ----------------------------------------------------------------------------------- */
+/* ---- where things are stored ----------------------------------------------------------------------------------- */
 
 static size_t group_of(const eg_config *config) { return config->heads / config->kv_heads; }
 
@@ -39,7 +39,7 @@ static char *values_of(const eg_context *context, const eg_layer *layer, size_t 
     return (char *)context->scratch.values + first * operations(context, layer)->element_bytes;
 }
 
-/* Where the scales of queries, keys and values lie, from a token's first query or from a slot on. */
+/* The scales of queries, keys and values, from a token's first query or from a slot on. */
 static float *query_scales_of(const eg_context *context, size_t kv_head, size_t row)
 {
     return context->scratch.query_scales +
@@ -56,7 +56,7 @@ static float *value_scales_of(const eg_context *context, size_t kv_head, size_t 
     return context->scratch.value_scales + kv_head * context->scratch.extent.slots + slot;
 }
 
-/* ---- from the projection to where they lie --------------------------------------------------------------- */
+/* ---- from the projection to where they are stored -------------------------------------------------------------- */
 
 void eg_place_heads(const eg_context *context, const eg_worker_scratch *mine, const eg_layer *layer, const float *qkv,
                     size_t row, const eg_text *text)
@@ -86,7 +86,7 @@ void eg_place_heads(const eg_context *context, const eg_worker_scratch *mine, co
         char *values = values_of(context, layer, kv_head, 0);
         float *value_scales = value_scales_of(context, kv_head, 0);
         value_scales[slot] = ops->store_value(value, head_dim, values, slots, slot);
-        if (row + 1 == text->end) { /* slots up to the next text are multiplied by zero: they must be numbers */
+        if (row + 1 == text->end) { /* slots before the next text are multiplied by 0: no NaN allowed */
             memset(mine->attended, 0, head_dim * sizeof(float));
             for (size_t unused = slot + 1; unused % EG_KEY_GRAIN != 0; unused++) {
                 value_scales[unused] = ops->store_value(mine->attended, head_dim, values, slots, unused);
@@ -117,10 +117,10 @@ void eg_attend(const eg_context *context, const eg_worker_scratch *mine, const e
     const size_t head_dim = config->head_dim, group = group_of(config);
     const size_t text_tokens = text->end - text->begin, begin = rows.begin - text->begin, end = rows.end - text->begin;
     const size_t queries = (end - begin) * group;
-    const size_t per_float = sizeof(float) / ops->element_bytes; /* elements that a float32's place holds */
+    const size_t per_float = sizeof(float) / ops->element_bytes; /* elements in the space of a float32 */
 
-    /* Only keys that one of the tokens reaches are touched. The sums of a token may begin at another's keys, but what
-     * lies outside its own reach adds exact zeros: its bits do not depend on who its neighbours are. */
+    /* Only keys that one of the tokens reaches are read. A token's sums may include keys that only its neighbours
+     * reach; those add exact zeros, so its bits do not depend on its neighbours. */
     const size_t from = reach(context, layer, text_tokens, begin).begin / EG_KEY_GRAIN * EG_KEY_GRAIN;
     const size_t last = reach(context, layer, text_tokens, end - 1).end;
     const size_t keys = (last - from + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN;

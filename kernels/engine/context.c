@@ -1,4 +1,4 @@
-/* Creates contexts and sizes their memory. Allocated once for a size and reused; grown when a call needs more. */
+/* Creates contexts and sizes their memory, which is reused by each call and grows when a call needs more. */
 #include "engine/context.h"
 
 #include "isa/cpu.h"
@@ -47,7 +47,8 @@ static const eg_isa *choose_isa(const char *name)
 
 /* ---- memory ------------------------------------------------------------------------------------------- */
 
-/* Lays arrays end to end in one block: with memory NULL it only counts bytes, so sizing and carving are one list. */
+/* Places arrays one after another in one block. With memory NULL it only counts bytes, so that one list of arrays
+ * serves for sizing and for placing. */
 typedef struct carver {
     char *memory;
     size_t bytes;
@@ -121,7 +122,7 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
     lay_out(&c, &grown, context, extent);
 
     const eg_allocator *allocator = &context->allocator;
-    eg_release(allocator, scratch->arena); /* before the larger one is taken: the peak is the larger one alone */
+    eg_release(allocator, scratch->arena); /* before the larger one is allocated, so that the two never add up */
     *scratch = (eg_scratch){.arena = NULL};
     char *arena = eg_allocate_unset(allocator, c.bytes, 1);
     if (arena == NULL) {
@@ -132,7 +133,7 @@ static eg_status reserve_scratch(eg_context *context, eg_extent needed)
     lay_out(&c, &grown, context, extent);
     grown.arena = arena;
     grown.bytes = c.bytes;
-    /* The slots between a text's end and the next panel are multiplied, then masked: they must be numbers. */
+    /* Slots between a text's end and the next panel are multiplied, then masked: they must not be NaN. */
     const size_t key_count = extent.slots * context->model->config.kv_heads;
     memset(grown.keys, 0, key_count * context->model->config.head_dim * sizeof(float));
     memset(grown.key_scales, 0, key_count * sizeof(float));

@@ -10,25 +10,25 @@
 #include <pthread.h>
 
 enum {
-    /* With fewer rows than this for each thread, and no more than EG_MAX_SHARED_ROWS in all, all threads work on one
-     * chunk: each then reads its share of the weights, not all of them. */
+    /* Up to EG_MIN_ROWS_PER_THREAD rows a thread and EG_MAX_SHARED_ROWS in all, the threads share one chunk, so that
+     * each reads a part of the weights, not all. */
     EG_MIN_ROWS_PER_THREAD = 32,
     EG_MAX_SHARED_ROWS = 128,
-    /* Steps of a call, at most: a layer's, where they are shared; and those before and after the layers. */
+    /* Most steps of a call: of each layer when threads share steps, and before and after the layers. */
     EG_LAYER_STEPS = 10,
     EG_OTHER_STEPS = 2,
-    /* Tokens whose queries meet the keys at once: times 3 heads 48 rows, a multiple of the float matmul's 6. */
+    /* Tokens in one product of queries and keys: times 3 heads, 48 rows, a multiple of MATMUL_ROWS. */
     EG_ATTENTION_TOKENS = 16,
 };
 
-/* A text in a batch that is laid end to end. Keys and values have slots of their own, so that each text begins on a
- * multiple of EG_KEY_GRAIN and is computed alike in any batch. */
+/* A text in a packed batch. Keys and values are stored by slot, not by token: the slots of a text begin at a multiple
+ * of EG_KEY_GRAIN, so that the text is computed alike in any batch. */
 typedef struct eg_text {
     size_t begin, end; /* tokens */
     size_t slot;       /* of the first token; a multiple of EG_KEY_GRAIN */
 } eg_text;
 
-/* What the forward pass needs room for. */
+/* What the forward pass needs memory for. */
 typedef struct eg_extent {
     size_t tokens; /* of all texts */
     size_t slots;  /* of all texts */
@@ -48,7 +48,7 @@ typedef struct eg_worker_scratch {
 } eg_worker_scratch;
 
 typedef struct eg_scratch {
-    eg_extent extent; /* what it is large enough for */
+    eg_extent extent; /* what fits */
     size_t bytes;
     void *arena;
     eg_text *texts;       /* (texts,) */
@@ -67,7 +67,7 @@ typedef struct eg_scratch {
 /* cos and sin of position · theta^(-2i / head_dim) for positions 0 … positions - 1. */
 typedef struct eg_rope {
     size_t positions;
-    float *cosine, *sine; /* (positions, head_dim / 2) float32; one piece of memory, which begins at cosine */
+    float *cosine, *sine; /* (positions, head_dim / 2) float32; one allocation, which begins at cosine */
 } eg_rope;
 
 struct eg_context {

@@ -12,7 +12,7 @@ static eg_status check_texts(const eg_config *config, const int32_t *ids, const 
         return eg_fail(EG_ERROR_ARGUMENT, "offsets begin at %llu: expected 0", (unsigned long long)offsets[0]);
     }
     for (size_t text = 0; text < texts; text++) {
-        const uint64_t tokens = offsets[text + 1] - offsets[text]; /* wraps to a huge number if they descend */
+        const uint64_t tokens = offsets[text + 1] - offsets[text]; /* a huge number if they descend */
         if (tokens == 0 || tokens > config->max_tokens) {
             return eg_fail(EG_ERROR_ARGUMENT, "text %zu has %lld tokens: expected 1 … %u", text, (long long)tokens,
                            config->max_tokens);
@@ -29,8 +29,8 @@ static eg_status check_texts(const eg_config *config, const int32_t *ids, const 
 
 static size_t slots_of(size_t tokens) { return (tokens + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN; }
 
-/* How many texts from the first on go through the model together: as many as fit the slots of one longest text, so
- * that memory is bounded by max_tokens whatever the batch. */
+/* How many texts, from the first on, go through the model together: as many as fit the slots of one text of max_tokens.
+ * This bounds memory for any batch. */
 static eg_extent next_group(const eg_config *config, const uint64_t *offsets, size_t texts)
 {
     const size_t most = slots_of(config->max_tokens);
@@ -99,7 +99,7 @@ eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *off
 /* ---- texts to vectors: the prompt before each text, tokens, vectors ------------------------------------------- */
 
 enum {
-    /* Longest texts whose ids are held at once: batches that are not full are then rare. */
+    /* Texts of max_tokens whose ids fit the buffer: enough that most batches are full. */
     LONGEST_TEXTS = 16,
 };
 
@@ -164,7 +164,7 @@ static eg_status embed(const embed_call *c, uint32_t dim, float *out)
     return status;
 }
 
-/* Takes the memory that the call needs. */
+/* Allocates what the call needs. */
 static eg_status reserve(embed_call *c, const eg_allocator *allocator)
 {
     size_t longest = 0;
@@ -196,7 +196,7 @@ static eg_status choose_prompt(const eg_model_file *file, const char *name, eg_s
     if (name != NULL) {
         chosen = eg_find_prompt(file, name);
         if (chosen == NULL && name[0] != '\0') {
-            return eg_fail(EG_ERROR_ARGUMENT, "%.60s is not a prompt of this model; eg_model_prompt_name tells its %zu",
+            return eg_fail(EG_ERROR_ARGUMENT, "%.60s is not a prompt of this model; eg_model_prompt_name lists its %zu",
                            name, file->prompt_count);
         }
     }

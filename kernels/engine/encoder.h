@@ -1,4 +1,4 @@
-/* The forward pass: encoder.c. The call that checks what it is given is eg_encode, in encode.c. */
+/* The forward pass. It trusts its arguments: eg_encode, in encode.c, checks them. */
 #ifndef EG_ENCODER_H
 #define EG_ENCODER_H
 
@@ -6,16 +6,16 @@
 
 #include <stdatomic.h>
 
-/* One call, as all threads see it. The context has room for it, and its scratch has the texts. */
+/* One call, shared by all threads. The scratch of the context is large enough and has the texts. */
 typedef struct eg_call {
     eg_context *context;
-    const int32_t *ids; /* (tokens,) of all texts, laid end to end */
+    const int32_t *ids; /* (tokens,) of all texts, one after another */
     size_t tokens;
     size_t texts;
     uint32_t dim;
     uint32_t normalize;    /* 1: to unit length */
     float *out;            /* (texts, dim) */
-    atomic_int unreadable; /* becomes 1 if a thread cannot read the model file */
+    atomic_int unreadable; /* set to 1 if a thread cannot read the model file */
 } eg_call;
 
 /* What every thread of the pool runs; call: an eg_call. */

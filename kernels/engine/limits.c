@@ -1,4 +1,4 @@
-/* What this machine can do at most, so that a benchmark can say how much of it was reached. */
+/* Measures the limits of this machine, with which a benchmark compares the speed of the engine. */
 #include "engine/context.h"
 #include "common/error.h"
 #include "embgemma_bench.h"
@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-    PROBE_ITERATIONS = 1 << 14, /* some 100 µs between two looks at the clock */
-    READ_CHAINS = 8,            /* independent sums: adding must not be what limits reading */
+    PROBE_ITERATIONS = 1 << 14, /* about 100 µs between readings of the clock */
+    READ_CHAINS = 8,            /* independent sums, so that adding does not limit reading */
 };
 
 typedef struct measurement {
@@ -38,7 +38,7 @@ static void measure(void *argument, eg_thread *thread)
     const size_t index = thread->index;
     const measurement *m = argument;
     const size_t threads = eg_pool_threads(m->context->pool);
-    volatile uint64_t keep = 0; /* so that the work is not optimised away */
+    volatile uint64_t keep = 0; /* keeps the compiler from removing the work */
     int32_t sink = (int32_t)index;
     double amount = 0;
     const double end = eg_now() + m->seconds;
@@ -95,7 +95,7 @@ eg_status eg_measure_read_rate(eg_context *context, size_t bytes, double seconds
     if (memory == NULL) {
         return eg_fail(EG_ERROR_MEMORY, "no memory for %zu bytes to read", bytes);
     }
-    memset(memory, 1, bytes); /* untouched pages would all be one page of zeros */
+    memset(memory, 1, bytes); /* or all pages would be the same page of zeros */
     const eg_status status = rate(
         (measurement){.context = context, .seconds = seconds, .memory = memory, .words = bytes / sizeof(uint64_t)},
         bytes_per_second);

@@ -1,8 +1,8 @@
-/* Tiles of 64 output channels, each against all rows in turn, so that a tile's weights are read from memory once and
- * then come from cache. */
+/* Multiplies tiles of 64 output channels, each by all rows, so that a tile's weights are read from memory once and from
+ * cache after that. */
 #include "engine/matmul.h"
 
-/* One tile of up to EG_TILE_MAX_ROWS rows from `row` on, as float32, to `out`. */
+/* out = one tile of the product for up to EG_TILE_MAX_ROWS rows from `row` on, in float32. */
 static void float_result(const eg_isa *isa, const eg_matrix *matrix, const eg_inputs *inputs, size_t row, size_t rows,
                          size_t tile, float *out, size_t out_stride)
 {
@@ -25,7 +25,7 @@ static void float_result(const eg_isa *isa, const eg_matrix *matrix, const eg_in
     isa->vector->dequantize(sums, rows, inputs->scale + row, matrix->scale + tile * EG_TILE_CHANNELS, out, out_stride);
 }
 
-/* Rows of a tile: what the kernel takes at once. */
+/* Most rows that the kernel multiplies at once. */
 static size_t tile_rows(const eg_isa *isa, const eg_matrix *matrix)
 {
     return matrix->dtype == EG_F32 ? EG_TILE_MAX_ROWS : isa->matmul->tile_rows;

@@ -13,7 +13,7 @@ typedef struct eg_range {
 typedef struct eg_inputs {
     float *values; /* (rows, in_features) float32 */
     int8_t *codes; /* (rows, in_features) int8, in the same memory as values */
-    float *scale;  /* (rows,) value of one step of a code */
+    float *scale;  /* (rows,) what a code of 1 stands for */
     int32_t *sum;  /* (rows,) Σ codes of the row */
 } eg_inputs;
 

@@ -1,13 +1,13 @@
-/* Where the time of a call goes: the forward pass says after each step what it was. Off, which is the rule, a step
- * costs one look at a pointer. */
+/* Measures what the time of a call is spent on: after each step, the forward pass names it. When profiling is off, this
+ * costs one comparison a step. */
 #ifndef EG_PROFILE_H
 #define EG_PROFILE_H
 
 /* In model order; eg_operation_name() has their names. */
 typedef enum eg_operation {
     EG_EMBED,             /* rows of the embedding table */
-    EG_NORM,              /* norms before and after a branch, the residual sum, and quantisation of what is normed */
-    EG_QKV,               /* like all that are named after a matrix: its product, sums made float32 included */
+    EG_NORM,              /* norms, residual sums, and quantisation of normed rows */
+    EG_QKV,               /* the product of this matrix, in float32; so are EG_O, EG_GATE_UP and EG_DOWN */
     EG_PLACE_HEADS,       /* norm and rotation of queries and keys; keys and values to their panels */
     EG_ATTENTION_SLIDING, /* scores, softmax and weighted sums */
     EG_ATTENTION_FULL,
@@ -20,14 +20,14 @@ typedef enum eg_operation {
     EG_OPERATIONS,
 } eg_operation;
 
-/* One thread's, in one call. */
+/* Of one thread in one call. */
 typedef struct eg_stopwatch {
     double *seconds; /* (EG_OPERATIONS,) to which laps are added; NULL: off */
     double lap;      /* when the current lap began, in seconds */
     double waited;   /* seconds of it spent waiting */
 } eg_stopwatch;
 
-double eg_now(void); /* seconds of a clock that only goes forward */
+double eg_now(void); /* seconds of a monotonic clock */
 
 /* Begins the first lap. seconds: (EG_OPERATIONS,) or NULL. */
 void eg_watch_start(eg_stopwatch *watch, double *seconds);

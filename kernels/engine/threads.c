@@ -1,4 +1,4 @@
-/* The pool: threads sleep on a condition variable between calls, and wait by spinning only inside one. */
+/* The pool: threads sleep on a condition variable between calls and spin only within a call. */
 #define _POSIX_C_SOURCE 200809L
 #include "engine/threads.h"
 
@@ -10,13 +10,13 @@
 #include <stdatomic.h>
 
 enum {
-    /* Polls before a waiting thread offers its core to others: about 10 µs, longer than most tasks take, so that the
-     * end of a step costs a cache miss, and short enough that a shared core is not held for nothing. */
+    /* Polls before a waiting thread yields its core: about 10 µs. That is longer than most tasks, so that the end of a
+     * step costs a cache miss only, and short enough that a core shared with others is not wasted. */
     SPINS = 4000,
     CACHE_LINE = 64,
 };
 
-/* Each counter has a cache line of its own: threads that poll `done` do not slow those that take. */
+/* Each counter has its own cache line, so that threads that poll `done` do not slow those that change `taken`. */
 typedef struct step {
     alignas(CACHE_LINE) atomic_size_t taken;
     alignas(CACHE_LINE) atomic_size_t done;

@@ -1,7 +1,7 @@
 /* A pool of threads that go through the same steps together, each taking tasks of a step until none is left.
  *
- * A step is over when its tasks are done, not when every thread has arrived: a thread that the operating system has
- * put aside holds up nobody, and a slow core takes fewer tasks. */
+ * A step is over when its tasks are done, not when every thread has arrived: a thread that the operating system
+ * has suspended delays nobody, and a slow core takes fewer tasks. */
 #ifndef EG_THREADS_H
 #define EG_THREADS_H
 
@@ -16,7 +16,7 @@ typedef struct eg_pool eg_pool;
 typedef struct eg_thread {
     eg_pool *pool;
     size_t index; /* 0 … threads - 1; 0 is the caller */
-    size_t step;  /* steps it has left behind */
+    size_t step;  /* steps it has completed */
     int working;  /* on a task of the current step */
     eg_stopwatch watch;
 } eg_thread;

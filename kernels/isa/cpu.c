@@ -1,4 +1,4 @@
-/* How many cores a computation should use. */
+/* Counts the cores that a computation should use. */
 #define _GNU_SOURCE /* sched_getaffinity, CPU_SET */
 #include "isa/cpu.h"
 

@@ -1,8 +1,8 @@
-/* What the kernels for ARM share of int4: weights unpacked to their levels, once for all rows of a call.
+/* Unpacks int4 weights to their levels, for the kernels of ARM, once for all rows of a call.
  *
- * One tbl looks up 16 weights among the 64 levels of all codebooks, by 16 · codebook + code. But its table fills 4
- * registers, its index takes some instructions, and many cores do not begin one every cycle: too much for the few rows
- * whose sums fit in registers to share, but little next to what the products of many rows cost. */
+ * One tbl looks up 16 weights among the 64 levels of all codebooks, by 16 · codebook + code. That is slow: its table
+ * fills 4 registers, its index takes some instructions, and many cores do not start one every cycle. So the levels are
+ * stored in a buffer, which all rows of a call share. */
 #ifndef EG_INT4_LEVELS_ARM_H
 #define EG_INT4_LEVELS_ARM_H
 
@@ -12,7 +12,7 @@
 #include "isa/kernels.h"
 
 enum {
-    EG_UNPACKED_K = 768, /* a panel of it is 12 KiB, which leave room in a first-level cache of 32 KiB */
+    EG_UNPACKED_K = 768, /* a panel of it is 12 KiB, which leaves room in a first-level cache of 32 KiB */
     EG_LINE = 64,
     EG_QUARTER = 16, /* bytes of a register, and of 4 channels in a line */
 };

@@ -1,10 +1,10 @@
-/* int4 weights looked up on 256-bit registers, for matmul_avx2.c and matmul_avxvnni.c; int4_tile_x86_body.h multiplies
- * them.
+/* Looks up the levels of int4 weights in 256-bit registers, for matmul_avx2.c and matmul_avxvnni.c.
+ * int4_tile_x86_body.h multiplies them.
  *
- * vpshufb looks up among 16 levels, one codebook, for all 16 bytes of half a register. So each half is given 16 inputs
- * of one channel, which share a codebook: a blend, a shift and unpacking make that of two lines of a panel. A register
- * has channels c and c + 4, and looks them up in one of 16 tables, one for each pair of codebooks. (Keeping a line as
- * it is and blending what all four codebooks have for it took 1.5 to 2 times as long for one row.)
+ * vpshufb looks up among 16 levels, one codebook, for all 16 bytes of half a register. So each half gets 16 inputs
+ * of one channel, which share a codebook: a blend, a shift and unpacking make them from two lines of a panel. A
+ * register has channels c and c + 4, and looks them up in one of 16 tables, one for each pair of codebooks. Another way
+ * that was slower is in export/EXPERIMENTS.md.
  *
  * Levels are unsigned, level + EG_INT4_OFFSET, as the multiply instructions want one operand. */
 #ifndef EG_INT4_LEVELS_X86_H
@@ -31,8 +31,8 @@ enum {
 typedef struct int4_inputs {
     /* Levels of two codebooks, i % 4 and i / 4. */
     _Alignas(INT4_TABLE) uint8_t tables[EG_CODEBOOKS * EG_CODEBOOKS][INT4_TABLE];
-    /* Of `count` inputs of a panel: the lines; for each channel c of a half the table of c and c + 4, as four times its
-     * number, of which the first 4 of 8 bytes count; and levels, if they are stored. */
+    /* Of `count` inputs of a panel: the lines; the table of each pair of channels c and c + 4 of a half, as four times
+     * its index, in the first 4 of 8 bytes; and the levels, if they are stored. */
     const uint8_t *lines;
     size_t count;
     _Alignas(INT4_TABLE) uint8_t table_ids[INT4_BUFFER_RUNS][EG_PANEL];
@@ -65,7 +65,7 @@ static void choose_tables(int4_inputs *inputs, const uint8_t *codebooks)
     }
 }
 
-/* Where some inputs of some quarter are. Pointers that move by constants save computing addresses. */
+/* The place of some inputs of a quarter. Pointers that advance by constants save address computations. */
 typedef struct int4_cursor {
     const uint8_t *line, *table_ids, *levels;
 } int4_cursor;

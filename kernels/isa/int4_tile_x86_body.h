@@ -5,9 +5,9 @@
  *                     __m256i weights[2][INT4_PAIRS])
  * which adds the products of INT4_STEP inputs, two runs of them, with `rows` rows of codes, k apart.
  *
- * The sums of a register are partial ones, four of each channel, which are added at the end. They begin at
- * -EG_INT4_OFFSET · Σ codes to undo the offset. Up to INT4_ROWS rows multiply levels as they are looked up. More rows
- * share them through a buffer, laid out as the kernel likes best. */
+ * A register has partial sums, four of each channel, which are added at the end. They begin at
+ * -EG_INT4_OFFSET · Σ codes to undo the offset. Up to INT4_ROWS rows multiply levels as soon as they are looked
+ * up. More rows share them through a buffer, in the order that suits the kernel. */
 #include "isa/int4_levels_x86.h"
 
 EG_ALWAYS_INLINE void load_run(const int4_inputs *inputs, int stored, int4_cursor from, __m256i levels[INT4_PAIRS])
@@ -22,8 +22,9 @@ EG_ALWAYS_INLINE void load_run(const int4_inputs *inputs, int stored, int4_curso
 
 /* Two partial sums of each channel of `quarters` quarters from `first` on.
  *
- * One row reads its lines once, as fast as memory gives them. Passes over the same lines would let memory rest while
- * they read them again, so each fetches its share of the next panel, which begins where these inputs end. */
+ * With one row, lines are read once, at the speed of memory. With more rows they are read several times, and memory
+ * would be idle after the first: so each pass prefetches its share of the next panel, which begins where these inputs
+ * end. */
 EG_ALWAYS_INLINE void multiply_quarters(const int4_inputs *inputs, size_t first, size_t quarters, int stored,
                                         const int8_t *codes, size_t rows, size_t k,
                                         __m256i partial[INT4_QUARTERS][INT4_ROWS])
@@ -60,7 +61,7 @@ EG_ALWAYS_INLINE void multiply_quarters(const int4_inputs *inputs, size_t first,
 }
 
 /* rows and stored are constants at every call, so that loops unroll and sums are registers. Few rows take more quarters
- * at once, to have 8 sums or more under way. */
+ * at once, so that 8 sums or more are in progress. */
 EG_ALWAYS_INLINE void multiply_rows(const int4_inputs *inputs, int stored, const int8_t *codes, size_t rows, size_t k,
                                     int32_t *out)
 {
@@ -98,7 +99,7 @@ EG_ALWAYS_INLINE void multiply_inputs(const int4_inputs *inputs, int stored, con
     }
 }
 
-/* What sums begin with, as the levels have an offset. */
+/* Starts the sums at what undoes the offset of the levels. */
 static void undo_offset(const int32_t *code_sums, size_t rows, int32_t *sums)
 {
     enum { LANES_OF_SUMS = 8 };

@@ -18,28 +18,28 @@ enum {
     EG_PANEL = 16,          /* output channels side by side in stored weights: see export/FORMAT.md */
     EG_K_GROUP = 4,         /* inputs that one 32-bit lane multiplies and adds in one instruction */
     EG_TILE_CHANNELS = 64,  /* channels of a matmul tile: every width of a model is a multiple of it */
-    EG_TILE_MAX_ROWS = 128, /* most rows of a matmul tile: AMX unpacks int4 weights once for so many */
+    EG_TILE_MAX_ROWS = 128, /* most rows of a matmul tile: AMX unpacks int4 weights once for all of them */
     EG_CHUNK_ROWS = 64,     /* usual chunk_rows, see below */
-    EG_KEY_GRAIN = 32,      /* keys are attended to in blocks of this many: two panels */
+    EG_KEY_GRAIN = 32,      /* keys are multiplied in blocks of this many: two panels */
     EG_CODEBOOKS = 4,       /* of int4, each of EG_CODEBOOK_LEVELS levels */
     EG_CODEBOOK_LEVELS = 16,
     EG_CODEBOOK_INPUTS = 16,      /* consecutive inputs of a channel that share a codebook */
     EG_CODEBOOK_BITS = 2,         /* which of the codebooks */
-    EG_CODEBOOK_BYTE_INPUTS = 64, /* a byte tells the codebooks of so many, of the first 16 in its lowest bits */
+    EG_CODEBOOK_BYTE_INPUTS = 64, /* inputs whose codebooks one byte has, the first 16 in its lowest bits */
     EG_INT4_OFFSET = 30,          /* makes the levels of int4, -30 … 30, unsigned */
     EG_ROTATION = 64,  /* inputs of integer matrices are rotated in blocks of this many: see export/FORMAT.md */
-    EG_CODE_MAX = 127, /* int8 codes of weights and activations lie in -127 … 127: products fit AVX2's int16 sums */
+    EG_CODE_MAX = 127, /* int8 codes of weights and activations are -127 … 127: products fit AVX2's int16 sums */
 };
 
-/* What the 16 codes of int4 stand for in each codebook: see export/FORMAT.md. All four together are one table of 64,
- * which codebook · 16 + code looks up. */
+/* The levels of the 16 codes of int4 in each codebook: see export/FORMAT.md. All four are one table of 64, with index
+ * codebook · 16 + code. */
 #define EG_INT4_CODEBOOK_0 -21, -16, -13, -10, -7, -5, -3, -1, 1, 3, 5, 7, 10, 13, 16, 21
 #define EG_INT4_CODEBOOK_1 -18, -14, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 14, 18
 #define EG_INT4_CODEBOOK_2 -25, -19, -15, -12, -9, -6, -3, -1, 1, 3, 6, 9, 12, 15, 19, 25
 #define EG_INT4_CODEBOOK_3 -30, -23, -17, -13, -10, -7, -4, -1, 1, 4, 7, 10, 13, 17, 23, 30
 #define EG_INT4_LEVELS     EG_INT4_CODEBOOK_0, EG_INT4_CODEBOOK_1, EG_INT4_CODEBOOK_2, EG_INT4_CODEBOOK_3
 
-/* Where the codebook of an input begins in EG_INT4_LEVELS, by the byte of its 64 inputs and its place among them. */
+/* Index in EG_INT4_LEVELS of the codebook of input `place` of 64. ids: the byte of the 64 inputs. */
 static inline size_t eg_codebook(uint8_t ids, size_t place)
 {
     const size_t id = ids >> place / EG_CODEBOOK_INPUTS * EG_CODEBOOK_BITS & (EG_CODEBOOKS - 1);
@@ -63,8 +63,9 @@ typedef struct eg_matmul_ops {
     size_t chunk_rows;
     eg_integer_tile *int8_tile;
     eg_integer_tile *int4_tile;
-    /* Runs the int8 multiply instruction `iterations` times with operands in registers; returns how many
-     * multiply-accumulates that was. For measuring the machine's limit. `sink` keeps the result alive. */
+    /* Measures the limit of the machine: runs the int8 multiply instruction `iterations` times with operands in
+     * registers and returns the number of multiply-accumulates. `sink` keeps the compiler from removing the work. No
+     * tile comes within 5 % of it: see export/EXPERIMENTS.md. */
     uint64_t (*multiply_probe)(uint64_t iterations, int32_t *sink);
 } eg_matmul_ops;
 
@@ -74,7 +75,7 @@ typedef struct eg_matmul_ops {
  * [k / g][16][g]. */
 typedef struct eg_attention_ops {
     size_t element_bytes; /* 4 for float32, 2 for int16 */
-    /* A query of n float32, in place, to n elements at its beginning. Returns its scale. */
+    /* A query of n float32, in place, to n elements, which fill the beginning of it. Returns its scale. */
     float (*store_query)(float *query, size_t n);
     /* Column `column` of a panel of 16 keys, [head_dim / g][16][g]. Returns the key's scale. */
     float (*store_key)(const float *key, size_t head_dim, void *panel, size_t column);
@@ -82,8 +83,8 @@ typedef struct eg_attention_ops {
     float (*store_value)(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot);
     /* A query's products with n keys, in place, times the scales. */
     void (*scale_scores)(float *scores, size_t n, float query_scale, const float *key_scales);
-    /* Softmax numerators with that sum, in place, to elements, of which the values' scales are part. Returns the scale
-     * of their product with the values, division by the sum included. */
+    /* Softmax numerators, in place, to elements, times the scales of the values. Returns the scale of their product
+     * with the values, division by `sum` included. */
     float (*store_weights)(float *weights, size_t n, float sum, const float *value_scales);
     /* out[r][c] = Σ_k x[r][k] · panels[c / 16][k][c % 16], summed over k in order, without scales.
      * x: (rows, k) elements, rows x_stride elements apart; k a multiple of 32. panels: an even panel_count of them, of
@@ -96,7 +97,7 @@ typedef struct eg_vector_ops {
     /* out = row of the embedding table, which is stored rotated; sqrt(hidden) is folded into the scales.
      * int8 and int4 rows have `groups` float16 scales, each for hidden / groups elements. */
     void (*embed_int8)(const int8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out);
-    /* codebooks: (hidden / 64,) uint8, or NULL, and all codes are of codebook 0. */
+    /* codebooks: (hidden / 64,) uint8; NULL: all codes are of codebook 0. */
     void (*embed_int4)(const uint8_t *row, const uint8_t *codebooks, const uint16_t *scales, size_t groups,
                        size_t hidden, float *out);
 

@@ -1,11 +1,11 @@
 /* Integer matmul on AMX: tdpbssd multiplies a tile of 16 rows x 64 inputs by one of 64 inputs x 16 channels. The
- * second is 16 lines of a stored panel, exactly as they lie in memory.
+ * second is 16 lines of a panel, exactly as they are stored.
  *
- * A few rows wait for their weights to come from memory, which the kernels of matmul_avx512vnni.c read as one stream,
- * fetched ahead: they take those.
+ * Few rows are limited by reading weights from memory, which the kernels of matmul_avx512vnni.c do faster, as one
+ * prefetched stream: up to VNNI_ROWS rows use them.
  *
- * int4 weights are unpacked to their levels, which vpermb looks up in all codebooks, once for all rows of a call. The
- * tiles' shapes hold the number of rows: absent rows are neither read nor written. */
+ * int4 weights are unpacked to their levels by vpermb, once for all rows of a call. The shapes of the tiles include the
+ * number of rows: absent rows are neither read nor written. */
 #include "common/compiler.h"
 #include "isa/kernels.h"
 
@@ -25,12 +25,12 @@ enum {
     BLOCK_BYTES = BLOCK_K * EG_PANEL, /* int8 weights of 64 inputs and 16 channels */
     BLOCK_LINES_INT4 = BLOCK_BYTES / 2 / LINE,
     VNNI_ROWS = 8,
-    UNPACKED_K = 576, /* int4: 2 panels of it are 18 KiB, which leave room in a first-level cache */
+    UNPACKED_K = 576, /* int4: 2 panels of it are 18 KiB, which leaves room in a first-level cache */
     SUMS_STRIDE = EG_TILE_CHANNELS * (int)sizeof(int32_t), /* bytes */
 };
 
 #if !defined(EG_AMX_EMULATION)
-extern const eg_matmul_ops eg_matmul__avx512vbmi; /* every CPU with AMX has it */
+extern const eg_matmul_ops eg_matmul__avx512vbmi; /* every CPU with AMX supports it */
 #endif
 
 /* ---- tile registers -------------------------------------------------------------------------------------------- */
@@ -46,8 +46,8 @@ extern const eg_matmul_ops eg_matmul__avx512vbmi; /* every CPU with AMX has it *
 #define WEIGHTS_0 6
 #define WEIGHTS_1 7
 
-/* Makes the compiler finish its stores behind `pointer`, and start no later ones: GCC 12's tile intrinsics do not tell
- * it which memory they read, and without this it drops the configuration below. */
+/* A compiler barrier for the memory at `pointer`: the tile intrinsics of GCC 12 do not say which memory they read, and
+ * without this it drops the configuration below. */
 #define SETTLE(pointer) __asm__ volatile("" : : "r"(pointer) : "memory")
 
 typedef struct tile_config { /* Intel SDM volume 1, 18.2 */
@@ -62,8 +62,8 @@ static void set_shape(tile_config *config, int tile, size_t rows)
     config->row_bytes[tile] = rows ? LINE : 0;
 }
 
-/* Shapes the tiles for `rows` rows. Costs some 50 cycles, and so does _tile_release() at the end of each call, after
- * which the operating system again has no tiles to save: little beside the 3,000 of 32 rows at k = 768. */
+/* Shapes the tiles for `rows` rows. Costs about 50 cycles. So does _tile_release() at the end of each call, after
+ * which the operating system has no tiles to save. 32 rows at k = 768 take 3,000 cycles. */
 static void configure_tiles(size_t rows)
 {
     const size_t first = rows < BLOCK_ROWS ? rows : BLOCK_ROWS, second = rows - first;
@@ -90,7 +90,7 @@ static void zero_sums(int two_blocks)
     }
 }
 
-/* sums: of the first panel; those of the second lie behind them in each row, rows EG_TILE_CHANNELS apart. */
+/* sums: of the first panel, followed in each row by those of the second; rows EG_TILE_CHANNELS apart. */
 static void load_sums(const int32_t *sums, int two_blocks)
 {
     _tile_loadd(SUMS_00, sums, SUMS_STRIDE);

@@ -2,7 +2,7 @@
  * pairs to int16 with saturation.
  *
  * int8: |weight| times the code with the weight's sign. A pair is at most 2 · 127 · 127 = 32258, below saturation
- * because codes keep to -127 … 127; vpmaddwd by ones then widens to int32. That is two multiplier instructions for
+ * because codes are -127 … 127; vpmaddwd by ones then widens to int32. That is two multiplier instructions for
  * 32 products, like every other exact way on AVX2 (int16 vpmaddwd, or weights split in nibbles).
  * int4: levels + 30 are the unsigned operand (int4_levels_x86.h looks them up); a pair is at most 2 · 60 · 127 = 15240,
  * so two of a channel add up in int16 before one widening, and sums start at -30 · Σ codes to undo the offset. */
@@ -16,9 +16,10 @@
 #include <immintrin.h>
 
 enum {
-    TILE_ROWS = EG_CHUNK_ROWS, /* share a panel's levels of int4; sums of 16 KiB stay in a first-level cache */
-    BLOCK_ROWS = 4,            /* 4 rows x 2 registers = 8 sums; with weights, codes, ones and products: 16 */
-    HALVES = 2,                /* a panel of 16 sums is two registers */
+    TILE_ROWS =
+        EG_CHUNK_ROWS, /* which share a panel's levels of int4; their sums, 16 KiB, stay in a first-level cache */
+    BLOCK_ROWS = 4,    /* 4 rows x 2 registers = 8 sums; with weights, codes, ones and products: 16 */
+    HALVES = 2,        /* a panel of 16 sums is two registers */
     LINE = 64,
 };
 
@@ -123,7 +124,7 @@ EG_ALWAYS_INLINE void add_products(__m256i sums[INT4_ROWS][INT4_PAIRS], const in
 
 #include "isa/int4_tile_x86_body.h"
 
-/* Levels lie in the buffer as they are looked up. */
+/* The buffer has the levels in the order in which they are looked up. */
 static void store_levels(int4_inputs *inputs)
 {
     const int4_cursor first = begin_at(inputs, 0);

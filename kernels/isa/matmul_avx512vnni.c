@@ -2,14 +2,13 @@
  * 16 int32 sums: the 64-byte line of a panel against one row's 4 inputs in all lanes.
  *
  * The unsigned operand is the weight: int8 weights + 128 (one XOR a line, shared by all rows) and int4 levels + 30, so
- * sums start at -128 · Σ codes or -30 · Σ codes and end exact. The inputs stay signed, as every other instruction set
- * wants them. matmul_avx512vbmi.c compiles this file once more, for CPUs that look up levels by one vpermb. Up to a
- * block of rows look them up as they multiply, while memory brings the next; more rows share a buffer of them, which is
- * worth 7 % with vpermb and 30 % without at 48 rows.
+ * sums start at -128 · Σ codes or -30 · Σ codes and end exact. The inputs stay signed, as for every other
+ * instruction set. matmul_avx512vbmi.c compiles this file again, for CPUs that look up levels by one vpermb. Up to
+ * BLOCK_ROWS rows look up levels as they multiply; more rows share a buffer of levels.
  *
- * Few rows wait for weights from memory, which come fastest as a single stream: one panel at a time. More rows take two
- * panels at a time, for fewer loads, and fetch the next two ahead in the order of memory. Four panels side by side
- * read 1.5 times slower. */
+ * Few rows are limited by reading weights, which is fastest as a single stream: one panel at a time. More rows take two
+ * panels at a time, for fewer loads, and prefetch the next two in the order of memory. What was slower is in
+ * export/EXPERIMENTS.md. */
 #include "common/compiler.h"
 #include "isa/kernels.h"
 
@@ -20,14 +19,14 @@
 
 enum {
     LINE = 64,
-    TILE_ROWS = EG_CHUNK_ROWS, /* share the levels of int4; sums of 16 KiB stay in a first-level cache */
+    TILE_ROWS = EG_CHUNK_ROWS, /* which share levels of int4; their sums, 16 KiB, stay in a first-level cache */
     BLOCK_ROWS = 12,    /* 12 rows x 2 panels = 24 sums, 2 weights, a constant and 1 input fill 28 of 32 registers */
-    ONE_PANEL_ROWS = 8, /* up to so many rows, memory is slower than one panel at a time */
+    ONE_PANEL_ROWS = 8, /* up to this many rows, reading weights takes longer than multiplying */
     MAX_PANELS = 2,
     MAX_SPLITS = 8,
     INT8_OFFSET = 128,
     PREFETCH = 4096,  /* bytes ahead of a single stream: hardware prefetchers stop at the end of a page */
-    UNPACKED_K = 576, /* int4: 2 panels of it are 18 KiB, which leave room in a first-level cache */
+    UNPACKED_K = 576, /* int4: 2 panels of it are 18 KiB, which leaves room in a first-level cache */
 };
 
 typedef __m512i sums_of_split[BLOCK_ROWS][MAX_PANELS];
@@ -126,8 +125,8 @@ EG_ALWAYS_INLINE __m512i unsigned_levels(void)
 }
 
 /* rows, panels, splits and bits are constants at every call, so that loops unroll and sums are registers.
- * splits: k-groups take turns in as many sets of sums, for few rows to keep vpdpbusd busy: it takes 4 to 5 cycles,
- * two at a time, so 8 to 10 sums must be under way. */
+ * splits: sets of sums, which k-groups use in turn. vpdpbusd takes 4 to 5 cycles, and two start in a cycle: few rows
+ * need several sets to have 8 to 10 sums in progress. */
 EG_ALWAYS_INLINE void multiply_panels(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t panels,
                                       size_t splits, size_t k, const uint8_t *lines, const uint8_t *codebooks, int bits,
                                       int32_t *out)
@@ -206,7 +205,7 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     }
 }
 
-/* ---- more rows of int4 than a block: they share levels that are looked up once -------------------------------- */
+/* ---- more rows of int4 than a block share levels that are looked up once --------------------------------------- */
 
 /* `count` inputs of a panel as unsigned levels, in lines as int8 has them. */
 static void unpack(const uint8_t *lines, const uint8_t *codebooks, size_t count, uint8_t *unpacked)
@@ -227,8 +226,8 @@ static void unpack(const uint8_t *lines, const uint8_t *codebooks, size_t count,
     }
 }
 
-/* Adds the products of `count` inputs of two panels, whose levels lie UNPACKED_K inputs apart, to `out`. `ahead`: where
- * the two panels begin that will be unpacked next, for the first block of rows to fetch; elsewhere NULL. */
+/* Adds the products of `count` inputs of two panels, whose levels are UNPACKED_K inputs apart, to `out`. ahead:
+ * the two panels that will be unpacked next, which the first block of rows prefetches; for other blocks NULL. */
 EG_ALWAYS_INLINE void multiply_levels(const int8_t *codes, size_t rows, size_t k, size_t count, const uint8_t *unpacked,
                                       const uint8_t *ahead, int32_t *out)
 {

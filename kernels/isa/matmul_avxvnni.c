@@ -1,14 +1,11 @@
-/* Integer matmul on AVX-VNNI: vpdpbusd on 256-bit registers, what CPUs have that lack AVX-512 (laptops since 2021).
+/* Integer matmul on AVX-VNNI: vpdpbusd on 256-bit registers, for CPUs without AVX-512 (laptops since 2021).
  *
  * As in matmul_avx512vnni.c the weights are the unsigned operand: int8 weights + 128 (one XOR, shared by all rows),
  * int4 levels + 30 (looked up in int4_levels_x86.h); sums start at -128 · Σ codes or -30 · Σ codes and end exact. A
  * 64-byte line of a panel is two registers, its halves, of 8 channels each.
  *
- * More rows of int4 than a block multiply levels that are unpacked to the lines int8 would have: products are quick
- * here, and ending every block with the partial sums of int4_levels_x86.h took a tenth longer at 40 rows.
- *
- * Panels are walked one after the other, so that weights come from memory as a single stream: four streams side by
- * side read 1.3 times slower. */
+ * More rows of int4 than a block multiply levels that are unpacked to the lines that int8 would have. Panels are read
+ * one after another, as a single stream of memory. What was slower is in export/EXPERIMENTS.md. */
 #include "common/compiler.h"
 #include "isa/int4_levels_x86.h"
 #include "isa/kernels.h"
@@ -22,8 +19,8 @@ enum {
     LANES = 8,
     LINE = 64,
     HALVES = EG_PANEL / LANES,
-    TILE_ROWS = EG_CHUNK_ROWS, /* share a panel's levels; sums of 16 KiB stay in a first-level cache */
-    BLOCK_ROWS = 5, /* 5 rows x 2 halves = 10 sums, 2 weights, a constant, 1 input: 14 of 16; with 6 compilers spill */
+    TILE_ROWS = EG_CHUNK_ROWS, /* which share a panel's levels; their sums, 16 KiB, stay in a first-level cache */
+    BLOCK_ROWS = 5, /* 5 rows x 2 halves = 10 sums, 2 weights, a constant, 1 input: 14 of 16; compilers spill with 6 */
     MAX_SPLITS = 4,
     INT8_OFFSET = 128,
     PREFETCH = 4096, /* bytes ahead: hardware prefetchers stop at the end of a page */
@@ -91,9 +88,9 @@ EG_ALWAYS_INLINE void store_sums(__m256i sums[BLOCK_ROWS][HALVES], size_t rows, 
 
 /* `count` inputs of a panel: the sums of int8, or the products of unpacked int4 added to `out`. rows, splits and bits
  * are constants at every call, so that loops unroll and sums are registers.
- * splits: k-groups take turns in as many sets of sums, for few rows to keep vpdpbusd busy: it takes 4 to 5 cycles,
- * two at a time, so 8 to 10 sums must be under way.
- * code_sums: of int8. ahead: of int4, what to fetch for later, half a line a k-group; int8 fetches its own lines. */
+ * splits: sets of sums, which k-groups use in turn. vpdpbusd takes 4 to 5 cycles, and two start in a cycle: few rows
+ * need several sets to have 8 to 10 sums in progress.
+ * code_sums: of int8. ahead: of int4, what to prefetch, half a line a k-group; int8 prefetches its own lines. */
 EG_ALWAYS_INLINE void multiply_panel(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t splits,
                                      size_t k, const uint8_t *lines, size_t count, int bits, const uint8_t *ahead,
                                      int32_t *out)
@@ -198,7 +195,7 @@ static void store_levels(int4_inputs *inputs)
     }
 }
 
-/* Every block of rows fetches what the next panel will unpack, and after the first one finds it fetched. */
+/* Every block of rows prefetches what the next panel will unpack; after the first block it is in the cache. */
 static void multiply_many_rows(int4_inputs *inputs, const int8_t *codes, size_t rows, size_t k, int32_t *out)
 {
     store_levels(inputs);

@@ -7,8 +7,8 @@
 #endif
 #include "isa/int4_levels_arm.h"
 
-/* Computes values here and not earlier: a compiler that loads the weights of all quarters first has too few registers.
- * GCC 12 takes it at its word only if it is volatile; clang 14 spills the more if it is. */
+/* Keeps the compiler from computing values earlier: with the weights of all quarters loaded it has too few registers.
+ * GCC 12 needs it to be volatile; clang 14 spills more if it is. */
 #if defined(__clang__)
 #define SETTLE __asm__
 #else
@@ -94,8 +94,8 @@ EG_ALWAYS_INLINE void store_sums(int32x4_t sums[MAX_SPLITS][BLOCK_ROWS][QUARTERS
 
 /* Adds to the sums of a panel for at most BLOCK_ROWS rows of codes, `stride` apart. rows and splits are constants at
  * every call, so that loops unroll and sums are registers.
- * splits: k-groups take turns in as many sets of sums, so that few rows too have 12 sums or more under way: sdot takes
- * 3 to 4 cycles, up to four at a time. */
+ * splits: sets of sums, which k-groups use in turn. sdot takes 3 to 4 cycles, and up to four start in a cycle: few rows
+ * need several sets to have 12 sums or more in progress. */
 EG_ALWAYS_INLINE void multiply_block(const int8_t *codes, size_t stride, size_t rows, size_t splits, size_t k,
                                      const int8_t *lines, int32_t *out)
 {

@@ -1,4 +1,4 @@
-/* Integer matmul in plain C: for CPUs without any of the instruction sets below it, and to check the others by. */
+/* Integer matmul in plain C, for CPUs without any other instruction set. */
 #include "isa/kernels.h"
 
 static int32_t int8_weight(const int8_t *panel, size_t group, size_t channel, size_t i)

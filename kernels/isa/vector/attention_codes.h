@@ -1,11 +1,9 @@
 /* Codes of 16 bits for attention, whose products are added up exactly in int32: the same bits on every instruction set.
  *
- * A row of queries or keys has a step of its own, such that its codes have a length of at most LARGEST_LENGTH: no
- * product of two then exceeds an int32 (Cauchy and Schwarz). That leaves codes of about 2,900 where their number is
- * 256. Values have codes up to VALUE_CODE_MAX, and the weights
- * of a query, which are not negative, a step such that their codes add up to no more than LARGEST_SUM.
- *
- * In the vocabulary of simd.h. */
+ * Each row of queries or keys has its own step, chosen such that the length of its codes is at most LARGEST_LENGTH:
+ * then no product of two rows exceeds an int32 (Cauchy and Schwarz). For 256 codes, this allows about 2,900 each. Codes
+ * of values go up to VALUE_CODE_MAX. The weights of a query are not negative; their step is such that their codes add
+ * up to at most LARGEST_SUM. Needs a choice of simd.h. */
 #ifndef EG_ATTENTION_CODES_H
 #define EG_ATTENTION_CODES_H
 
@@ -33,7 +31,7 @@ static float largest_of(const float *x, size_t n)
     return vf_reduce_max(largest);
 }
 
-/* codes = round(x / step); they may begin where x does */
+/* codes = round(x · steps_per_one). codes may begin where x does: what is written is never ahead of what is read. */
 static void store_codes(const float *x, size_t n, float steps_per_one, int16_t *codes)
 {
     const vf factor = vf_set(steps_per_one);
@@ -42,7 +40,7 @@ static void store_codes(const float *x, size_t n, float steps_per_one, int16_t *
     }
 }
 
-/* How many steps 1 is for a row of queries or keys; 0 for a row of zeros. */
+/* The steps in 1 for a row of queries or keys; 0 for a row of zeros. */
 static float steps_of(const float *x, size_t n)
 {
     const float largest = largest_of(x, n), length = sqrtf(sum_of_squares(x, n));
@@ -53,7 +51,7 @@ static float steps_of(const float *x, size_t n)
 static float store_query(float *query, size_t n)
 {
     const float steps = steps_of(query, n);
-    store_codes(query, n, steps, (int16_t *)(void *)query); /* what is written never runs ahead of what is read */
+    store_codes(query, n, steps, (int16_t *)(void *)query);
     return steps > 0.0f ? 1.0f / steps : 0.0f;
 }
 
@@ -67,7 +65,7 @@ static void scale_scores(float *scores, size_t n, float query_scale, const float
     }
 }
 
-/* A value's scale becomes part of its weight. */
+/* A weight includes the scale of its value. */
 static float store_weights(float *weights, size_t n, float sum, const float *value_scales)
 {
     vf lanes[SUM_VECTORS], largest = vf_set(0.0f);

@@ -11,9 +11,9 @@ enum {
     PANEL_VECTORS = EG_PANEL / VF_LANES,
 };
 
-/* ---- where keys and values lie ------------------------------------------------------------------------- */
+/* ---- storing keys and values -------------------------------------------------------------------------- */
 
-/* A column of a panel: pairs of the key, one a line. */
+/* To a column of a panel: one pair a line. */
 static float store_key(const float *key, size_t head_dim, void *panel, size_t column)
 {
     const float steps = steps_of(key, head_dim);
@@ -28,7 +28,7 @@ static float store_key(const float *key, size_t head_dim, void *panel, size_t co
     return steps > 0.0f ? 1.0f / steps : 0.0f;
 }
 
-/* Half a line of each panel: the even or the odd elements of the pairs. */
+/* To half a line of each panel: the even or the odd elements of the pairs. */
 static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
     const float largest = largest_of(value, head_dim);

@@ -1,5 +1,5 @@
-/* Attention in 16-bit integers on AArch64: smlal multiplies 4 int16 by one of another register and adds to 4 int32, as
- * many as float32 in one instruction. What is gained is the bits of x86, and half the memory of keys and values.
+/* Attention in 16-bit integers on AArch64: smlal multiplies 4 int16 by one of another register and adds to 4 int32. It
+ * is no faster than float32, but gives the bits of x86 and halves the memory of keys and values.
  *
  * k-groups have one element: a line of a panel is one input's 16 columns. */
 #define EG_SIMD_NEON

@@ -1,9 +1,8 @@
 /* Sums over a row, in the vocabulary of simd.h.
  *
- * They go in 16 lanes, however many a vector has, and the lanes are added up by halves: 16, 8, 4, 2, 1. With one order
- * of additions, every instruction set that has a fused multiply-add gives the same bits. Else the last bit of a sum
- * would differ, so here and there an activation would round to another code, and the vectors of a text by two
- * instruction sets would be as far apart as 0.997. */
+ * They use 16 lanes with vectors of any width, and add the lanes by halves: 16, 8, 4, 2, 1. With one order of
+ * additions, every instruction set with a fused multiply-add gives the same bits. With several, some activations would
+ * round to other codes, and the vectors of a text on two instruction sets would have cosines down to 0.997. */
 #ifndef EG_ROW_SUMS_H
 #define EG_ROW_SUMS_H
 

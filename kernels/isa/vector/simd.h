@@ -1,6 +1,8 @@
 /* The vector vocabulary that vector_ops_body.h is written in: a float vector `vf` of VF_LANES lanes.
  *
- * The including file defines EG_SIMD_AVX512, EG_SIMD_AVX2, EG_SIMD_NEON or EG_SIMD_SCALAR. Each simd_<isa>.h defines:
+ * A file chooses it by defining EG_SIMD_AVX512, EG_SIMD_AVX2, EG_SIMD_NEON or EG_SIMD_SCALAR.
+ *
+ * Each simd_<isa>.h defines:
  *   vf_load, vf_store                   VF_LANES floats
  *   vf_set                              one float in all lanes
  *   vf_add … vf_fma (a·b + c), vf_max, vf_min, vf_abs
@@ -12,15 +14,16 @@
  *   vf_from_int32, vf_from_int8         VF_LANES integers as floats
  *   vi, vi_zero, vi_reduce_add          an int32 vector that sums codes
  *   vf_store_codes                      rounds |a| <= 127 (ties to even), stores VF_LANES int8, adds them to a vi
- * all but simd_scalar.h, for attention in int16:
+ *   MATMUL_ROWS, MATMUL_PANELS          size of a tile of sums in registers: float matmul, and attention in int16
+ *
+ * For attention in int16, all but simd_scalar.h also define:
  *   vf_store_int16                      rounds |a| <= 32767 (ties to even), stores VF_LANES int16
- * and those of x86, where int16 are multiplied in pairs:
- *   vf_store_alternate                  the same to the first or the second of each pair, whose other may be changing
+ *
+ * and those of x86, which multiply int16 in pairs:
+ *   vf_store_alternate                  the same to the first or second of each pair, while others may store the other
  *   vi_load, vi_set                     VF_LANES int32, one int32 in all lanes
  *   vi_add_pairs                        sums + the products of int16 pairs, added two by two
  *   vf_from_vi                          as floats
- * and the size of a tile of sums in its registers, of the float matmul and of attention in int16:
- *   MATMUL_ROWS, MATMUL_PANELS
  */
 #ifndef EG_SIMD_H
 #define EG_SIMD_H
@@ -42,7 +45,7 @@
 
 /* exp(x) for x <= 88, by Cody and Waite's range reduction x = n·ln 2 + r and the Taylor series of degree 7 on |r| <= ln
  * 2 / 2, whose first neglected term is r^8 / 8! < 6e-9. Largest relative error with rounding: 1.5e-7
- * (tests/kernels/test_vector_ops.c). Arguments below EXP_LOWEST, where exp leaves the normal range, give
+ * (tests/kernels/isa/test_vector_ops.c). Arguments below EXP_LOWEST, where exp leaves the normal range, give
  * exp(EXP_LOWEST). */
 #define EXP_LOWEST  (-87.0f)
 #define EXP_HIGHEST 88.0f

@@ -98,7 +98,7 @@ static inline void vf_store_int16(int16_t *p, vf a)
     _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(low, high));
 }
 
-/* One by one: another thread may be storing the others of the pairs. */
+/* One at a time: another thread may be storing the others of the pairs. */
 static inline void vf_store_alternate(int16_t *pairs, vf a, size_t second)
 {
     int32_t codes[VF_LANES];

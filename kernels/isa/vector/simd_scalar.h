@@ -4,7 +4,7 @@
 
 #define VF_LANES      1
 #define MATMUL_PANELS 1 /* panels of 16 that the float matmul sums at once */
-#define MATMUL_ROWS   2 /* and rows: 32 sums live on the stack anyway */
+#define MATMUL_ROWS   2 /* and rows: 32 sums are on the stack anyway */
 
 typedef float vf;
 typedef int32_t vi;
@@ -16,7 +16,7 @@ static inline vf vf_add(vf a, vf b) { return a + b; }
 static inline vf vf_sub(vf a, vf b) { return a - b; }
 static inline vf vf_mul(vf a, vf b) { return a * b; }
 static inline vf vf_div(vf a, vf b) { return a / b; }
-/* Two roundings, not fmaf(): without the instruction that is a library call, a hundred times slower. */
+/* Two roundings, not fmaf(), which without the instruction is a library call, a hundred times slower. */
 static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
 static inline vf vf_max(vf a, vf b) { return a > b ? a : b; }
 static inline vf vf_min(vf a, vf b) { return a < b ? a : b; }

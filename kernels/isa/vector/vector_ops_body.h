@@ -12,11 +12,11 @@
 
 enum { BLOCK_VECTORS = EG_ROTATION / VF_LANES };
 
-#define ROTATION_LENGTH 8.0f /* sqrt(EG_ROTATION): what the fast transform multiplies the length of a block by */
+#define ROTATION_LENGTH 8.0f /* sqrt(EG_ROTATION): the fast transform makes a block this many times as long */
 
 /* H · x · ROTATION_LENGTH for one block: Hadamard's matrix in Sylvester's order, by its fast transform. The butterflies
- * of each stage add and subtract elements 1, 2, 4 … apart, in this order whatever the vector's width, so that every
- * instruction set gets the same bits. Returns the elementwise largest of what `largest` is and of the magnitudes. */
+ * of each stage add and subtract elements 1, 2, 4 … apart, in this order for any vector width, so that every
+ * instruction set gets the same bits. Returns the elementwise maximum of `largest` and the magnitudes. */
 EG_ALWAYS_INLINE vf rotate_block(vf *block, float *out, vf largest)
 {
     EG_UNROLL
@@ -215,7 +215,7 @@ static void norm_rope(const float *x, const float *multiplier, const float *cosi
 
 static float softmax_numerators(float *scores, size_t begin, size_t end, size_t n)
 {
-    /* exp(masked - max) is below 1e-37 here and set to 0 at the end; until then whole vectors can be used. */
+    /* Masked scores become -inf, whose exp() is below 1e-37, and 0 at the end, so that whole vectors can be used. */
     for (size_t i = 0; i < begin; i++) {
         scores[i] = -INFINITY;
     }
@@ -236,8 +236,8 @@ static float softmax_numerators(float *scores, size_t begin, size_t end, size_t 
     for (size_t i = end; i < n; i++) {
         scores[i] = 0.0f;
     }
-    /* A lane sums the columns of one remainder modulo SUM_LANES; columns begin at a multiple of it in the text, so the
-     * bits are the same in every batch. */
+    /* A lane sums the columns of one remainder modulo SUM_LANES. Columns begin at a multiple of SUM_LANES in the text,
+     * so that the bits are the same in every batch. */
     vf lanes[SUM_VECTORS];
     start_sum(lanes);
     for (size_t i = 0; i < n; i += SUM_LANES) {

@@ -3,7 +3,7 @@
  *     golden MODEL_FILE TEXTS VECTORS
  *
  * TEXTS is a row of records: the lengths in bytes of prompt name and text, as decimal numbers in a line of their own,
- * then the two, the name with a 0 behind it. A name of length 0 stands for no prompt. VECTORS receives float32. */
+ * then the two, with a 0 after the name. A name of length 0 stands for no prompt. VECTORS receives float32. */
 #include "embgemma.h"
 
 #include <stdio.h>

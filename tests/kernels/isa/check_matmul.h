@@ -22,7 +22,7 @@ static inline int8_t pick_code(int matmul_case, int weight, size_t channel_or_ro
     }
 }
 
-/* Where weight (channel, i) lies in four panels, by the formula of export/FORMAT.md:
+/* Stores weight (channel, i) in four panels, by the formula of export/FORMAT.md:
  * [channel/16][i/4][channel%16][i%4], where int4 keeps k-groups 2j and 2j + 1 in the low and high nibble of line j. */
 static inline void store_weight(uint8_t *panels, int bits, size_t k, size_t channel, size_t i, int8_t code)
 {
@@ -43,7 +43,7 @@ static inline size_t pick_codebook(int matmul_case, size_t channel, size_t i)
     return (i / EG_CODEBOOK_INPUTS + channel + (size_t)matmul_case) % EG_CODEBOOKS;
 }
 
-/* Where it is told: two bits of byte [channel/16][i/64][channel%16]. */
+/* Stores the id of a codebook: two bits of byte [channel/16][i/64][channel%16]. */
 static inline void store_codebook(uint8_t *codebooks, size_t k, size_t channel, size_t i, size_t number)
 {
     const size_t bytes = EG_PANEL * k / EG_CODEBOOK_BYTE_INPUTS; /* of a panel */

@@ -1,5 +1,4 @@
-/* The products of attention on every instruction set that this CPU has, in float32 and, where it is faster, in 16 bits.
- */
+/* The products of attention on every instruction set that this CPU has, in float32 and in int16. */
 #include "tests/kernels/isa/check_attention.h"
 
 int main(void)

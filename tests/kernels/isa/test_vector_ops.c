@@ -438,7 +438,7 @@ static void check_geglu(const char *isa, const eg_vector_ops *ops, size_t rows, 
         /* x / 2 · (1 + tanh u), without the cancellation where tanh u is near -1 */
         const double u = 0.7978845608028654 * (x + 0.044715 * x * x * x);
         const double gelu = u < 0.0 ? x * exp(2.0 * u) / (1.0 + exp(2.0 * u)) : x / (1.0 + exp(-2.0 * u));
-        /* Beyond e^88 the quotient is held at x · e^-88, which is nothing beside x. */
+        /* Beyond e^88 the quotient is held at x · e^-88, which is negligible beside x. */
         const double error = fabs(gelu * up) * gelu_error(x) + fabs(x * up) * exp(-88.0) + (double)FLT_TRUE_MIN;
         check_close((double)out[row * OUT_STRIDE + c], gelu * up, error, isa, "geglu", rows, i);
     }
