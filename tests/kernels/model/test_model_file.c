@@ -1,10 +1,9 @@
-/* Model files: a valid one gives the model that its tensors give, and every cut, corrupt or hostile one an error. Run
- * it under the sanitizers. */
+/* Model files: a valid one gives the model that its tensors give, and a cut or corrupt one an error. Run it under the
+ * sanitizers. Which files are refused, and with what reason, is in test_damaged_files.py. */
 #define _POSIX_C_SOURCE 200809L
 #include "model/model.h"
 #include "tests/kernels/model/small_model.h"
 
-#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,17 +42,6 @@ static void check_valid(eg_dtype attention, eg_dtype others)
     CHECK(eg_model_dim(model) == HIDDEN && eg_model_max_tokens(model) == MAX_TOKENS, "sizes");
     CHECK(eg_model_tokenizer(model) == NULL, "a file without a tokenizer has one");
     check_prompts(model);
-    eg_model_free(model);
-    free(file);
-}
-
-/* The scheme is a label, which no reader goes by. */
-static void check_label(const tensors *t)
-{
-    size_t bytes;
-    unsigned char *file = make_file(t, (edit){IN_METADATA, "mixed", "int3"}, &bytes);
-    eg_model *model = NULL;
-    CHECK(eg_model_open_memory(file, bytes, NULL, &model) == EG_OK, "%s", eg_error_message());
     eg_model_free(model);
     free(file);
 }
@@ -97,13 +85,8 @@ static void check_paths(const unsigned char *file, size_t bytes)
     check_unreadable(model);
     eg_model_free(model);
 
-    CHECK_REFUSED(eg_model_open(path, &model), EG_ERROR_MODEL, "No such file");
-    CHECK_REFUSED(eg_model_open(path, &model), EG_ERROR_MODEL, path);
-    CHECK_REFUSED(eg_model_open(folder, &model), EG_ERROR_MODEL, "not a file");
     write_file(path, file, 0);
     CHECK_REFUSED(eg_model_open(path, &model), EG_ERROR_MODEL, "empty");
-    write_file(path, file, bytes - 1);
-    CHECK_REFUSED(eg_model_open(path, &model), EG_ERROR_MODEL, "cut");
     unlink(path);
     CHECK(mkfifo(path, S_IRUSR | S_IWUSR) == 0, "no pipe");
     CHECK_REFUSED(eg_model_open(path, &model), EG_ERROR_MODEL, "not a file");
@@ -145,165 +128,6 @@ static void check_flipped(unsigned char *file, size_t bytes)
               file[i], kept);
         eg_model_free(model);
         file[i] = kept;
-    }
-}
-
-static void check_refused(const unsigned char *file, size_t bytes, const char *word)
-{
-    eg_model *model = NULL;
-    CHECK_REFUSED(eg_model_open_memory(file, bytes, NULL, &model), EG_ERROR_MODEL, word);
-    CHECK(model == NULL, "a refused model is no model");
-    eg_model_free(model);
-}
-
-/* No norm and no scale may have a value that is not finite. */
-static void check_not_finite(const tensors *t, unsigned char *file, size_t bytes)
-{
-    unsigned char *end = file + header_end(file); /* of the tensor's data */
-    for (size_t i = 0; i < t->count; i++) {
-        const eg_tensor *tensor = &t->list[i];
-        end += eg_tensor_bytes(tensor);
-        if (tensor->dtype == EG_F32 && tensor->rank == 1) {
-            float *last = (float *)(void *)end - 1;
-            const float kept = *last;
-            *last = i % 2 == 0 ? NAN : -INFINITY;
-            check_refused(file, bytes, tensor->name);
-            *last = kept;
-        }
-    }
-}
-
-/* Each tensor must have its own name, shape and type. */
-static void check_tensors(tensors *t)
-{
-    for (size_t i = 0; i < t->count; i++) {
-        const eg_tensor kept = t->list[i];
-        const eg_dtype another = kept.dtype == EG_F16 ? EG_F32 : EG_F16;
-        const eg_tensor wrong[] = {
-            {"another", kept.dtype, kept.rank, {kept.shape[0], kept.shape[1], kept.shape[2], kept.shape[3]}, NULL},
-            {kept.name, kept.dtype, kept.rank, {kept.shape[0] + 1, kept.shape[1], kept.shape[2], kept.shape[3]}, NULL},
-            {kept.name, another, kept.rank, {kept.shape[0], kept.shape[1], kept.shape[2], kept.shape[3]}, NULL},
-        };
-        for (size_t j = 0; j < sizeof wrong / sizeof wrong[0]; j++) {
-            t->list[i] = wrong[j];
-            size_t bytes;
-            unsigned char *file = make_file(t, no_edit, &bytes);
-            check_refused(file, bytes, kept.name);
-            free(file);
-        }
-        t->list[i] = kept;
-    }
-}
-
-static const struct {
-    edit change;
-    const char *word; /* in the message */
-} lies[] = {
-    /* metadata, with the right checksum */
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 3"}, "layers.2.input_norm"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 1"}, "layer 1"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 0"}, "layers is 0"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 4294967295"}, "layers is 4294967295"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 4294967296"}, "too large"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 99999999999999999999"}, "too large"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": -2"}, "integer"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 2.0"}, "comma"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 02"}, "integer"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": \"2\""}, "integer"},
-    {{IN_METADATA, "\"layers\": 2", "\"layers\": 2, \"layers\": 2"}, "twice"},
-    {{IN_METADATA, "\"layers\": 2", "\"depth\": 2"}, "no config has"},
-    {{IN_METADATA, "\"layers\": 2, ", ""}, "lacks layers"},
-    {{IN_METADATA, "{\"layers\"", "[{\"layers\""}, "object"},
-    {{IN_METADATA, "\"eos_id\": 1}", "\"eos_id\": 1}}"}, "end"},
-    {{IN_METADATA, "\"eos_id\": 1}", "\"eos_id\": 1,}"}, "string"},
-    {{IN_METADATA, "\"eos_id\": 1}", "\"eos_id\": 128}"}, "eos_id"},
-    {{IN_METADATA, "\"hidden\": 128", "\"hidden\": 192"}, "embedding"},
-    {{IN_METADATA, "\"hidden\": 128", "\"hidden\": 100"}, "hidden"},
-    {{IN_METADATA, "\"heads\": 2", "\"heads\": 0"}, "heads"},
-    {{IN_METADATA, "\"kv_heads\": 1", "\"kv_heads\": 3"}, "heads"},
-    {{IN_METADATA, "\"vocab\": 128", "\"vocab\": 192"}, "embedding"},
-    {{IN_METADATA, "\"vocab\": 128", "\"vocab\": 127"}, "vocab"},
-    {{IN_METADATA, "\"max_tokens\": 80", "\"max_tokens\": 1"}, "max_tokens"},
-    {{IN_METADATA, "\"max_tokens\": 80", "\"max_tokens\": 4000000000"}, "max_tokens"},
-    {{IN_METADATA, "\"window\": 5", "\"window\": 4000000000"}, "window"},
-    {{IN_METADATA, "[1]", "[2]"}, "layer 2"},
-    {{IN_METADATA, "[1]", "[256]"}, "cannot be"},
-    {{IN_METADATA, "[1]", "[1"}, "integer"},
-    {{IN_METADATA, "[1]", "[[[[[[[[1]]]]]]]]"}, "integer"},
-    {{IN_METADATA, "10000.0", "0.0"}, "rope"},
-    {{IN_METADATA, "10000.0", "1e400"}, "rope"},
-    {{IN_METADATA, "10000.0", "1e99999999999"}, "rope"},
-    {{IN_METADATA, "10000.0", "10000."}, "digit"},
-    {{IN_METADATA, "10000.0", "10000.0e"}, "digit"},
-    {{IN_METADATA, "10000.0", "NaN"}, "digit"},
-    {{IN_METADATA, "10000.0", "1.00000000000000000000000000000000000000000001"}, "digits"},
-    {{IN_METADATA, "1e-06", "-1e-06"}, "eps"},
-    {{IN_METADATA, "embgemma", "another"}, "not an embgemma model file"},
-    {{IN_METADATA, "task: ", "task: \\u0000"}, "zero"},
-    {{IN_METADATA, "task: ", "task: \\ud83d"}, "surrogate"},
-    {{IN_METADATA, "task: ", "task: \\x"}, "escape"},
-    {{IN_METADATA, "task: ", "task: \\u12g4"}, "hexadecimal"},
-    {{IN_METADATA, "task: ", "task: \\"}, "escape"},
-    {{IN_METADATA, "\"task: search result | query: \"", "1"}, "string"},
-    {{IN_METADATA, "\\u00e9t\\u00e9", "query"}, "twice"},
-    {{IN_METADATA, "\"query\"", "\"inquiry\""}, "none of the prompts"},
-    {{IN_METADATA, "\"query\"", "nul"}, "string"},
-    {{IN_METADATA, "\"query\"", "null null"}, "end"},
-    /* the header itself */
-    {{IN_HEADER, "a test", "a tesT"}, "checksum"},
-    {{IN_HEADER, "format_version\":\"4", "format_version\":\"5"}, "version 5"},
-    {{IN_HEADER, "\"scheme\"", "\"scheming\""}, "lacks scheme"},
-    {{IN_HEADER, "\"producer\"", "\"scheme\""}, "twice"},
-    {{IN_HEADER, "\"a test\"", "7"}, "string"},
-    {{IN_HEADER, "a test", "a \x01 test"}, "control"},
-    {{IN_HEADER, "a test", "a \xff test"}, "UTF-8"},
-    {{IN_HEADER, "a test", "a \xc0\xaf test"}, "UTF-8"},
-    {{IN_HEADER, "a test", "a \xed\xa0\x80 test"}, "UTF-8"},
-    {{IN_HEADER, "a test", "a \xf4\x90\x80\x80 test"}, "UTF-8"},
-    {{IN_HEADER, "{\"__metadata__\"", "{\"__metadata__\":{},\"__metadata__\""}, "two __metadata__"},
-    {{IN_HEADER, "{\"__metadata__\"", "[\"__metadata__\""}, "object"},
-    {{IN_HEADER, "{\"__metadata__\"", "{__metadata__"}, "string"},
-    {{IN_HEADER, "{\"dtype\"", "{{{{{{{{\"dtype\""}, "string"},
-    {{IN_HEADER, "\"dtype\":\"U8\",", ""}, "dtype, shape and data_offsets"},
-    {{IN_HEADER, "\"dtype\":\"U8\"", "\"dtype\":\"U8\",\"dtype\":\"U8\""}, "each once"},
-    {{IN_HEADER, "\"dtype\":\"U8\"", "\"kind\":\"U8\""}, "each once"},
-    {{IN_HEADER, "\"dtype\":\"U8\"", "\"dtype\":\"F64\""}, "F32, F16, I8 or U8"},
-    {{IN_HEADER, "\"dtype\":\"U8\"", "\"dtype\":\"F32\""}, "disagree"},
-    {{IN_HEADER, "\"dtype\":\"U8\"", "\"dtype\":\"I8\""}, "embedding.weight"},
-    {{IN_HEADER, "[128,66]", "[66,128]"}, "embedding.weight"},
-    {{IN_HEADER, "[128,66]", "[8448]"}, "embedding.weight"},
-    {{IN_HEADER, "[128,66]", "[128,66,1,1,1]"}, "dimensions"},
-    {{IN_HEADER, "[128,66]", "[4294967296,4294967296]"}, "disagree"},
-    {{IN_HEADER, "[128,66]", "[0,66]"}, "disagree"},
-    {{IN_HEADER, "[0,8448]", "[64,8512]"}, "expected 0"},
-    {{IN_HEADER, "[0,8448]", "[8448,0]"}, "disagree"},
-    {{IN_HEADER, "[0,8448]", "[0,8448,8448]"}, "data_offsets"},
-    {{IN_HEADER, "[0,8448]", "[8448]"}, "two data_offsets"},
-    {{IN_HEADER, "[0,8448]", "[0,18446744073709551615]"}, "cut"},
-    {{IN_HEADER, "[0,8448]", "[18446744073709543168,0]"}, "disagree"},
-    {{IN_HEADER, "[0,8448]", "[99999999,100005... ]"}, "comma"},
-    {{IN_HEADER, "layers.0.down.codebook", "layers.0.down.codebooks"}, "layers.0.down.codebook "},
-    {{IN_HEADER, "layers.0.input_norm", "layers.1.input_norm"}, "layers.0.input_norm"},
-    {{IN_HEADER, "layers.0.q_norm", "layers.0.k_norm"}, "layers.0.q_norm"},
-    {{IN_HEADER, "final_norm", "final_norm\\u0000"}, "zero"},
-    {{IN_HEADER, "head.scale", "head.scales"}, "head.scale "},
-    {{IN_HEADER, "\"head.scale\"", "\"\\u001b[2J\""}, "head.scale"},
-    {{IN_HEADER, "embedding.scale\":{\"dtype\":\"F16\",\"shape\":[128,2]",
-      "embedding.scale\":{\"dtype\":\"F16\",\"shape\":[64,4]"},
-     "embedding.scale"},
-};
-
-static void check_lies(const tensors *t)
-{
-    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
-        size_t bytes;
-        unsigned char *file = make_file(t, lies[i].change, &bytes);
-        eg_model *model = NULL;
-        const eg_status status = eg_model_open_memory(file, bytes, NULL, &model);
-        CHECK(status == EG_ERROR_MODEL && strstr(eg_error_message(), lies[i].word) != NULL, "%s for %s: status %d, %s",
-              lies[i].change.to, lies[i].change.from, (int)status, eg_error_message());
-        eg_model_free(model);
-        free(file);
     }
 }
 
@@ -383,14 +207,10 @@ int main(void)
     static tensors t;
     list_tensors(&t, EG_I8, EG_U8);
     size_t bytes;
-    unsigned char *file = make_file(&t, no_edit, &bytes);
-    check_label(&t);
+    unsigned char *file = make_file(&t, &bytes);
     check_paths(file, bytes);
     check_cut(file, bytes);
     check_flipped(file, bytes);
-    check_not_finite(&t, file, bytes);
-    check_tensors(&t);
-    check_lies(&t);
     check_allocator(file, bytes);
     check_no_tokenizer(file, bytes);
     free(file);

@@ -1,0 +1,419 @@
+"""The two readers of model files, in Python and in C, refuse the same cut, corrupt and hostile files with a reason."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from embgemma.export.synthetic import write_synthetic_model
+from embgemma.kernels.errors import ModelFileError
+from embgemma.kernels.model_file import read_model_file
+from embgemma.kernels.native import library_problem, load_library
+from embgemma.kernels.safetensors_file import LENGTH_BYTES
+from tests import tiny
+from tests.kernels.changed_file import as_text, join, split, write_smallest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.kernels.changed_file import Header
+
+    Reader = Callable[[Path], None]
+
+SIZES = {"F32": 4, "F16": 2, "I8": 1, "U8": 1}  # bytes of an element
+
+
+def read_in_python(path: Path) -> None:
+    read_model_file(path)
+
+
+def read_in_c(path: Path) -> None:
+    library = load_library()
+    slot = library.ffi.new("eg_model **")
+    try:
+        library.check(library.c.eg_model_open(bytes(path), slot))
+    except ModelFileError:
+        assert slot[0] == library.ffi.NULL
+        raise
+    library.c.eg_model_free(slot[0])
+
+
+READERS: dict[str, Reader] = {"python": read_in_python, "c": read_in_c}
+
+
+@pytest.fixture(params=READERS)
+def reader(request: pytest.FixtureRequest) -> str:
+    problem = library_problem() if request.param == "c" else None
+    if problem:
+        pytest.skip(problem)
+    return str(request.param)
+
+
+@pytest.fixture
+def read(reader: str) -> Reader:
+    return READERS[reader]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return write_smallest(tmp_path / "good.safetensors")
+
+
+def data_start(content: bytes) -> int:
+    return LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+
+
+def refused(read: Reader, path: Path, reason: str) -> None:
+    with pytest.raises(ModelFileError, match=reason) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value)) < 1000
+
+
+def test_every_cut_and_an_appended_byte_are_refused(good: Path, read: Reader) -> None:
+    content = good.read_bytes()
+    start = data_start(content)
+    cuts = {*range(0, start + 70, 7), *range(start, len(content), 499), len(content) - 1}
+    for cut in sorted(cuts):
+        good.write_bytes(content[:cut])
+        with pytest.raises(ModelFileError):
+            read(good)
+    refused(read, good, "it was cut")
+    good.write_bytes(content + b"\0")
+    refused(read, good, rf"the file has ({len(content) + 1} bytes|{len(content) + 1 - start} bytes of data)")
+
+
+# In C, a test of its own does so under the sanitizers.
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80])
+def test_no_flipped_bit_of_the_header_goes_unnoticed(good: Path, flip: int) -> None:
+    content = good.read_bytes()
+    with good.open("r+b", buffering=0) as file:
+        for position in range(data_start(content)):
+            for byte in (content[position] ^ flip, content[position]):
+                file.seek(position)
+                file.write(bytes([byte]))
+                if byte != content[position]:
+                    with pytest.raises(ModelFileError):
+                        read_model_file(good)
+    read_model_file(good)
+
+
+def test_random_bytes_are_refused(tmp_path: Path, read: Reader) -> None:
+    random = np.random.default_rng(0)
+    path = tmp_path / "noise.safetensors"
+    for size in [*range(20), 100, 1000, 100_000]:
+        path.write_bytes(random.bytes(size))
+        with pytest.raises(ModelFileError):
+            read(path)
+
+
+# Changes of the metadata, whose checksum is then right again: what stands there, what to put in its place, and the
+# reasons that Python and C give. Python has no reason where it accepts the file.
+Damage = tuple[str, str, str | None, str]
+METADATA: list[Damage] = [
+    ('"layers": 1', '"layers": 2', "layers.1", "layers.1.input_norm"),
+    ('"layers": 1', '"layers": 0', "layers' is 0", "layers is 0"),
+    ('"layers": 1', '"layers": 4294967295', "layers' is 4294967295", "layers is 4294967295"),
+    ('"layers": 1', '"layers": 4294967296', "layers' is 4294967296", "too large"),
+    ('"layers": 1', '"layers": 1099511627776', "layers", "too large"),
+    ('"layers": 1', '"layers": 99999999999999999999', "layers", "too large"),
+    ('"layers": 1', '"layers": -2', "layers' is -2", "integer"),
+    ('"layers": 1', '"layers": 2.0', "layers' is 2.0", "comma"),
+    ('"layers": 1', '"layers": 02', "JSON", "integer"),
+    ('"layers": 1', '"layers": "2"', "layers' is '2'", "integer"),
+    ('"layers": 1', '"layers": 1, "layers": 1', None, "twice"),
+    ('"layers": 1', '"depth": 1', "fields", "no config has"),
+    ('"layers": 1', '"layers": 1, "more": 1', "fields", "no config has"),
+    ('"layers": 1, ', "", "fields", "lacks layers"),
+    ('{"layers"', '[{"layers"', "JSON", "object"),
+    ('{"layers"', '?{"layers"', "config", "object"),
+    ('{"layers"', "[" * 100_000, "nested too deeply", "object"),
+    ('"eos_id": 1}', '"eos_id": 1}}', "JSON", "end"),
+    ('"eos_id": 1}', '"eos_id": 1,}', "JSON", "string"),
+    ('"eos_id": 1}', '"eos_id": 128}', "eos_id", "eos_id"),
+    ('"bos_id": 2', '"bos_id": 64', "bos_id", "bos_id"),
+    ('"hidden": 64', '"hidden": 192', "embedding|shape", "embedding"),
+    ('"hidden": 64', '"hidden": 100', "hidden", "hidden"),
+    ('"hidden": 64', '"hidden": 65', "hidden", "hidden"),
+    ('"heads": 1', '"heads": 0', "heads", "heads"),
+    ('"kv_heads": 1', '"kv_heads": 3', "heads", "heads"),
+    ('"vocab": 64', '"vocab": 192', "embedding", "embedding"),
+    ('"vocab": 64', '"vocab": 127', "vocab", "vocab"),
+    ('"vocab": 64', '"vocab": "32"', "vocab", "integer"),
+    ('"vocab": 64', '"vocab": true', "vocab", "integer"),
+    ('"max_tokens": 16', '"max_tokens": 1', "max_tokens", "max_tokens"),
+    ('"max_tokens": 16', '"max_tokens": 4000000000', "max_tokens", "max_tokens"),
+    ('"window": 4', '"window": 4000000000', "window", "window"),
+    ("[0]", "[1]", "full_attention_layers", "layer 1"),
+    ("[0]", "[256]", "full_attention_layers", "cannot be"),
+    ("[0]", "[1", "JSON", "integer"),
+    ("[0]", "[[[[[[[[1]]]]]]]]", "full_attention_layers", "integer"),
+    ("10000.0", "0.0", "rope", "rope"),
+    ("10000.0", "1e400", "rope", "rope"),
+    ("10000.0", "1e99999999999", "rope", "rope"),
+    ("10000.0", f"1{'0' * 400}", "rope_theta_sliding", "digits"),
+    ("10000.0", "10000.", "JSON", "digit"),
+    ("10000.0", "10000.0e", "JSON", "digit"),
+    ("10000.0", "NaN", "rope", "digit"),
+    ("10000.0", "1.00000000000000000000000000000000000000000001", None, "digits"),
+    ("1e-06", "-1e-06", "rms_norm_eps", "eps"),
+    ("1e-06", "null", "rms_norm_eps", "digit"),
+    ("embgemma", "another", "not an embgemma model file", "not an embgemma model file"),
+    ('{"query"', '[{"query"', "prompts", "prompts are damaged: expected an object"),
+    ('{"query"', "[" * 100_000, "nested too deeply", "object"),
+    ('{"query"', '{"a', "prompts", "prompts"),
+    ("task: ", "task: \\u0000", None, "zero"),
+    ("task: ", "task: \\ud83d", None, "surrogate"),
+    ("task: ", "task: \\x", "escape", "escape"),
+    ("task: ", "task: \\u12g4", "escape", "hexadecimal"),
+    ("task: ", "task: \\", "escape", "escape"),
+    ('"task: search result | query: "', "1", "prompts", "string"),
+    ("document", "query", "twice", "twice"),
+    ("null", '"inquiry"', "default prompt", "none of the prompts"),
+    ("null", "[]", "default prompt", "default_prompt_name is damaged: expected a string"),
+    ("null", "nul", "JSON", "string"),
+    ("null", "null null", "JSON", "end"),
+]
+# Changes of the header's text, by the same columns: bytes as latin-1.
+NORM = '"final_norm":{"dtype":"F32","shape":[64]'
+SCALE = '"dtype":"F16","shape":[64,2]'
+HEADER: list[Damage] = [
+    ("embgemma s", "embgemma S", "checksum", "checksum"),
+    ("1e-06", "1e-05", "checksum", "checksum"),
+    ('"embgemma"', '"pt"', "not an embgemma model file", "not an embgemma model file"),
+    ('format_version":"4', 'format_version":"5', "format version '5'", "version 5"),
+    ('"scheme"', '"scheming"', "lacks .*scheme", "lacks scheme"),
+    ('"prompts"', '"prompt"', "lacks .*prompts", "lacks prompts"),
+    ('"producer"', '"scheme"', "twice", "twice"),
+    ('"embgemma synthetic weights"', "7", "metadata", "string"),
+    ("embgemma s", "a \x01", "control", "control"),
+    ("embgemma s", "a \xff", "utf-8", "UTF-8"),
+    ("embgemma s", "a \xc0\xaf", "utf-8", "UTF-8"),
+    ("embgemma s", "a \xed\xa0\x80", "utf-8", "UTF-8"),
+    ("embgemma s", "a \xf4\x90\x80\x80", "utf-8", "UTF-8"),
+    ('{"__metadata__"', '{"__metadata__":{},"__metadata__"', "twice", "two __metadata__"),
+    ('{"__metadata__"', '["__metadata__"', "JSON", "object"),
+    ('{"__metadata__"', "{__metadata__", "JSON", "string"),
+    ('{"dtype"', '{{{{{{{{"dtype"', "JSON", "string"),
+    ('"dtype":"U8",', "", "dtype, shape and data_offsets", "dtype, shape and data_offsets"),
+    ('"dtype":"U8"', '"dtype":"U8","dtype":"U8"', "twice", "each once"),
+    ('"dtype":"U8"', '"dtype":"U8","more":1', "embedding.weight", "each once"),
+    ('"dtype":"U8"', '"kind":"U8"', "embedding.weight", "each once"),
+    ('"dtype":"U8"', '"dtype":"F31"', "F31", "F32, F16, I8 or U8"),
+    ('"dtype":"U8"', '"dtype":"F64"', "embedding.weight", "F32, F16, I8 or U8"),
+    ('"dtype":"U8"', '"dtype":"F32"', "embedding.weight", "disagree"),
+    ('"dtype":"U8"', '"dtype":"I8"', "embedding.weight", "embedding.weight"),
+    ('"dtype":"U8"', '"dtype":"BOOL"', "embedding.weight", "F32, F16, I8 or U8"),
+    ('"dtype":"U8"', '"dtype":["U8"]', "dtype", "string"),
+    (NORM, NORM.replace("F32", "I32"), "final_norm", "F32, F16, I8 or U8"),
+    (NORM, NORM.replace("[64]", "[8,8]"), "final_norm", "final_norm"),
+    ('"head.weight":{"dtype":"I8"', '"head.weight":{"dtype":"U8"', "head.weight", "head.weight"),
+    ("[64,33]", "[33,64]", "embedding.weight", "embedding.weight"),
+    ("[64,33]", "[2112]", "embedding.weight", "embedding.weight"),
+    ("[64,33]", "[64,33,1,1,1]", "embedding.weight", "dimensions"),
+    ("[64,33]", "[4294967296,4294967296]", "embedding.weight", "disagree"),
+    ("[64,33]", "[0,33]", "embedding.weight", "disagree"),
+    ("[64,33]", "[-64,-33]", "embedding.weight", "integer of 0 or more"),
+    ("[64,33]", "2112", "embedding.weight", "list"),
+    ("[64,33]", "[64.0,33]", "embedding.weight", "comma"),
+    ("[0,2112]", "[64,2176]", "starts at byte", "expected 0"),
+    ("[0,2112]", "[2112,0]", "embedding.weight", "disagree"),
+    ("[0,2112]", "[0,2112,2112]", "embedding.weight", "data_offsets"),
+    ("[0,2112]", "[2112]", "embedding.weight", "two data_offsets"),
+    ("[0,2112]", "[-2112,0]", "embedding.weight", "integer of 0 or more"),
+    ("[0,2112]", "[false,2112.0]", "embedding.weight", "integer of 0 or more"),
+    ("[0,2112]", '{"0":1}', "embedding.weight", "list"),
+    ("[0,2112]", "[0,18446744073709551615]", "embedding.weight", "cut"),
+    ("[0,2112]", "[18446744073709549504,0]", "embedding.weight", "disagree"),
+    ("[0,2112]", f"[{1 << 70},{(1 << 70) + 2112}]", "starts at byte", "too large"),
+    ("[0,2112]", "[99999999,100005... ]", "JSON", "comma"),
+    ("[28416,28672]", "[0,256]", "starts at byte", "starts at byte"),
+    ("[33024,33044]}", f'[33024,33044]}},{NORM},"data_offsets":[28416,28672]}}', "twice", "final_norm"),
+    ("layers.0.down.codebook", "layers.0.down.codebooks", "layers.0.down.codebooks", "layers.0.down.codebook "),
+    ("layers.0.input_norm", "layers.1.input_norm", "layers.1.input_norm", "layers.0.input_norm"),
+    ("layers.0.q_norm", "layers.0.k_norm", "twice", "layers.0.q_norm"),
+    ("layers.0.post_attention_norm", "layers.0.pre_ffn_norm", "twice", "post_attention_norm"),
+    ("final_norm", "final_norm\\u0000", "final_norm", "zero"),
+    ("head.scale", "head.scales", "head.scales", "head.scale "),
+    ('"head.scale"', '"\\u001b[2J"', "no place for the tensors", "head.scale"),
+    ("tokenizer.model", "extra", "extra", "extra"),
+    (SCALE, SCALE.replace("64,2", "32,4"), "embedding.scale|scales", "embedding.scale"),
+    (SCALE, SCALE.replace("64,2", "8,8"), "embedding.scale|scales", "disagree"),
+    (SCALE, SCALE.replace("64,2", ""), "embedding.scale", "disagree"),
+    ('"dtype":"U8","shape":[20]', '"dtype":"I8","shape":[20]', "tokenizer.model", "tokenizer.model"),
+    ('"shape":[4,1,16]', '"shape":[1,4,16]', "layers.0.down.codebook", "layers.0.down.codebook"),
+]
+
+
+def check_damage(good: Path, reader: str, text: bytes, damage: Damage) -> None:
+    """Writes that header, and checks that the reader refuses it with the reason expected of it."""
+    reason = damage[2 if reader == "python" else 3]
+    if reason is not None:
+        refused(READERS[reader], join(good, text, split(good)[1]), reason)
+
+
+@pytest.mark.parametrize("damage", METADATA)
+def test_damaged_metadata_is_refused_with_a_reason(good: Path, reader: str, damage: Damage) -> None:
+    header, _ = split(good)
+    metadata = header["__metadata__"]
+    changed = next(key for key in sorted(metadata) if damage[0] in metadata[key])
+    metadata[changed] = metadata[changed].replace(damage[0], damage[1], 1)
+    check_damage(good, reader, as_text(header), damage)
+
+
+@pytest.mark.parametrize("damage", HEADER)
+def test_a_damaged_header_is_refused_with_a_reason(good: Path, reader: str, damage: Damage) -> None:
+    old, new = (text.encode("latin-1") for text in damage[:2])
+    text = as_text(split(good)[0], sign=False)
+    assert old in text
+    check_damage(good, reader, text.replace(old, new, 1), damage)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda header: header.update(final_norm=[]), "final_norm|expected an object"),
+        (lambda header: header.pop("final_norm"), "starts at byte"),
+        (lambda header: header.pop("tokenizer.model"), "bytes"),
+        (lambda header: header["__metadata__"].clear(), "not an embgemma model file"),
+    ],
+)
+def test_what_is_missing_is_noticed(good: Path, read: Reader, change: Callable[[Header], object], reason: str) -> None:
+    header, data = split(good)
+    change(header)
+    refused(read, join(good, as_text(header), data), reason)
+
+
+def write_tensors(path: Path, entries: list[tuple[str, str, list[int]]], metadata: dict[str, str]) -> Path:
+    """Writes a file of these tensors (name, dtype, shape), each where it belongs, all zeros."""
+    header: Header = {"__metadata__": metadata}
+    end = 0
+    for name, dtype, shape in entries:
+        begin, end = end, end + SIZES[dtype] * int(np.prod(shape))
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    return join(path, as_text(header), bytes(end))
+
+
+def test_each_tensor_must_have_its_name_shape_dtype_and_place(good: Path, reader: str) -> None:
+    read = READERS[reader]
+    header, _ = split(good)
+    metadata = header.pop("__metadata__")
+    del header["tokenizer.model"]
+    entries = [(name, entry["dtype"], entry["shape"]) for name, entry in header.items()]
+    metadata["scheme"] = "int3"  # a label, which no reader goes by
+    read(write_tensors(good, entries, metadata))
+    for i, (name, dtype, shape) in enumerate(entries):
+        wrongs: list[list[tuple[str, str, list[int]]]] = [
+            [],
+            [("another", dtype, shape)],
+            [(name, dtype, [shape[0] + 1, *shape[1:]])],
+            [(name, dtype, [shape[0] - 1, *shape[1:]])],
+            [(name, dtype, [*shape[:-1], shape[-1] + 1])],
+            [(name, "F32" if dtype == "F16" else "F16", shape)],
+        ]
+        for wrong in wrongs:
+            path = write_tensors(good, [*entries[:i], *wrong, *entries[i + 1 :]], metadata)
+            refused(read, path, name if reader == "c" else f"{name}|another|embedding row .* scales")
+        swapped = [*entries[:i], *entries[i : i + 2][::-1], *entries[i + 2 :]]
+        if i + 1 < len(entries):
+            refused(read, write_tensors(good, swapped, metadata), "order")
+
+
+HOSTILE_JSON = ["", "[]", "null", "{}", "{", '{"__metadata__": 1}', '{"__metadata__": {"format": 1}}']
+HOSTILE_JSON += ['{"__metadata__": {"format": "embgemma", "format": "embgemma"}}', '{"a": NaN}', '{"a": 1e999}']
+HOSTILE_JSON += ['{"\\ud800": {}}', "[" * 500_000, '{"a":' * 100_000, "9" * 10_000, "\ud800"]
+
+
+@pytest.mark.parametrize("text", HOSTILE_JSON)
+def test_hostile_json_is_refused(good: Path, read: Reader, text: str) -> None:
+    with pytest.raises(ModelFileError):
+        read(join(good, text.encode("utf-8", "surrogatepass"), b"\0" * 64))
+
+
+def test_a_header_that_claims_too_much_is_refused(good: Path, read: Reader) -> None:
+    content = good.read_bytes()
+    for length in (len(content), 1 << 20, (1 << 20) + 1, 1 << 63, (1 << 64) - 1):
+        good.write_bytes(length.to_bytes(LENGTH_BYTES, "little") + content[LENGTH_BYTES:])
+        refused(read, good, "header")
+
+
+def test_data_that_is_not_aligned_is_refused(good: Path, read: Reader) -> None:
+    header, data = split(good)
+    text = as_text(header)
+    text += b" " * (-len(text) % 64)  # the data then starts 8 bytes past a multiple of 64
+    refused(read, join(good, text, data, alignment=1), "multiple of 64")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_norms_and_scales_that_are_not_finite_are_refused(good: Path, read: Reader, value: float) -> None:
+    header, data = split(good)
+    names = [name for name, entry in header.items() if entry.get("dtype") == "F32" and len(entry["shape"]) == 1]
+    assert {"final_norm", "layers.0.q_norm", "layers.0.down.scale", "head.scale"} < {*names}
+    for name in names:
+        end = header[name]["data_offsets"][1]
+        changed = data[: end - 4] + np.float32(value).tobytes() + data[end:]
+        refused(read, join(good, as_text(header), changed), f"{name}.*not finite")
+
+
+def test_a_missing_file_a_folder_and_a_checkpoint_are_refused(tmp_path: Path, reader: str) -> None:
+    read, advice = READERS[reader], "embgemma convert"
+    refused(read, tmp_path / "none.safetensors", "No such file")
+    refused(read, tmp_path, advice if reader == "python" else "not a file")
+    path = tmp_path / "model.safetensors"
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    text = json.dumps({"__metadata__": {"format": "pt"}, "norm.weight": entry})
+    refused(read, join(path, text.encode(), b"\0" * 4), advice)
+
+
+# ---- both readers accept the same files: a valid one with a piece of the header replaced ----
+
+CHANGES = 400
+PIECES = [b"0", b"1", b"-1", b"1.0", b"e5", b"64", b"null", b"true", b'""', b"[]", b"{}", b",", b":", b'"', b"\\"]
+PIECES += [b"\\u0041", b" ", b"\n", b'"U8"', b"\xc3\xa9", b"\xff", b"layers.1"]
+
+
+def change(random_: random.Random, text: bytes) -> bytes:
+    """Puts one of PIECES into the text, in place of up to five bytes."""
+    begin = random_.randrange(len(text))
+    return text[:begin] + random_.choice(PIECES) + text[begin + random_.choice((0, 1, 1, 2, 5)) :]
+
+
+def changed_header(random_: random.Random, header: bytes) -> bytes:
+    """A change somewhere, or in a value of the metadata; the latter with its checksum."""
+    if random_.random() < 0.5:
+        return change(random_, header)
+    parsed = json.loads(header)
+    metadata = parsed["__metadata__"]
+    key = random_.choice(("config", "config", "prompts", "default_prompt_name", "scheme", "producer"))
+    metadata[key] = change(random_, metadata[key].encode()).decode(errors="replace")
+    return as_text(parsed)
+
+
+def problem_of(read: Reader, path: Path) -> str | None:
+    """None if the reader accepts the file; else the message."""
+    try:
+        read(path)
+    except ModelFileError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
+def test_readers_agree(tmp_path: Path) -> None:
+    path = tmp_path / "changed.safetensors"
+    write_synthetic_model(path, tiny.CONFIG, "mixed")
+    header, data = split(path)
+    text = as_text(header)
+    random_ = random.Random(1)
+    accepted = 0
+    for _ in range(CHANGES):
+        join(path, changed_header(random_, text), data)
+        by_python, by_c = (problem_of(read, path) for read in READERS.values())
+        assert (by_python is None) == (by_c is None), (path.read_bytes()[: -len(data)], by_python, by_c)
+        accepted += by_python is None
+    assert 0 < accepted < CHANGES
