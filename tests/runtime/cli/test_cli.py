@@ -71,16 +71,15 @@ def rows_of(output: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def matrix_of(rows: list[dict[str, Any]]) -> Any:
-    return np.array([row["embedding"] for row in rows], np.float32)
+def matrix_of(output: bytes) -> Any:
+    return np.array([row["embedding"] for row in rows_of(output)], np.float32)
 
 
 def test_arguments_to_json_lines(embed: Any, model: embgemma.EmbeddingModel) -> None:
     code, out, err = embed(*TEXTS)
-    rows = rows_of(out)
     assert (code, err) == (0, "")
-    assert [row["line"] for row in rows] == [1, 2, 3, 4]
-    assert np.array_equal(matrix_of(rows), model.encode(TEXTS))  # the digits written give back the same bits
+    assert [row["line"] for row in rows_of(out)] == [1, 2, 3, 4]
+    assert np.array_equal(matrix_of(out), model.encode(TEXTS))  # the digits written give back the same bits
 
 
 def test_a_text_that_names_a_file_is_warned_of(embed: Any, text_file: Path) -> None:
@@ -97,93 +96,81 @@ def test_text_file_to_npy(embed: Any, model: embgemma.EmbeddingModel, text_file:
     assert np.array_equal(np.load(tmp_path / "out.npy"), model.encode(TEXTS))
 
 
-def test_json_lines_to_npz_with_ids(
-    embed: Any, model: embgemma.EmbeddingModel, json_file: Path, tmp_path: Path
-) -> None:
+def test_json_lines_with_ids(embed: Any, model: embgemma.EmbeddingModel, json_file: Path, tmp_path: Path) -> None:
     assert embed("--input", json_file, "--id-field", "id", "-o", tmp_path / "out.npz")[0] == 0
     with np.load(tmp_path / "out.npz") as archive:
         assert sorted(archive) == ["embeddings", "ids", "lines"]
         assert np.array_equal(archive["embeddings"], model.encode(TEXTS))
         assert archive["lines"].tolist() == [1, 2, 3, 4]
         assert archive["ids"].tolist() == ["d0", "d1", "d2", "d3"]
-
-
-def test_json_lines_to_json_lines_with_ids(
-    embed: Any, model: embgemma.EmbeddingModel, json_file: Path, tmp_path: Path
-) -> None:
     assert embed("--input", json_file, "--id-field", "n", "-o", tmp_path / "out.jsonl")[0] == 0
-    rows = rows_of((tmp_path / "out.jsonl").read_bytes())
-    assert [row["id"] for row in rows] == [0, 1, 2, 3]
-    assert np.array_equal(matrix_of(rows), model.encode(TEXTS))
+    out = (tmp_path / "out.jsonl").read_bytes()
+    assert [row["id"] for row in rows_of(out)] == [0, 1, 2, 3]
+    assert np.array_equal(matrix_of(out), model.encode(TEXTS))
 
 
-@pytest.mark.parametrize("arguments", [(), ("--input", "-")])
-def test_standard_input(embed: Any, model: embgemma.EmbeddingModel, stdin: Any, arguments: tuple[str, ...]) -> None:
-    stdin("\r\n".join(TEXTS).encode("utf-8-sig"))  # with a byte order mark, as Windows has it; no final line break
-    code, out, _ = embed(*arguments, "-o", "-")
+LINES = "\r\n".join(TEXTS).encode("utf-8-sig")  # with a byte order mark, as Windows has it; no final line break
+FIELDS = b'{"body": "the of"}\n{"body": "to be"}\n'
+ODD_BREAKS = "a\u2028b\x85c\x0bd\re"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "texts"),
+    [
+        (LINES, ("-o", "-"), TEXTS),
+        (LINES, ("--input", "-", "-o", "-"), TEXTS),
+        (FIELDS, ("--input-format", "jsonl", "--field", "body"), ["the of", "to be"]),
+        (ODD_BREAKS.encode(), (), [ODD_BREAKS]),  # only line feeds break lines
+    ],
+)
+def test_standard_input(
+    embed: Any, model: embgemma.EmbeddingModel, stdin: Any, content: bytes, arguments: tuple[str, ...], texts: list[str]
+) -> None:
+    stdin(content)
+    code, out, _ = embed(*arguments)
     assert code == 0
-    assert np.array_equal(matrix_of(rows_of(out)), model.encode(TEXTS))
+    assert np.array_equal(matrix_of(out), model.encode(texts))
 
 
-def test_standard_input_of_json_lines(embed: Any, model: embgemma.EmbeddingModel, stdin: Any) -> None:
-    stdin(b'{"body": "the of"}\n{"body": "to be"}\n')
-    code, out, _ = embed("--input-format", "jsonl", "--field", "body")
-    assert code == 0
-    assert np.array_equal(matrix_of(rows_of(out)), model.encode(["the of", "to be"]))
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [
+        (("--prompt-name", "query", "--dim", 16), {"prompt_name": "query", "truncate_dim": 16}),
+        (("--truncate-dim", 16), {"truncate_dim": 16}),
+        (("--prompt", "x: "), {"prompt": "x: "}),
+    ],
+)
+def test_prompt_and_size(
+    embed: Any, model: embgemma.EmbeddingModel, arguments: tuple[object, ...], same: dict[str, Any]
+) -> None:
+    assert np.array_equal(matrix_of(embed("a b", *arguments)[1]), model.encode(["a b"], **same))
 
 
-def test_only_line_feeds_break_lines(embed: Any, model: embgemma.EmbeddingModel, stdin: Any) -> None:
-    text = "a\u2028b\x85c\x0bd\re"
-    stdin(text.encode())
-    rows = rows_of(embed()[1])
-    assert np.array_equal(matrix_of(rows), model.encode([text]))
-
-
-def test_prompt_and_size(embed: Any, model: embgemma.EmbeddingModel) -> None:
-    by_name = matrix_of(rows_of(embed("a b", "--prompt-name", "query", "--dim", 16)[1]))
-    assert np.array_equal(by_name, model.encode_query(["a b"], truncate_dim=16))
-    assert np.array_equal(
-        matrix_of(rows_of(embed("a b", "--truncate-dim", 16)[1])), model.encode(["a b"], truncate_dim=16)
-    )
-    by_text = matrix_of(rows_of(embed("a b", "--prompt", "x: ")[1]))
-    assert np.array_equal(by_text, model.encode(["a b"], prompt="x: "))
-
-
-BROKEN_LINES = [b"the of", b"caf\xe9", b"to be"]
-BROKEN_JSON = [
-    b'{"text": "the of"}',
-    b"{nonsense",
-    b'{"body": "no text"}',
-    b'{"text": 3}',
-    b"[1, 2]",
-    b"",
-    b'{"text": "\\ud800"}',
-    b"\xff\xfe\x00",
-    b"[" * 100_000,
-    b'{"text": "to be"}',
+BROKEN_JSON: list[tuple[bytes, str | None]] = [  # lines and what is wrong with them
+    (b'{"text": "the of"}', None),
+    (b"{nonsense", "line 2: not valid JSON"),
+    (b'{"body": "no text"}', "line 3: field 'text' is missing; the fields are 'body'"),
+    (b'{"text": 3}', "line 4: field 'text' is number; expected a string"),
+    (b"[1, 2]", "line 5: expected a JSON object, found array"),
+    (b"", "line 6: not valid JSON"),
+    (b'{"text": "\\ud800"}', "line 7: the text has a lone surrogate"),
+    (b"\xff\xfe\x00", "line 8: not valid UTF-8: byte 0xff at byte 1 of the line"),
+    (b"[" * 100_000, "line 9: not valid JSON"),
+    (b'{"text": "to be"}', None),
 ]
-BROKEN_JSON_MESSAGES = [
-    "line 2: not valid JSON",
-    "line 3: field 'text' is missing; the fields are 'body'",
-    "line 4: field 'text' is number; expected a string",
-    "line 5: expected a JSON object, found array",
-    "line 6: not valid JSON",
-    "line 7: the text has a lone surrogate",
-    "line 8: not valid UTF-8: byte 0xff at byte 1 of the line",
-    "line 9: not valid JSON",
-    "8 of 10 could not be read; the rest is embedded",
-]
+BROKEN_JSON_MESSAGES = [message for _, message in BROKEN_JSON if message is not None]
+BROKEN_JSON_MESSAGES += ["8 of 10 could not be read; the rest is embedded"]
 
 
 @pytest.fixture
 def broken_json(tmp_path: Path) -> Path:
     path = tmp_path / "broken.jsonl"
-    path.write_bytes(b"\n".join(BROKEN_JSON))
+    path.write_bytes(b"\n".join(line for line, _ in BROKEN_JSON))
     return path
 
 
 def test_broken_lines_are_named_and_the_rest_is_embedded(embed: Any, stdin: Any) -> None:
-    stdin(b"\n".join(BROKEN_LINES))
+    stdin(b"the of\ncaf\xe9\nto be")
     code, out, err = embed()
     assert code == 1
     assert [row["line"] for row in rows_of(out)] == [1, 3]
@@ -200,7 +187,6 @@ def test_broken_json_lines_and_npz(
     assert code == 1
     *messages, last = err.splitlines()
     assert last == f"embgemma: wrote {tmp_path / 'out.npz'} (2 embeddings of 64 values)"
-    assert len(messages) == len(BROKEN_JSON_MESSAGES)
     for message, expected in zip(messages, BROKEN_JSON_MESSAGES, strict=True):
         assert message.startswith(f"embgemma: {expected}")
     with np.load(tmp_path / "out.npz") as archive:
@@ -248,13 +234,11 @@ def test_long_lines_are_cut_and_named(embed: Any, stdin: Any) -> None:
 def test_empty_input(embed: Any, stdin: Any, tmp_path: Path, name: str) -> None:
     stdin(b"")
     assert embed("-o", tmp_path / name)[0] == 0
-    if name == "out.npy":
-        assert np.load(tmp_path / name).shape == (0, 64)
-    elif name == "out.npz":
-        with np.load(tmp_path / name) as archive:
-            assert archive["embeddings"].shape == (0, 64)
-    else:
+    if name == "out.jsonl":
         assert (tmp_path / name).read_bytes() == b""
+        return
+    loaded = np.load(tmp_path / name)
+    assert (loaded["embeddings"] if name == "out.npz" else loaded).shape == (0, 64)
 
 
 def test_output_that_exists_is_kept_unless_forced(embed: Any, tmp_path: Path) -> None:
@@ -282,36 +266,26 @@ def test_failure_leaves_no_output(embed: Any, text_file: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("expected", "arguments", "message"),
     [
-        (("a", "-o", "out.csv"), "the name of the output, out.csv, must end in .npy, .npz, .jsonl"),
-        (("a", "-o", "missing/out.npy"), "cannot write missing/out.npy: the folder missing does not exist"),
-        (("a", "--input", "x.txt"), "texts were given as arguments and by --input; give one or the other"),
-        (("a", "--dim", "65"), "truncate_dim=65; expected an integer from 1 to 64"),
-        (("a", "--batch-size", "0"), "batch_size=0; expected an integer of at least 1"),
-        (("a", "--prompt-name", "nonsense"), "prompt_name='nonsense' is not a prompt of this model; it has query"),
-        (("a", "--threads", "0"), "threads=0; expected an integer of at least 1"),
+        (2, ("a", "-o", "out.csv"), "the name of the output, out.csv, must end in .npy, .npz, .jsonl"),
+        (2, ("a", "-o", "missing/out.npy"), "cannot write missing/out.npy: the folder missing does not exist"),
+        (2, ("a", "--input", "x.txt"), "texts were given as arguments and by --input; give one or the other"),
+        (2, ("a", "--dim", "65"), "truncate_dim=65; expected an integer from 1 to 64"),
+        (2, ("a", "--batch-size", "0"), "batch_size=0; expected an integer of at least 1"),
+        (2, ("a", "--prompt-name", "nonsense"), "prompt_name='nonsense' is not a prompt of this model; it has query"),
+        (2, ("a", "--threads", "0"), "threads=0; expected an integer of at least 1"),
+        (1, ("--input", "missing.txt"), "missing.txt: No such file or directory"),
+        (1, ("--input", "."), ".: Is a directory"),
+        (1, ("a", "--isa", "avx2"), "isa='avx2'"),
+        (1, ("a", "--backend", "gpu"), "backend='gpu'"),
     ],
 )
-def test_wrong_use_is_one_sentence(embed: Any, arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_use_and_failure_are_one_sentence(
+    embed: Any, expected: int, arguments: tuple[str, ...], message: str
+) -> None:
     code, out, err = embed(*arguments)
-    assert (code, out) == (2, b"")
-    assert err.startswith(f"embgemma: {message}")
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--input", "missing.txt"), "missing.txt: No such file or directory"),
-        (("--input", "."), ".: Is a directory"),
-        (("a", "--isa", "avx2"), "isa='avx2'"),
-        (("a", "--backend", "gpu"), "backend='gpu'"),
-    ],
-)
-def test_failure_is_one_sentence(embed: Any, arguments: tuple[str, ...], message: str) -> None:
-    code, out, err = embed(*arguments)
-    assert (code, out) == (1, b"")
+    assert (code, out) == (expected, b"")
     assert err.startswith(f"embgemma: {message}")
     assert err.count("\n") == 1
 
@@ -345,19 +319,21 @@ def test_model_file_that_is_none(command: str, tmp_path: Path, capsys: pytest.Ca
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["embed"], ["convert", "x"], ["embed", "m", "--dim", "many"]])
-def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def code_of_exit(arguments: list[str]) -> object:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
-    assert exit_.value.code == 2
+    return exit_.value.code
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["embed"], ["convert", "x"], ["embed", "m", "--dim", "many"]])
+def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of_exit(arguments) == 2
     assert "usage: embgemma" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--json", "--json=yes", "-x"])
 def test_an_unknown_option_is_named_and_not_the_text(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["embed", "model", option, "hi"])
-    assert exit_.value.code == 2
+    assert code_of_exit(["embed", "model", option, "hi"]) == 2
     message = f"embgemma embed: error: there is no option {option.removesuffix('=yes')}; see embgemma embed --help"
     assert capsys.readouterr().err.splitlines()[-1] == message
 
@@ -370,9 +346,7 @@ def test_no_command_gives_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["--version"])
-    assert exit_.value.code == 0
+    assert code_of_exit(["--version"]) == 0
     assert capsys.readouterr().out == f"embgemma {embgemma.__version__}\n"
 
 
