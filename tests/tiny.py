@@ -232,20 +232,12 @@ def tokenizer_model() -> bytes:
         bytes(range(32, 127)).decode(),
         "éüßøş абвг αβγ אבג ابت कखग กขค 你好世界 ひらカナ 한국 😀🇩🇪 ∀∃ \u0301\u0308",
     ]
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        model_type="bpe",
+    return train_tokenizer(
+        lines,
         vocab_size=PIECES,
-        byte_fallback=True,
-        character_coverage=1.0,
         split_by_whitespace=False,
         split_digits=True,
         allow_whitespace_only_pieces=True,
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
         pad_id=0,
         eos_id=CONFIG.eos_id,
         bos_id=CONFIG.bos_id,
@@ -253,9 +245,23 @@ def tokenizer_model() -> bytes:
         bos_piece="<bos>",
         eos_piece="<eos>",
         user_defined_symbols=["[multimodal]", "<unused0>", "<h1>", "\n", "\n\n", "\t", "▁▁", "▁▁▁", "▁▁▁▁"],
-        num_threads=1,
-        minloglevel=2,
     )
+
+
+def train_tokenizer(lines: list[str], **settings: Any) -> bytes:
+    """A SentencePiece model trained on these lines, with the settings that every tokenizer of Gemma's kind has."""
+    fixed: dict[str, Any] = {
+        "model_type": "bpe",
+        "byte_fallback": True,
+        "character_coverage": 1.0,
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+        "normalization_rule_name": "identity",
+        "num_threads": 1,
+        "minloglevel": 2,
+    }
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **{**fixed, **settings})
     return model.getvalue()
 
 

@@ -88,4 +88,29 @@ static inline int guarded_free(void *output, size_t bytes)
     return intact;
 }
 
+/* ---- an eg_allocator's functions that refuse memory after some allocations -------------------------------------- */
+
+typedef struct budget {
+    size_t left; /* allocations that will be granted */
+    size_t held;
+} budget;
+
+static inline void *budget_allocate(void *user, size_t bytes)
+{
+    budget *b = user;
+    CHECK(bytes > 0 && bytes % CHECK_ALIGNMENT == 0, "%zu bytes", bytes);
+    if (b->left == 0) {
+        return NULL;
+    }
+    b->left--;
+    b->held++;
+    return aligned_new(bytes);
+}
+
+static inline void budget_release(void *user, void *memory)
+{
+    ((budget *)user)->held--;
+    free(memory);
+}
+
 #endif

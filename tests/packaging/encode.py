@@ -16,27 +16,11 @@ import numpy as np
 import embgemma
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import Backend, available_backends, create_backend
-from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.errors import BackendError
 from embgemma.kernels.model_file import read_model_file
 
-CONFIG = EncoderConfig(
-    layers=2,
-    hidden=64,
-    ffn=128,
-    heads=2,
-    kv_heads=1,
-    head_dim=64,
-    vocab=64,
-    max_tokens=64,
-    window=4,
-    full_attention_layers=(1,),
-    rope_theta_sliding=10_000.0,
-    rope_theta_full=1_000_000.0,
-    rms_norm_eps=1e-6,
-    bos_id=2,
-    eos_id=1,
-)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.tiny import CONFIG
 
 
 def create() -> Backend:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import random
 from typing import Any
 
 import numpy as np
 import pytest
-import sentencepiece
 
 from embgemma.export.tokenizer.double_array import BLOCK, LABEL_MASK, LEAF, PAYLOAD_SHIFT, VALUED, DoubleArray
 from embgemma.export.tokenizer.merges import check_late_pieces, find_merges
@@ -74,22 +72,7 @@ def test_the_table_is_the_same_every_time() -> None:
 def trained(**settings: Any) -> bytes:
     """A model like that of tests/tiny.py, but for these settings."""
     lines = ["the of and to in is that for it as was with be by on not ▁ " * 9, "".join(map(chr, range(33, 127)))]
-    model = io.BytesIO()
-    defaults: dict[str, Any] = {
-        "model_type": "bpe",
-        "vocab_size": 420,
-        "byte_fallback": True,
-        "character_coverage": 1.0,
-        "add_dummy_prefix": False,
-        "remove_extra_whitespaces": False,
-        "normalization_rule_name": "identity",
-        "num_threads": 1,
-        "minloglevel": 2,
-    }
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, **{**defaults, **settings}
-    )
-    return model.getvalue()
+    return tiny.train_tokenizer(lines, **{"vocab_size": 420, **settings})
 
 
 def test_a_plain_model_has_a_table() -> None:

@@ -133,30 +133,6 @@ static void check_flipped(unsigned char *file, size_t bytes)
 
 /* ---- memory of the caller ------------------------------------------------------------------------------------- */
 
-typedef struct counter {
-    size_t left; /* allocations until one is refused */
-    size_t held;
-} counter;
-
-static void *allocate(void *user, size_t bytes)
-{
-    counter *c = user;
-    CHECK(bytes > 0 && bytes % 64 == 0, "%zu bytes", bytes);
-    if (c->left == 0) {
-        return NULL;
-    }
-    c->left--;
-    c->held++;
-    return aligned_alloc(64, bytes);
-}
-
-static void release(void *user, void *memory)
-{
-    counter *c = user;
-    c->held--;
-    free(memory);
-}
-
 /* Opens, makes a context and encodes; the first error ends it. */
 static eg_status use(const unsigned char *file, size_t bytes, const eg_allocator *allocator)
 {
@@ -176,11 +152,11 @@ static void check_allocator(const unsigned char *file, size_t bytes)
 {
     eg_status status = EG_ERROR_MEMORY;
     for (size_t allowed = 0; status != EG_OK && allowed < MOST_REFUSALS; allowed++) {
-        counter c = {.left = allowed};
-        const eg_allocator allocator = {allocate, release, &c};
+        budget b = {.left = allowed};
+        const eg_allocator allocator = {budget_allocate, budget_release, &b};
         status = use(file, bytes, &allocator);
         CHECK(status == EG_OK || status == EG_ERROR_MEMORY, "%zu allocations: %s", allowed, eg_error_message());
-        CHECK(c.held == 0, "%zu allocations: %zu are still held", allowed, c.held);
+        CHECK(b.held == 0, "%zu allocations: %zu are still held", allowed, b.held);
     }
     CHECK(status == EG_OK, "%s", eg_error_message());
 }

@@ -353,27 +353,6 @@ static void test_corrupt_tables(void)
 
 /* ---- memory --------------------------------------------------------------------------------------------------- */
 
-typedef struct budget {
-    int allocations; /* that will be granted */
-    int held;
-} budget;
-
-static void *budget_allocate(void *user, size_t bytes)
-{
-    budget *b = user;
-    if (b->allocations-- <= 0) {
-        return NULL;
-    }
-    b->held++;
-    return aligned_new(bytes);
-}
-
-static void budget_release(void *user, void *memory)
-{
-    ((budget *)user)->held--;
-    free(memory);
-}
-
 /* All memory comes from the caller's allocator, and a refusal is an error at any point. */
 static void test_refused_memory(void)
 {
@@ -384,9 +363,9 @@ static void test_refused_memory(void)
     static int32_t ids[sizeof text + 2];
     memset(text, 'c', sizeof text); /* one word of many tokens */
     memcpy(text, "ab", 2);          /* whose first, "ab", is taken back: it is a bc */
-    int granted = 0;
+    size_t granted = 0;
     for (eg_status status = EG_ERROR_MEMORY; status != EG_OK; granted++) {
-        budget b = {granted, 0};
+        budget b = {.left = granted};
         const eg_allocator allocator = {budget_allocate, budget_release, &b};
         eg_tokenizer *t = NULL;
         size_t count;
@@ -397,9 +376,9 @@ static void test_refused_memory(void)
         }
         CHECK(status == EG_OK || status == EG_ERROR_MEMORY, "%s", eg_error_message());
         eg_tokenizer_free(t);
-        CHECK(b.held == 0, "%d blocks are not released", b.held);
+        CHECK(b.held == 0, "%zu blocks are not released", b.held);
     }
-    CHECK(granted > 3, "%d allocations", granted);
+    CHECK(granted > 3, "%zu allocations", granted);
     free(table);
 }
 
