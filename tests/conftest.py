@@ -18,6 +18,7 @@ import pytest
 
 from embgemma.export.convert import convert
 from embgemma.export.synthetic import write_synthetic_model
+from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.model_file import ModelFile, Scheme, read_model_file
 from tests import tiny
 
@@ -48,18 +49,22 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
         faulthandler.cancel_dump_traceback_later()
 
 
-@pytest.fixture(scope="session")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scheme], ModelFile]:
-    """Gives the small model in a scheme: random weights, no tokenizer."""
-    folder = tmp_path_factory.mktemp("models")
+def synthetic_models(folder: Path, config: EncoderConfig) -> Callable[[Scheme], ModelFile]:
+    """Gives a model of random weights in a scheme, without a tokenizer; its file is in the folder."""
 
     @cache
     def model(scheme: Scheme) -> ModelFile:
-        path = folder / f"small.{scheme}.safetensors"
-        write_synthetic_model(path, SMALL_CONFIG, scheme)
+        path = folder / f"{scheme}.safetensors"
+        write_synthetic_model(path, config, scheme)
         return read_model_file(path)
 
     return model
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scheme], ModelFile]:
+    """Gives the small model in a scheme: random weights, no tokenizer."""
+    return synthetic_models(tmp_path_factory.mktemp("models"), SMALL_CONFIG)
 
 
 @pytest.fixture(scope="session")

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.config import EncoderConfig
 from embgemma.kernels.layout import unpack_matrix
-from embgemma.kernels.model_file import FORMAT_VERSION, METADATA_KEYS, SCHEMES, read_model_file
+from embgemma.kernels.model_file import FORMAT_VERSION, METADATA_KEYS, SCHEMES
 from embgemma.kernels.rotation import rotate_blocks
-from tests import tiny
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from embgemma.kernels.model_file import Scheme
+    from embgemma.kernels.model_file import ModelFile, Scheme
 
 TEXT = (resources.files("embgemma.export") / "FORMAT.md").read_text(encoding="utf-8")
 
@@ -39,13 +37,11 @@ def test_it_names_the_version_the_metadata_and_the_config_fields() -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_its_example_reads_a_matrix(tmp_path: Path, scheme: Scheme) -> None:
+def test_its_example_reads_a_matrix(small_model: Callable[[Scheme], ModelFile], scheme: Scheme) -> None:
     example: dict[str, Any] = {}
     (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     exec(code, example)
-    path = tmp_path / "model.safetensors"
-    write_synthetic_model(path, tiny.CONFIG, scheme)
-    tensors = read_model_file(path).tensors
+    tensors, path = small_model(scheme).tensors, small_model(scheme).path
     for name in ("layers.1.gate_up", "layers.2.down", "head"):
         expected = unpack_matrix(tensors, name).astype(np.float32)
         if scheme != "float32":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.layout import embedding_rows, matrices, unpack_matrix
-from embgemma.kernels.model_file import SCHEMES, read_model_file
+from embgemma.kernels.model_file import SCHEMES
 from tests import tiny
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from embgemma.kernels.model_file import ModelFile, Scheme
 
 
 def test_the_seed_alone_decides(tmp_path: Path) -> None:
@@ -27,34 +31,29 @@ def test_the_seed_alone_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_weights_keep_the_variance_of_what_they_multiply(tmp_path: Path, scheme: Any) -> None:
-    path = tmp_path / "model.safetensors"
-    write_synthetic_model(path, tiny.CONFIG, scheme)
-    model = read_model_file(path)
-    for spec in matrices(tiny.CONFIG):
+def test_weights_keep_the_variance_of_what_they_multiply(
+    small_model: Callable[[Scheme], ModelFile], scheme: Scheme
+) -> None:
+    model = small_model(scheme)
+    for spec in matrices(model.config):
         weights = unpack_matrix(model.tensors, spec.name).astype(np.float64)
         if scheme != "float32":
             weights *= model.tensors[f"{spec.name}.scale"][:, None]
         assert weights.std() * spec.in_features**0.5 == pytest.approx(1, rel=0.1)
     table, scale = model.tensors["embedding.weight"], model.tensors.get("embedding.scale")
-    assert embedding_rows(table, scale, tiny.CONFIG.hidden, np.arange(100, dtype=np.int32)).std() == pytest.approx(
-        1, rel=0.1
-    )
+    rows = embedding_rows(table, scale, model.config.hidden, np.arange(100, dtype=np.int32))
+    assert rows.std() == pytest.approx(1, rel=0.1)
 
 
-def test_different_texts_have_different_vectors(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    write_synthetic_model(path, tiny.CONFIG, "int8")
-    model = read_model_file(path)
+def test_different_texts_have_different_vectors(small_model: Callable[[Scheme], ModelFile]) -> None:
+    model = small_model("int8")
     ids = np.array([2, 5, 6, 7, 1, 2, 5, 6, 8, 1], np.int32)
     backend = create_backend(model, backend="reference")
-    first, second = backend.encode(ids, np.array([0, 5, 10], np.int64), tiny.CONFIG.hidden, True)
+    first, second = backend.encode(ids, np.array([0, 5, 10], np.int64), model.config.hidden, True)
     assert 0 < first @ second < 0.99
 
 
 def test_shapes_that_the_engine_cannot_run_are_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     with pytest.raises(ModelFileError, match="hidden"):
         write_synthetic_model(tmp_path / "model.safetensors", replace(tiny.CONFIG, hidden=100), "int8")
     assert not list(tmp_path.iterdir())

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import Backend, available_backends, create_backend
 from embgemma.kernels.errors import InputError
 from embgemma.kernels.layout import matrices
 from embgemma.kernels.model_file import SCHEMES, ModelFile, Scheme, read_model_file
 from embgemma.kernels.native import instruction_sets, library_problem
 from embgemma.kernels.reference import ReferenceBackend
-from tests.conftest import SMALL_CONFIG
+from tests.conftest import SMALL_CONFIG, synthetic_models
 from tests.kernels.changed_file import write_changed
 from tests.processes import true_in_fork
 
@@ -50,15 +49,7 @@ Vectors = npt.NDArray[np.float32]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scheme], ModelFile]:
-    folder: Path = tmp_path_factory.mktemp("models")
-
-    @cache
-    def make(scheme: Scheme) -> ModelFile:
-        path = folder / f"{scheme}.safetensors"
-        write_synthetic_model(path, CONFIG, scheme)
-        return read_model_file(path)
-
-    return make
+    return synthetic_models(tmp_path_factory.mktemp("models"), CONFIG)
 
 
 @pytest.fixture(params=CHOICES, ids=lambda choice: "-".join(filter(None, choice)))

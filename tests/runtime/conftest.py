@@ -1,4 +1,4 @@
-"""A small tokenizer of Gemma's kind, and a small model file that holds it."""
+"""A small model file that holds a tokenizer."""
 
 from __future__ import annotations
 
@@ -16,18 +16,6 @@ CONFIG = replace(tiny.CONFIG, layers=2, hidden=64, ffn=64, heads=2, full_attenti
 
 
 @pytest.fixture(scope="session")
-def tokenizer_model() -> bytes:
-    """A SentencePiece model with the settings of Gemma's."""
-    return tiny.tokenizer_model()
-
-
-@pytest.fixture(scope="session")
-def tokenizer_table() -> bytes:
-    """The table that the C engine tokenizes with, of the same model."""
-    return tiny.tokenizer_table()
-
-
-@pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small int8 model file of random weights with that tokenizer."""
+    """A small int8 model file of random weights with the tokenizer of tests/tiny.py."""
     return tiny.write_model(tmp_path_factory.mktemp("model") / "small.safetensors", CONFIG, "int8")

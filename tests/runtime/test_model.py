@@ -15,6 +15,7 @@ from embgemma import EmbeddingModel, EmbgemmaError, InputError, ModelFileError, 
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.backend import BACKENDS
 from embgemma.similarity import SIMILARITY_FUNCTIONS, similarity, similarity_pairwise
+from tests import tiny
 from tests.processes import PYTHON, run
 
 if TYPE_CHECKING:
@@ -300,11 +301,11 @@ def test_file_without_tokenizer_takes_ids_only(tmp_path: Path, model_path: Path)
         model.encode("a")
 
 
-def test_file_with_a_broken_or_foreign_tokenizer(tmp_path: Path, model_path: Path, tokenizer_model: bytes) -> None:
+def test_file_with_a_broken_or_foreign_tokenizer(tmp_path: Path, model_path: Path) -> None:
     config = embgemma.load(model_path, backend="reference").config
     for name, small_config, content, message in (
         ("broken", config, b"not a tokenizer", "not a SentencePiece model"),
-        ("foreign", replace(config, vocab=config.vocab - 64), tokenizer_model, "do not belong together"),
+        ("foreign", replace(config, vocab=config.vocab - 64), tiny.tokenizer_model(), "do not belong together"),
     ):
         path = tmp_path / f"{name}.safetensors"
         write_synthetic_model(path, small_config, "int8", tokenizer_model=content)

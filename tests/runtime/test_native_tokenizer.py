@@ -16,6 +16,7 @@ from embgemma.kernels.errors import InputError, ModelFileError
 from embgemma.kernels.native import library_problem
 from embgemma.kernels.native_tokenizer import NativeTokenizer
 from embgemma.tokenizer import Tokenizer
+from tests import tiny
 from tests.processes import PYTHON, run
 
 from .conftest import CONFIG
@@ -29,11 +30,9 @@ def as_array(table: bytes) -> Any:
     return np.frombuffer(table, np.uint8)
 
 
-def test_a_file_without_a_table_is_tokenized_by_sentencepiece(
-    tmp_path: Path, model_path: Path, tokenizer_model: bytes
-) -> None:
+def test_a_file_without_a_table_is_tokenized_by_sentencepiece(tmp_path: Path, model_path: Path) -> None:
     old_path = tmp_path / "old.safetensors"
-    write_synthetic_model(old_path, CONFIG, "int8", tokenizer_model=tokenizer_model)
+    write_synthetic_model(old_path, CONFIG, "int8", tokenizer_model=tiny.tokenizer_model())
     with embgemma.load(model_path) as model, embgemma.load(old_path) as old:
         assert isinstance(model._text_tokenizer(), NativeTokenizer)
         assert isinstance(old._text_tokenizer(), Tokenizer)
@@ -78,22 +77,20 @@ def flip(table: bytes, position: int) -> bytes:
         (CONFIG.vocab - 64, lambda table: table, ".*do not belong together"),
     ],
 )
-def test_a_damaged_or_foreign_table_is_named(
-    tmp_path: Path, tokenizer_model: bytes, tokenizer_table: bytes, vocab: int, change: Any, message: str
-) -> None:
-    config, table, path = replace(CONFIG, vocab=vocab), change(tokenizer_table), tmp_path / "wrong.safetensors"
-    write_synthetic_model(path, config, "int8", tokenizer_model=tokenizer_model, tokenizer_table=table)
+def test_a_damaged_or_foreign_table_is_named(tmp_path: Path, vocab: int, change: Any, message: str) -> None:
+    config, table, path = replace(CONFIG, vocab=vocab), change(tiny.tokenizer_table()), tmp_path / "wrong.safetensors"
+    write_synthetic_model(path, config, "int8", tokenizer_model=tiny.tokenizer_model(), tokenizer_table=table)
     with pytest.raises(ModelFileError, match=r"wrong\.safetensors: " + message):
         embgemma.load(path)
 
 
-def test_ids_that_are_not_pieces_cannot_be_put_around_texts(tokenizer_table: bytes) -> None:
+def test_ids_that_are_not_pieces_cannot_be_put_around_texts() -> None:
     with pytest.raises(InputError, match="bos_id is 896"):
-        NativeTokenizer(as_array(tokenizer_table), 896, 1)
+        NativeTokenizer(as_array(tiny.tokenizer_table()), 896, 1)
 
 
-def test_it_may_be_used_from_several_threads_at_once(tokenizer_table: bytes) -> None:
-    tokenizer = NativeTokenizer(as_array(tokenizer_table), 2, 1)
+def test_it_may_be_used_from_several_threads_at_once() -> None:
+    tokenizer = NativeTokenizer(as_array(tiny.tokenizer_table()), 2, 1)
     texts = [f"the of {i} and <h1> {'x' * i}" for i in range(300)]
     expected = tokenizer.encode_batch(texts, 100).split()
     with ThreadPoolExecutor(4) as callers:
@@ -101,6 +98,6 @@ def test_it_may_be_used_from_several_threads_at_once(tokenizer_table: bytes) -> 
         assert [*found] == [expected] * 4
 
 
-def test_it_outlives_the_last_other_reference_to_its_table(tokenizer_table: bytes) -> None:
-    tokenizer = NativeTokenizer(as_array(bytes(bytearray(tokenizer_table))), 2, 1)
-    assert tokenizer.encode("the", 10) == NativeTokenizer(as_array(tokenizer_table), 2, 1).encode("the", 10)
+def test_it_outlives_the_last_other_reference_to_its_table() -> None:
+    tokenizer = NativeTokenizer(as_array(bytes(bytearray(tiny.tokenizer_table()))), 2, 1)
+    assert tokenizer.encode("the", 10) == NativeTokenizer(as_array(tiny.tokenizer_table()), 2, 1).encode("the", 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -92,8 +93,8 @@ def tokenizer_of(kind: str, model_bytes: bytes) -> AnyTokenizer:
 
 
 @pytest.fixture(scope="module")
-def small(kind: str, tokenizer_model: bytes) -> AnyTokenizer:
-    return tokenizer_of(kind, tokenizer_model)
+def small(kind: str) -> AnyTokenizer:
+    return tokenizer_of(kind, tiny.tokenizer_model())
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +203,7 @@ def test_bytes_that_are_no_model(model_bytes: bytes) -> None:
 
 
 @pytest.mark.parametrize("piece", [b"<0x41>", b"<bos>", b"<unk>"])
-def test_piece_that_is_not_unicode(tokenizer_model: bytes, piece: bytes) -> None:
-    assert piece in tokenizer_model
+def test_piece_that_is_not_unicode(piece: bytes) -> None:
+    assert piece in tiny.tokenizer_model()
     with pytest.raises(ModelFileError, match="SentencePiece"):
-        Tokenizer(tokenizer_model.replace(piece, b"\xff" + piece[1:]), BOS, EOS)
+        Tokenizer(tiny.tokenizer_model().replace(piece, b"\xff" + piece[1:]), BOS, EOS)
