@@ -162,13 +162,6 @@ BROKEN_JSON_MESSAGES = [message for _, message in BROKEN_JSON if message is not 
 BROKEN_JSON_MESSAGES += ["8 of 10 could not be read; the rest is embedded"]
 
 
-@pytest.fixture
-def broken_json(tmp_path: Path) -> Path:
-    path = tmp_path / "broken.jsonl"
-    path.write_bytes(b"\n".join(line for line, _ in BROKEN_JSON))
-    return path
-
-
 def test_broken_lines_are_named_and_the_rest_is_embedded(embed: Any, stdin: Any) -> None:
     stdin(b"the of\ncaf\xe9\nto be")
     code, out, err = embed()
@@ -180,27 +173,23 @@ def test_broken_lines_are_named_and_the_rest_is_embedded(embed: Any, stdin: Any)
     ]
 
 
-def test_broken_json_lines_and_npz(
-    embed: Any, model: embgemma.EmbeddingModel, broken_json: Path, tmp_path: Path
-) -> None:
+def test_broken_json_lines(embed: Any, model: embgemma.EmbeddingModel, tmp_path: Path) -> None:
+    broken_json = tmp_path / "broken.jsonl"
+    broken_json.write_bytes(b"\n".join(line for line, _ in BROKEN_JSON))
+    expected = model.encode(["the of", "to be"])
     code, _, err = embed("--input", broken_json, "-o", tmp_path / "out.npz")
     assert code == 1
     *messages, last = err.splitlines()
     assert last == f"embgemma: wrote {tmp_path / 'out.npz'} (2 embeddings of 64 values)"
-    for message, expected in zip(messages, BROKEN_JSON_MESSAGES, strict=True):
-        assert message.startswith(f"embgemma: {expected}")
+    for message, begins in zip(messages, BROKEN_JSON_MESSAGES, strict=True):
+        assert message.startswith(f"embgemma: {begins}")
     with np.load(tmp_path / "out.npz") as archive:
         assert archive["lines"].tolist() == [1, 10]
-        assert np.array_equal(archive["embeddings"], model.encode(["the of", "to be"]))
-
-
-def test_broken_json_lines_and_npy_keep_the_rows_in_place(
-    embed: Any, model: embgemma.EmbeddingModel, broken_json: Path, tmp_path: Path
-) -> None:
+        assert np.array_equal(archive["embeddings"], expected)
     assert embed("--input", broken_json, "-o", tmp_path / "out.npy")[0] == 1
-    embeddings = np.load(tmp_path / "out.npy")
+    embeddings = np.load(tmp_path / "out.npy")  # keeps the rows in place
     assert embeddings.shape == (10, 64)
-    assert np.array_equal(embeddings[[0, 9]], model.encode(["the of", "to be"]))
+    assert np.array_equal(embeddings[[0, 9]], expected)
     assert np.isnan(embeddings[1:9]).all()
 
 
