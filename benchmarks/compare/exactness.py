@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...export.checkpoint.checkpoint import Checkpoint
-from ...tokenizer import Tokenizer
-from ..harness.sentences import SENTENCES
+from ..harness.sentences import sentence_ids
 from ..harness.workload import Ids
 from ..peers import OURS, Variant, Vectors
 from ..peers.ours import converted
@@ -44,14 +43,12 @@ class Exactness:
 
 
 def read_references(source: Checkpoint, folder: Path) -> References:
-    """Those in the folder that EMBGEMMA_GOLDEN names, else of SENTENCES by our own float32 model."""
+    """Those in the folder that EMBGEMMA_GOLDEN names, else of the sentences by our own float32 model."""
     golden = path_from_environment(GOLDEN_VARIABLE)
     if golden is not None:
         texts, vectors = read_golden(golden)
         return References([text[None] for text in texts], vectors, "the golden embeddings")
-    config = source.config
-    tokenizer = Tokenizer(source.tokenizer_model, config.bos_id, config.eos_id)
-    texts = [np.array([tokenizer.encode(text, config.max_tokens).ids], np.int32) for text in SENTENCES]
+    texts = sentence_ids(source)
     with Process(Variant(OURS, "float32", converted(source.folder, folder, "float32")), None) as process:
         vectors = np.concatenate([process.ask.encode(text) for text in texts])
     return References(texts, vectors, "our own float32 model")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from .machine import package_version
 from .page import GIGA
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
@@ -37,17 +37,17 @@ def describe_cache(cache: Path) -> str:
     return f"models and vectors are kept in {cache}: {size / GIGA:.1f} GB, which you may delete"
 
 
-def cached(folder: Path, make: Callable[[Path], object], sources: Sequence[str], packages: Sequence[str] = ()) -> Path:
-    """A folder of this name, filled by `make` unless it exists; it appears when complete, or not at all.
+def cached(path: Path, make: Callable[[Path], object], sources: Sequence[str], packages: Iterable[str] = ()) -> Path:
+    """The file at this path, which `make` writes unless it exists; its folder appears when complete, or not at all.
 
     The folder's name ends in a hash of what made it, so other code or another version makes it anew and removes the
     old one: `sources` are files of this package, or patterns of names, and `packages` are names as pip knows them.
     """
     paths = sorted(path for source in sources for path in PACKAGE.glob(source))
     facts = [(str(path.relative_to(PACKAGE)), path.read_bytes()) for path in paths]
-    versions = [(package, _version(package)) for package in packages]
-    stem, tag = folder.name, hashlib.sha256(repr((facts, versions)).encode()).hexdigest()[:TAG_LENGTH]
-    folder = folder.with_name(f"{stem}.{tag}")
+    versions = [(package, package_version(package)) for package in packages]
+    stem, tag = path.parent.name, hashlib.sha256(repr((facts, versions)).encode()).hexdigest()[:TAG_LENGTH]
+    folder = path.parent.with_name(f"{stem}.{tag}")
     if not folder.exists():
         for left in folder.parent.glob(f".{stem}-*"):  # by a process that was killed
             if not _is_running(left.name.rpartition("-")[2]):
@@ -55,14 +55,14 @@ def cached(folder: Path, make: Callable[[Path], object], sources: Sequence[str],
         unfinished = folder.with_name(f".{stem}-{os.getpid()}")
         try:
             unfinished.mkdir(parents=True)
-            make(unfinished)
+            make(unfinished / path.name)
             unfinished.rename(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         for old in folder.parent.glob(f"{stem}.*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
-    return folder
+    return folder / path.name
 
 
 def _is_running(process: str) -> bool:
@@ -73,10 +73,3 @@ def _is_running(process: str) -> bool:
     except (OSError, ValueError):
         return True  # of another user, or not a process
     return True
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

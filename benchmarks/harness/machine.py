@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -47,7 +48,7 @@ class Environment:
 
 def read_environment(packages: tuple[str, ...] = ()) -> Environment:
     """Describes the machine, Python and the versions of embgemma, NumPy and `packages`."""
-    versions = {package: _version(package) for package in ("embgemma", "numpy", *packages)}
+    versions = {package: package_version(package) for package in ("embgemma", "numpy", *packages)}
     return Environment(
         cpu=_cpu_name(),
         cores=_physical_cores(),
@@ -59,7 +60,8 @@ def read_environment(packages: tuple[str, ...] = ()) -> Environment:
     )
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The number of the version, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -67,31 +69,22 @@ def _version(package: str) -> str:
 
 
 def _cpu_name() -> str:
-    fallback = platform.processor() or platform.machine()
-    if platform.system() == "Linux":
-        return next((cpu["model name"] for cpu in _cpuinfo() if "model name" in cpu), fallback)
+    names = [cpu["model name"] for cpu in _cpuinfo() if "model name" in cpu]
     if platform.system() == "Darwin":
-        try:
-            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-        except (OSError, subprocess.CalledProcessError):
-            return fallback
-    return fallback
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            names = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()]  # noqa: S603
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _cpuinfo() -> list[dict[str, str]]:
     """One dict a logical CPU, of the fields of /proc/cpuinfo; ARM kernels give few of them."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        blocks = Path("/proc/cpuinfo").read_text().split("\n\n")
     except OSError:
         return []
-    blocks = []
-    for block in text.split("\n\n"):
-        pairs = (line.partition(":") for line in block.splitlines())
-        fields = {name.strip(): value.strip() for name, _, value in pairs}
-        if "processor" in fields:
-            blocks.append(fields)
-    return blocks
+    cpus = [dict(re.findall(r"^(.*?)\s*:[ \t]*(.*)$", block, re.MULTILINE)) for block in blocks]
+    return [cpu for cpu in cpus if "processor" in cpu]
 
 
 def _logical_cores() -> int:

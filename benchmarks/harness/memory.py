@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,7 @@ def process_memory() -> Memory:
         # Not getrusage: its peak starts at that of the process that started this one.
         rollup = _kib_fields(Path("/proc/self/smaps_rollup"))
         status = _kib_fields(Path("/proc/self/status"))
-        clean, dirty = rollup.get("Private_Clean"), rollup.get("Private_Dirty")
-        private = None if clean is None or dirty is None else clean + dirty
+        private = rollup["Private_Clean"] + rollup["Private_Dirty"] if rollup else None
         return Memory(rollup.get("Rss"), private, rollup.get("Anonymous"), status.get("VmHWM"))
     if platform.system() == "Darwin":
         import resource
@@ -46,14 +46,8 @@ def process_memory() -> Memory:
 
 def _kib_fields(path: Path) -> dict[str, int]:
     """The `Name:  123 kB` lines of a /proc file, in bytes; empty where the kernel hides the file."""
-    fields = {}
     try:
-        lines = path.read_text().splitlines()
+        lines = re.findall(r"^(\w+):\s*(\d+) kB$", path.read_text(), re.MULTILINE)
     except OSError:
         return {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        words = value.split()
-        if len(words) == 2 and words[1] == "kB":
-            fields[name] = int(words[0]) * KIB
-    return fields
+    return {name: int(number) * KIB for name, number in lines}

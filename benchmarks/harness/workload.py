@@ -62,23 +62,35 @@ class Work:
 
 def work_of(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]], shape: Shape) -> Work:
     """The work of one call on a model file with these tensors."""
-    tokens = shape.texts * shape.tokens
-    per_token = sum(spec.out_features * spec.in_features for spec in matrices(config) if spec.name != "head")
-    head = config.hidden * config.hidden
-    table_row = sum(tensor[0].nbytes for name, tensor in tensors.items() if name.startswith("embedding."))
+    works = work_by_operation(config, tensors, shape.tokens).values()
     others = sum(tensor.nbytes for name, tensor in tensors.items() if not name.startswith("embedding."))
     return Work(
-        linear_macs=tokens * per_token + shape.texts * head,
-        attention_macs=shape.texts * attention_macs(config, shape.tokens),
-        weight_bytes=others + tokens * table_row,
+        linear_macs=shape.texts * sum(work.linear_macs for work in works),
+        attention_macs=shape.texts * sum(work.attention_macs for work in works),
+        weight_bytes=others + shape.texts * shape.tokens * _row_bytes(tensors),
     )
 
 
-def attention_macs(config: EncoderConfig, tokens: int) -> int:
-    """Multiply-accumulates of attention over one text: q · k and p · v for every pair that may attend."""
-    full_layers = len(config.full_attention_layers)
-    pairs = full_layers * tokens * tokens + (config.layers - full_layers) * band_pairs(tokens, config.window)
-    return 2 * pairs * config.q_width
+def work_by_operation(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]], tokens: int) -> dict[str, Work]:
+    """The least work of each operation that multiplies or reads weights, for one text."""
+    works: dict[str, Work] = {}
+    for spec in matrices(config):
+        name = "pool_and_head" if spec.name == "head" else spec.name.rpartition(".")[2]
+        parts = (f"{spec.name}.{kind}" for kind in ("weight", "codebook", "scale"))
+        size = sum(tensors[part].nbytes for part in parts if part in tensors)
+        macs = spec.out_features * spec.in_features * (1 if spec.name == "head" else tokens)
+        before = works.get(name, Work(0, 0, 0))
+        works[name] = Work(before.linear_macs + macs, 0, before.weight_bytes + size)
+    full = len(config.full_attention_layers)
+    pairs = {"full": full * tokens**2, "sliding": (config.layers - full) * band_pairs(tokens, config.window)}
+    # q · k and p · v for every pair that may attend.
+    attention = {f"attention_{kind}": Work(0, 2 * config.q_width * count, 0) for kind, count in pairs.items()}
+    return {**works, **attention, "embed": Work(0, 0, tokens * _row_bytes(tensors))}
+
+
+def _row_bytes(tensors: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Of a row of the table."""
+    return sum(tensor[0].nbytes for name, tensor in tensors.items() if name.startswith("embedding."))
 
 
 def band_pairs(tokens: int, window: int) -> int:

@@ -6,16 +6,15 @@ A peer's `prepare` makes its model files once; `open_variant` then opens one of 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from pathlib import Path
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ..harness.workload import Ids
+from ..harness.workload import Ids
 
 Vectors: TypeAlias = npt.NDArray[np.float32]  # (texts, hidden), unit length
 
@@ -48,11 +47,8 @@ class Variant:
         return f"{self.peer} {self.name}"
 
 
-class Encoder(Protocol):
-    """A model that is loaded and ready."""
-
-    def encode(self, ids: Ids) -> Vectors:
-        """Unit vectors of texts of equal length."""
+# A model that is loaded and ready: unit vectors (texts, hidden) of texts of equal length (texts, tokens).
+Encoder: TypeAlias = Callable[[Ids], Vectors]
 
 
 class Peer(Protocol):
@@ -70,4 +66,4 @@ class Peer(Protocol):
 
 def peer_module(name: str) -> Peer:
     """The module of a runtime, imported now."""
-    return cast("Peer", importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
+    return cast(Peer, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))

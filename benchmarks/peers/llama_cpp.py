@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...export.checkpoint.checkpoint import read_checkpoint
 from ...kernels.errors import EmbgemmaError
 from ..harness.cache import cached
+from ..harness.workload import Ids
 from . import Variant, Vectors
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from ..harness.workload import Ids
-
 PACKAGES = {"llama-cpp-python": "llama_cpp", "gguf": "gguf"}
-MODEL_FILE = "model.gguf"
 SOURCES = ("benchmarks/peers/llama_cpp*.py", "export/checkpoint/*.py")  # of the code that makes it
 FILE_TYPES = {"Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0"}
 LONGEST_BATCH = 8192  # tokens that it takes in one call; the context is made that large
@@ -34,15 +31,13 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
     source = read_checkpoint(checkpoint)
 
     def made(name: str, make: Callable[[Path], None]) -> Path:
-        return cached(folder / name, lambda made: make(made / MODEL_FILE), SOURCES, list(PACKAGES)) / MODEL_FILE
+        return cached(folder / name / "model.gguf", make, SOURCES, PACKAGES)
 
     exact = made("gguf-float32", lambda path: write_gguf(source, path))
-
-    def variant(name: str) -> Variant:
-        path = made(f"gguf-{name}", lambda path: _quantize(exact, path, FILE_TYPES[name]))
-        return Variant("llama-cpp", name, path)
-
-    return [variant(name) for name in FILE_TYPES]
+    return [
+        Variant("llama-cpp", name, made(f"gguf-{name}", partial(_quantize, exact, file_type)))
+        for name, file_type in FILE_TYPES.items()
+    ]
 
 
 def _library() -> Any:
@@ -54,7 +49,7 @@ def _library() -> Any:
     return llama_cpp
 
 
-def _quantize(exact: Path, path: Path, file_type: str) -> None:
+def _quantize(exact: Path, file_type: str, path: Path) -> None:
     """Writes a quantised GGUF file."""
     llama_cpp = _library()
     parameters = llama_cpp.llama_model_quantize_default_params()
@@ -87,7 +82,7 @@ class LlamaCppEncoder:
         self._hidden = llama_cpp.llama_model_n_embd(self._model)
         self._batch = llama_cpp.llama_batch_init(LONGEST_BATCH, 0, 1)
 
-    def encode(self, ids: Ids) -> Vectors:
+    def __call__(self, ids: Ids) -> Vectors:
         """Unit vectors (texts, hidden) of ids (texts, tokens)."""
         texts, tokens = ids.shape
         batch = self._batch

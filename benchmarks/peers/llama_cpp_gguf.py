@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import numpy.typing as npt
-
-    from ...export.checkpoint.checkpoint import Checkpoint
+from ...export.checkpoint.checkpoint import Checkpoint
 
 ARCHITECTURE = "gemma-embedding"
 MEAN_POOLING = gguf.PoolingType.MEAN
 
-# transformers' name within a layer -> GGUF's
-LAYER_TENSORS = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "post_attention_norm",
-    "pre_feedforward_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "post_feedforward_layernorm": "post_ffw_norm",
-}
+# transformers' names within a layer
+LAYER_TENSORS = (
+    *(f"self_attn.{part}" for part in ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "o_proj")),
+    *(f"mlp.{part}" for part in ("gate_proj", "up_proj", "down_proj")),
+    *("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+)
 DENSE_TENSORS = ("dense_2", "dense_3")
 
 
@@ -62,7 +48,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
         out_features, in_features = dense.read("linear.weight").shape
         writer.add_dense_features_dims(name, in_features, out_features)
     for name, tensor in _tensors(checkpoint):
-        writer.add_tensor(f"{name}.weight", tensor)
+        writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -71,12 +57,10 @@ def write_gguf(checkpoint: Checkpoint, path: Path) -> None:
 
 def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """Every tensor by its GGUF name; norms as the multiplier itself."""
-    read = checkpoint.weights.read
-    yield "token_embd", read("embed_tokens.weight")
-    yield "output_norm", read("norm.weight") + np.float32(1)
-    for layer in range(checkpoint.config.layers):
-        for theirs, ours in LAYER_TENSORS.items():
-            tensor = read(f"layers.{layer}.{theirs}.weight")
-            yield f"blk.{layer}.{ours}", tensor + np.float32(1) if theirs.endswith("norm") else tensor
+    layers = range(checkpoint.config.layers)
+    theirs = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA_EMBEDDING, len(layers))
+    for name in ("embed_tokens", "norm", *(f"layers.{layer}.{part}" for layer in layers for part in LAYER_TENSORS)):
+        tensor = checkpoint.weights.read(f"{name}.weight")
+        yield f"{theirs.get_name(name)}.weight", tensor + np.float32(1) if name.endswith("norm") else tensor
     for name, dense in zip(DENSE_TENSORS, checkpoint.dense, strict=True):
-        yield name, dense.read("linear.weight")
+        yield f"{name}.weight", dense.read("linear.weight")

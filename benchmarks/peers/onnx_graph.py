@@ -6,28 +6,20 @@ where the matrices have fewer than 32. Texts in one call have equal length, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from ...export.checkpoint.checkpoint import Checkpoint
 from ...export.checkpoint.folds import folded_embedding, folded_matrix, folded_norm
 from ...export.onnx.encoder import rotation
 from ...export.onnx.export import IR_VERSION
-from ...export.onnx.graph import CONTRIB, Graph, packed_nibbles
+from ...export.onnx.graph import CONTRIB, Array, Graph, packed_nibbles
 from ...export.onnx.operators import Operators, Rotation, opsets
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy.typing as npt
-
-    from ...export.checkpoint.checkpoint import Checkpoint
-    from ...kernels.config import EncoderConfig
-
-    Array: TypeAlias = npt.NDArray[Any]
+from ...kernels.config import EncoderConfig
 
 Precision = Literal["float32", "int8", "int4"]
 
@@ -41,129 +33,130 @@ INT4_OFFSET = 8  # codes -8 … 7 are stored as 0 … 15
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level: the fastest
 
 
-@dataclass
-class PeerGraph(Graph):
-    """Operations and constants of one precision."""
-
-    precision: Precision = "float32"
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all layers use, computed once: names of values in the graph.
-
-    Attributes:
-        operators: those of ONNX Runtime, as our own exporter writes them.
-        rope_sliding, rope_full: the rotary angles.
-        window_bias: (tokens, 1, tokens), 0 inside the window of a sliding layer and the lowest float outside.
-        by_head, by_row: shapes of scores, (batch, tokens, heads, tokens) and (batch, tokens * heads, tokens).
-    """
-
-    operators: Operators
-    rope_sliding: Rotation
-    rope_full: Rotation
-    window_bias: str
-    by_head: str
-    by_row: str
-
-
 def write_onnx(checkpoint: Checkpoint, precision: Precision, path: Path) -> None:
     """Writes the graph to `path` and its large tensors to DATA_FILE beside it."""
-    config = checkpoint.config
-    graph = PeerGraph(precision=precision)
-    shared = _shared(graph, config)
-    hidden = _embedding(graph, checkpoint)
-    normed = _norm(graph, checkpoint, hidden, "layers.0.input_norm", shared)
-    for layer in range(config.layers):
-        normed, hidden = _layer(graph, checkpoint, layer, normed, hidden, shared)
-    pooled = graph.op("ReduceMean", normed, graph.integers(1), keepdims=0)
-    vector = _linear(graph, pooled, "head", folded_matrix(checkpoint, "head"))
-    length = graph.op("ReduceL2", vector, graph.integers(1), keepdims=1)
-    graph.nodes.append(helper.make_node("Div", [vector, length], [EMBEDDINGS]))
-    _save(graph, config, path)
+    graph = Graph()
+    vectors = PeerEncoder(graph, checkpoint, precision).vectors()
+    graph.nodes.append(helper.make_node("Div", vectors, [EMBEDDINGS]))
+    _save(graph, checkpoint.config, path)
 
 
-def _embedding(graph: PeerGraph, checkpoint: Checkpoint) -> str:
-    """Rows of the table (batch, tokens, hidden)."""
-    table = folded_embedding(checkpoint, 0, checkpoint.config.vocab)
-    if graph.precision == "float32":
-        return graph.op("Gather", graph.constant("embedding", table), IDS)
-    codes, scales = _int8(table)
-    rows = graph.op("Gather", graph.constant("embedding", codes), IDS)
-    row_scales = graph.op("Gather", graph.constant("embedding.scale", scales[:, None]), IDS)
-    return graph.op("Mul", graph.op("Cast", rows, to=TensorProto.FLOAT), row_scales)
+class PeerEncoder:
+    """The steps of the encoder in one precision. All layers use what the constructor computes."""
 
+    def __init__(self, graph: Graph, checkpoint: Checkpoint, precision: Precision) -> None:
+        self._graph, self._checkpoint, self._precision = graph, checkpoint, precision
+        self._config = config = checkpoint.config
+        zero, one = graph.integer(0), graph.integer(1)
+        tokens = graph.op("Gather", graph.op("Shape", IDS), one)
+        position = graph.op("Range", zero, tokens, one)
+        rows, columns = (graph.op("Unsqueeze", position, graph.integers(axis)) for axis in (1, 0))
+        distance = graph.op("Abs", graph.op("Sub", rows, columns))  # (tokens, tokens)
+        outside = graph.op("Greater", distance, graph.integer(config.window))
+        lowest = graph.number(float(np.finfo(np.float32).min))
+        bias = graph.op("Where", outside, lowest, graph.number(0))
+        length = graph.op("Unsqueeze", tokens, graph.integers(0))
+        self._operators = Operators(graph, "onnxruntime", tokens)
+        self._rope_sliding = rotation(config, "rope_sliding", config.rope_theta_sliding)
+        self._rope_full = rotation(config, "rope_full", config.rope_theta_full)
+        # (tokens, 1, tokens): 0 inside the window of a sliding layer, and the lowest float outside.
+        self._window_bias = graph.op("Unsqueeze", bias, graph.integers(1))
+        # Shapes of scores: (batch, tokens, heads, tokens) and (batch, tokens * heads, tokens).
+        self._by_head = graph.op("Concat", graph.integers(0, -1, config.heads), length, axis=0)
+        self._by_row = graph.op("Concat", graph.integers(0, -1), length, axis=0)
 
-def _layer(
-    graph: PeerGraph, checkpoint: Checkpoint, layer: int, normed: str, hidden: str, shared: Shared
-) -> tuple[str, str]:
-    """One layer: (normed, hidden) in, (hidden after the next layer's norm, hidden) out; (batch, tokens, hidden)."""
-    config, name, read = checkpoint.config, f"layers.{layer}", checkpoint.weights.read
-    qkv = _linear(graph, normed, f"{name}.qkv", folded_matrix(checkpoint, f"{name}.qkv"))
-    attended = _attention(graph, checkpoint, layer, qkv, shared)
-    output = _linear(graph, attended, f"{name}.o", folded_matrix(checkpoint, f"{name}.o"))
-    output = _norm(graph, checkpoint, output, f"{name}.post_attention_norm", shared)
-    normed, hidden = _add_and_norm(graph, config, output, hidden, _gamma(graph, checkpoint, f"{name}.pre_ffn_norm"))
-    gate_up = np.concatenate([read(f"{name}.mlp.gate_proj.weight"), read(f"{name}.mlp.up_proj.weight")])
-    gate, up = graph.ops("Split", 2, _linear(graph, normed, f"{name}.gate_up", gate_up), axis=-1, num_outputs=2)
-    gated = graph.op("Mul", shared.operators.gelu(gate), up)
-    output = _linear(graph, gated, f"{name}.down", folded_matrix(checkpoint, f"{name}.down"))
-    output = _norm(graph, checkpoint, output, f"{name}.post_ffn_norm", shared)
-    following = f"layers.{layer + 1}.input_norm" if layer + 1 < config.layers else "final_norm"
-    return _add_and_norm(graph, config, output, hidden, _gamma(graph, checkpoint, following))
+    def vectors(self) -> list[str]:
+        """The vectors (batch, hidden) and their lengths (batch, 1)."""
+        graph, hidden = self._graph, self._embedding()
+        normed = self._norm(hidden, "layers.0.input_norm")
+        for layer in range(self._config.layers):
+            normed, hidden = self._layer(layer, normed, hidden)
+        pooled = graph.op("ReduceMean", normed, graph.integers(1), keepdims=0)
+        vector = self._folded(pooled, "head")
+        return [vector, graph.op("ReduceL2", vector, graph.integers(1), keepdims=1)]
 
+    def _embedding(self) -> str:
+        """Rows of the table (batch, tokens, hidden)."""
+        graph, table = self._graph, folded_embedding(self._checkpoint, 0, self._config.vocab)
+        if self._precision == "float32":
+            return graph.op("Gather", graph.constant("embedding", table), IDS)
+        codes, scales = _int8(table)
+        rows = graph.op("Gather", graph.constant("embedding", codes), IDS)
+        row_scales = graph.op("Gather", graph.constant("embedding.scale", scales[:, None]), IDS)
+        return graph.op("Mul", graph.op("Cast", rows, to=TensorProto.FLOAT), row_scales)
 
-def _attention(graph: Graph, checkpoint: Checkpoint, layer: int, qkv: str, shared: Shared) -> str:
-    """Attention (batch, tokens, q_width) over qkv (batch, tokens, q_width + 2 * kv_width).
+    def _layer(self, layer: int, normed: str, hidden: str) -> tuple[str, str]:
+        """One layer: (normed, hidden) in, (hidden after the next layer's norm, hidden) out; (batch, tokens, hidden)."""
+        graph, name, read = self._graph, f"layers.{layer}", self._checkpoint.weights.read
+        attended = self._attention(layer, self._folded(normed, f"{name}.qkv"))
+        output = self._norm(self._folded(attended, f"{name}.o"), f"{name}.post_attention_norm")
+        normed, hidden = self._add_and_norm(output, hidden, f"{name}.pre_ffn_norm")
+        gate_up = np.concatenate([read(f"{name}.mlp.gate_proj.weight"), read(f"{name}.mlp.up_proj.weight")])
+        gate, up = graph.ops("Split", 2, self._linear(normed, f"{name}.gate_up", gate_up), axis=-1, num_outputs=2)
+        gated = graph.op("Mul", self._operators.gelu(gate), up)
+        output = self._norm(self._folded(gated, f"{name}.down"), f"{name}.post_ffn_norm")
+        is_last = layer + 1 == self._config.layers
+        return self._add_and_norm(output, hidden, "final_norm" if is_last else f"layers.{layer + 1}.input_norm")
 
-    All query heads share one key/value head, so queries are one matrix of tokens * heads rows: this was measured
-    faster than the fused MultiHeadAttention, which wants a copy of the keys for every head.
-    """
-    config, full = checkpoint.config, checkpoint.config.is_full(layer)
-    widths = graph.integers(config.q_width, config.kv_width, config.kv_width)
-    query, key, value = graph.ops("Split", 3, qkv, widths, axis=-1)
-    rope = shared.rope_full if full else shared.rope_sliding
-    query = _rotated(graph, checkpoint, query, config.heads, f"layers.{layer}.q_norm", rope, shared)
-    key = _rotated(graph, checkpoint, key, config.kv_heads, f"layers.{layer}.k_norm", rope, shared)
-    rows = graph.op("Reshape", query, graph.integers(0, -1, config.head_dim))
-    scores = shared.operators.scores(rows, key)
-    if not full:
-        biased = graph.op("Add", graph.op("Reshape", scores, shared.by_head), shared.window_bias)
-        scores = graph.op("Reshape", biased, shared.by_row)
-    attended = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
-    return graph.op("Reshape", attended, graph.integers(0, -1, config.q_width))
+    def _attention(self, layer: int, qkv: str) -> str:
+        """Attention (batch, tokens, q_width) over qkv (batch, tokens, q_width + 2 * kv_width).
 
+        All query heads share one key/value head, so queries are one matrix of tokens * heads rows: this was measured
+        faster than the fused MultiHeadAttention, which wants a copy of the keys for every head.
+        """
+        graph, config, full = self._graph, self._config, self._config.is_full(layer)
+        widths = graph.integers(config.q_width, config.kv_width, config.kv_width)
+        query, key, value = graph.ops("Split", 3, qkv, widths, axis=-1)
+        rope = self._rope_full if full else self._rope_sliding
+        query = self._rotated(query, config.heads, f"layers.{layer}.q_norm", rope)
+        key = self._rotated(key, config.kv_heads, f"layers.{layer}.k_norm", rope)
+        rows = graph.op("Reshape", query, graph.integers(0, -1, config.head_dim))
+        scores = self._operators.scores(rows, key)
+        if not full:
+            biased = graph.op("Add", graph.op("Reshape", scores, self._by_head), self._window_bias)
+            scores = graph.op("Reshape", biased, self._by_row)
+        attended = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
+        return graph.op("Reshape", attended, graph.integers(0, -1, config.q_width))
 
-def _rotated(
-    graph: Graph, checkpoint: Checkpoint, projected: str, heads: int, name: str, rope: Rotation, shared: Shared
-) -> str:
-    """Norm over each head and rotary embedding of queries or keys (batch, tokens, heads * head_dim)."""
-    head_dim = checkpoint.config.head_dim
-    by_head = graph.op("Reshape", projected, graph.integers(0, 0, heads, head_dim))
-    normed = graph.op(
-        "Reshape", _norm(graph, checkpoint, by_head, name, shared), graph.integers(0, 0, heads * head_dim)
-    )
-    return shared.operators.rotate(normed, heads, rope)
+    def _rotated(self, projected: str, heads: int, name: str, rope: Rotation) -> str:
+        """Norm over each head and rotary embedding of queries or keys (batch, tokens, heads * head_dim)."""
+        graph, head_dim = self._graph, self._config.head_dim
+        by_head = graph.op("Reshape", projected, graph.integers(0, 0, heads, head_dim))
+        normed = graph.op("Reshape", self._norm(by_head, name), graph.integers(0, 0, heads * head_dim))
+        return self._operators.rotate(normed, heads, rope)
 
+    def _norm(self, x: str, name: str) -> str:
+        """An RMSNorm by its name."""
+        return self._operators.norm(x, self._gamma(name), self._config.rms_norm_eps)
 
-def _norm(graph: Graph, checkpoint: Checkpoint, x: str, name: str, shared: Shared) -> str:
-    """An RMSNorm by its name."""
-    return shared.operators.norm(x, _gamma(graph, checkpoint, name), checkpoint.config.rms_norm_eps)
+    def _add_and_norm(self, output: str, hidden: str, name: str) -> tuple[str, str]:
+        """RMSNorm of the sum, and the sum itself."""
+        inputs, eps = (output, hidden, self._gamma(name)), self._config.rms_norm_eps
+        kind = "SkipSimplifiedLayerNormalization"
+        normed, _, _, total = self._graph.ops(kind, 4, *inputs, domain=CONTRIB, epsilon=eps)
+        return normed, total
 
+    def _gamma(self, name: str) -> str:
+        return self._graph.constant(name, folded_norm(self._checkpoint, name))
 
-def _linear(graph: PeerGraph, inputs: str, name: str, weight: Array) -> str:
-    """Inputs (…, in) @ weight (out, in).T."""
-    if graph.precision == "float32":
-        return graph.op("MatMul", inputs, graph.constant(name, weight.T))
-    if graph.precision == "int8":
-        codes, scales = _int8(weight)
-        constants = graph.constant(name, codes.T), graph.constant(f"{name}.scale", scales)
-        return graph.op("DynamicQuantizeMatMul", inputs, *constants, domain=CONTRIB)
-    out_features, in_features = weight.shape
-    packed, scales = _int4_blocks(weight)
-    constants = graph.constant(name, packed), graph.constant(f"{name}.scale", scales)
-    shape = {"K": in_features, "N": out_features, "bits": 4, "block_size": INT4_BLOCK}
-    return graph.op("MatMulNBits", inputs, *constants, domain=CONTRIB, accuracy_level=INT8_ACTIVATIONS, **shape)
+    def _folded(self, inputs: str, name: str) -> str:
+        """The product with a matrix by its name."""
+        return self._linear(inputs, name, folded_matrix(self._checkpoint, name))
+
+    def _linear(self, inputs: str, name: str, weight: Array) -> str:
+        """Inputs (…, in) @ weight (out, in).T."""
+        graph = self._graph
+        if self._precision == "float32":
+            return graph.op("MatMul", inputs, graph.constant(name, weight.T))
+        if self._precision == "int8":
+            codes, scales = _int8(weight)
+            constants = graph.constant(name, codes.T), graph.constant(f"{name}.scale", scales)
+            return graph.op("DynamicQuantizeMatMul", inputs, *constants, domain=CONTRIB)
+        out_features, in_features = weight.shape
+        packed, scales = _int4_blocks(weight)
+        constants = graph.constant(name, packed), graph.constant(f"{name}.scale", scales)
+        shape = {"K": in_features, "N": out_features, "bits": 4, "block_size": INT4_BLOCK}
+        return graph.op("MatMulNBits", inputs, *constants, domain=CONTRIB, accuracy_level=INT8_ACTIVATIONS, **shape)
 
 
 def _int8(weight: Array) -> tuple[Array, Array]:
@@ -180,38 +173,6 @@ def _int4_blocks(weight: Array) -> tuple[Array, Array]:
     safe = np.where(scales == 0, np.float32(1), scales)
     codes = np.clip(np.rint(blocks / safe) + INT4_OFFSET, 0, 2 * INT4_OFFSET - 1).astype(np.uint8)
     return packed_nibbles(codes), scales.reshape(-1)
-
-
-def _gamma(graph: Graph, checkpoint: Checkpoint, name: str) -> str:
-    return graph.constant(name, folded_norm(checkpoint, name))
-
-
-def _add_and_norm(graph: Graph, config: EncoderConfig, output: str, hidden: str, gamma: str) -> tuple[str, str]:
-    """RMSNorm of the sum, and the sum itself."""
-    normed, _, _, total = graph.ops(
-        "SkipSimplifiedLayerNormalization", 4, output, hidden, gamma, domain=CONTRIB, epsilon=config.rms_norm_eps
-    )
-    return normed, total
-
-
-def _shared(graph: Graph, config: EncoderConfig) -> Shared:
-    zero, one = graph.integer(0), graph.integer(1)
-    tokens = graph.op("Gather", graph.op("Shape", IDS), one)
-    position = graph.op("Range", zero, tokens, one)
-    rows, columns = (graph.op("Unsqueeze", position, graph.integers(axis)) for axis in (1, 0))
-    distance = graph.op("Abs", graph.op("Sub", rows, columns))  # (tokens, tokens)
-    outside = graph.op("Greater", distance, graph.integer(config.window))
-    lowest = graph.number(float(np.finfo(np.float32).min))
-    bias = graph.op("Where", outside, lowest, graph.number(0))
-    length = graph.op("Unsqueeze", tokens, graph.integers(0))
-    return Shared(
-        operators=Operators(graph, "onnxruntime", tokens),
-        rope_sliding=rotation(config, "rope_sliding", config.rope_theta_sliding),
-        rope_full=rotation(config, "rope_full", config.rope_theta_full),
-        window_bias=graph.op("Unsqueeze", bias, graph.integers(1)),
-        by_head=graph.op("Concat", graph.integers(0, -1, config.heads), length, axis=0),
-        by_row=graph.op("Concat", graph.integers(0, -1), length, axis=0),
-    )
 
 
 def _save(graph: Graph, config: EncoderConfig, path: Path) -> None:

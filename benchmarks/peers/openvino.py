@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ...export.checkpoint.checkpoint import read_checkpoint
+from ...export.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from ...kernels.errors import EmbgemmaError
-from ...tokenizer import Tokenizer
 from ..harness.cache import cached
 from ..harness.limit import LIMIT_VARIABLE, ONEDNN_ISAS
-from ..harness.sentences import SENTENCES
-from . import Variant, Vectors
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from ...export.checkpoint.checkpoint import Checkpoint
-    from ..harness.workload import Ids
+from ..harness.sentences import sentence_ids
+from ..harness.workload import Ids
+from . import Encoder, Variant, Vectors
 
 PACKAGES = {"openvino": "openvino", "nncf": "nncf"}
-MODEL_FILE = "model.xml"
 WITHOUT_BFLOAT16 = set(ONEDNN_ISAS.values())  # what is not 8 bits is float32 then
 SOURCES = ("benchmarks/peers/openvino*.py", "benchmarks/harness/sentences.*", "export/checkpoint/*.py")
 
@@ -33,7 +27,7 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
     source = read_checkpoint(checkpoint)
 
     def made(name: str, make: Callable[[Path], None]) -> Path:
-        return cached(folder / name, lambda made: make(made / MODEL_FILE), SOURCES, list(PACKAGES)) / MODEL_FILE
+        return cached(folder / name / "model.xml", make, SOURCES, PACKAGES)
 
     exact = made("openvino-float32", lambda path: _write_float32(source, path))
     weights = made("openvino-int8-weights", lambda path: _compress(exact, path))
@@ -63,7 +57,7 @@ def _compress(exact: Path, path: Path) -> None:
 
 
 def _quantize(source: Checkpoint, exact: Path, path: Path) -> None:
-    """Weights and activations in 8 bits, activations in ranges found on SENTENCES.
+    """Weights and activations in 8 bits, activations in ranges found on the sentences.
 
     The first layer's projections keep float activations: with outliers of the embeddings in 8 bits the mean cosine is
     0.85, not 0.99, and float costs no measurable time. Smoothing of 0.5 is more exact than the default of 0.95, and
@@ -75,9 +69,7 @@ def _quantize(source: Checkpoint, exact: Path, path: Path) -> None:
 
     from .openvino_graph import HEAD, UNIT
 
-    config = source.config
-    tokenizer = Tokenizer(source.tokenizer_model, config.bos_id, config.eos_id)
-    inputs = [np.array([tokenizer.encode(text, config.max_tokens).ids]) for text in SENTENCES]
+    inputs = [ids.astype(np.int64) for ids in sentence_ids(source)]
     quantized = nncf.quantize(
         openvino.Core().read_model(exact),
         nncf.Dataset(inputs),
@@ -91,29 +83,24 @@ def _quantize(source: Checkpoint, exact: Path, path: Path) -> None:
     openvino.save_model(quantized, path, compress_to_fp16=False)
 
 
-class OpenVinoEncoder:
+def open_variant(variant: Variant, threads: int | None) -> Encoder:
     """A model compiled for lowest latency, and its one request."""
+    import openvino
 
-    def __init__(self, variant: Variant, threads: int | None) -> None:
-        import openvino
+    precision = variant.options["precision"]
+    if precision == "bf16" and os.environ.get(LIMIT_VARIABLE) in WITHOUT_BFLOAT16:
+        if variant.name == "bfloat16":
+            raise EmbgemmaError("there is no bfloat16 on this instruction set")
+        precision = "f32"
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads or 0,
+    }
+    model: Any = openvino.Core().compile_model(str(variant.path), "CPU", settings)
+    request = model.create_infer_request()
 
-        precision = variant.options["precision"]
-        if precision == "bf16" and os.environ.get(LIMIT_VARIABLE) in WITHOUT_BFLOAT16:
-            if variant.name == "bfloat16":
-                raise EmbgemmaError("there is no bfloat16 on this instruction set")
-            precision = "f32"
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": threads or 0,
-        }
-        self._model: Any = openvino.Core().compile_model(str(variant.path), "CPU", settings)
-        self._request = self._model.create_infer_request()
+    def encode(ids: Ids) -> Vectors:
+        return np.array(request.infer([ids.astype(np.int64)], share_inputs=True)[model.output(0)], np.float32)
 
-    def encode(self, ids: Ids) -> Vectors:
-        """Unit vectors (texts, hidden) of ids (texts, tokens)."""
-        vectors = self._request.infer([ids.astype(np.int64)], share_inputs=True)[self._model.output(0)]
-        return np.array(vectors, np.float32)
-
-
-open_variant = OpenVinoEncoder
+    return encode

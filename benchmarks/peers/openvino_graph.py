@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import openvino
 from openvino import opset13 as ops
 
+from ...export.checkpoint.checkpoint import Checkpoint
 from ...export.checkpoint.folds import folded_embedding, folded_matrix, folded_norm
-
-if TYPE_CHECKING:
-    from ...export.checkpoint.checkpoint import Checkpoint
-    from ...kernels.config import EncoderConfig
+from ...kernels.config import EncoderConfig
 
 END = 2**31 - 1  # where a slice without an end ends
 SMALLEST_SQUARE = 1e-12  # a vector of zeros stays one

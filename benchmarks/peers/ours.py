@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
 from ...kernels.backend import Backend, create_backend
 from ...kernels.errors import BackendError
-from ...kernels.model_file import read_model_file
+from ...kernels.model_file import Scheme, read_model_file
 from ...kernels.native import NativeBackend
 from ...model import EmbeddingModel
 from ..harness.cache import cached
 from ..harness.machine import Limits
 from ..harness.operations import Profile
+from ..harness.workload import Ids
 from . import Encoder, Variant, Vectors
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ...kernels.model_file import Scheme
-    from ..harness.workload import Ids
-
-MODEL_FILE = "model.safetensors"
 
 LIMIT_SECONDS = 0.2  # of one measurement of a machine limit
 LIMIT_TRIES = 3  # the best one counts: a limit is what the machine can do undisturbed
@@ -34,10 +27,8 @@ def converted(checkpoint: Path, folder: Path, scheme: Scheme) -> Path:
     """The checkpoint as a model file, kept in `folder`."""
     from ...export.convert import convert  # not with this module, since it would count as memory of the runtime
 
-    made = cached(
-        folder / f"ours-{scheme}", lambda made: convert(checkpoint, made / MODEL_FILE, scheme), ["export/**/*.py"]
-    )
-    return made / MODEL_FILE
+    path = folder / f"ours-{scheme}" / "model.safetensors"
+    return cached(path, lambda made: convert(checkpoint, made, scheme), ["export/**/*.py"])
 
 
 def open_variant(variant: Variant, threads: int | None) -> Encoder:
@@ -60,7 +51,7 @@ class OurEncoder:
         self._backend = backend
         self.facts = {"backend": model.backend, "isa": model.isa, "threads": model.threads}
 
-    def encode(self, ids: Ids) -> Vectors:
+    def __call__(self, ids: Ids) -> Vectors:
         """Unit vectors (texts, hidden) of ids (texts, tokens)."""
         return self._model.encode_ids(list(ids))
 
@@ -71,7 +62,7 @@ class OurEncoder:
             raise BackendError(f"the {self._model.backend} backend cannot time its operations, the native one can")
         with backend.profiled() as operations:
             start = time.perf_counter()
-            self.encode(ids)
+            self(ids)
             seconds = time.perf_counter() - start
         return Profile(seconds, {name: float(np.mean(threads)) for name, threads in operations.items()})
 

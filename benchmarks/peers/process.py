@@ -8,16 +8,12 @@ import pickle
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 from ...kernels.errors import EmbgemmaError
-from . import OURS
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from . import Variant
-    from .worker import Requests
+from . import OURS, Variant
+from .worker import Requests
 
 # Thread pools that read their size from the environment before any call can set it.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -38,7 +34,7 @@ class Worker:
 
     def __init__(self, name: str, environment: dict[str, str]) -> None:
         self._name = name
-        self.ask = cast("Requests", _Remote(self))
+        self.ask = cast(Requests, _Remote(self))
         self._child = subprocess.Popen(  # noqa: S603 - this Python and our own code
             [sys.executable, "-c", f"from {__package__}.worker import main; main()"],
             stdin=subprocess.PIPE,

@@ -11,19 +11,16 @@ import pickle
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from ...kernels.errors import EmbgemmaError
 from ..harness.command import clean_up_when_ended
+from ..harness.machine import Limits
 from ..harness.memory import Memory, process_memory
+from ..harness.operations import Profile
+from ..harness.workload import Ids
 from . import Encoder, Variant, Vectors, peer_module
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ..harness.machine import Limits
-    from ..harness.operations import Profile
-    from ..harness.workload import Ids
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,11 @@ class Requests:
 
     def encode(self, ids: Ids) -> Vectors:
         """Unit vectors (texts, hidden) of ids (texts, tokens)."""
-        return self._loaded().encode(ids)
+        return self._loaded()(ids)
 
     def time_calls(self, ids: Ids, calls: int) -> list[float]:
         """Seconds of each of `calls` calls."""
-        encode = self._loaded().encode
+        encode = self._loaded()
         seconds = []
         for _ in range(calls):
             start = time.perf_counter()
@@ -77,7 +74,7 @@ class Requests:
 
     def idle_seconds(self, ids: Ids, seconds: float) -> float:
         """Processor time of this process in the `seconds` after a call."""
-        self._loaded().encode(ids)
+        self._loaded()(ids)
         start = time.process_time()
         time.sleep(seconds)
         return time.process_time() - start

@@ -12,8 +12,8 @@ from ...kernels.model_file import ModelFile, read_model_file
 from ..harness.command import progress
 from ..harness.machine import Environment, Limits, read_environment
 from ..harness.measure import Timed, Timing, measure_in_turn
-from ..harness.operations import ATTENTION_RATES, Profile, work_by_operation
-from ..harness.workload import Ids, Shape, Work, make_ids, work_of
+from ..harness.operations import ATTENTION_RATES, Profile
+from ..harness.workload import Ids, Shape, Work, make_ids, work_by_operation, work_of
 from ..peers import OURS, Variant
 from ..peers.process import Process
 from ..speed.bench import Settings, limits_of

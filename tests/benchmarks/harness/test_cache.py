@@ -26,8 +26,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(folder: Path, content: str, packages: tuple[str, ...] = ()) -> Path:
-    made = cached(folder / "x", lambda made: (made / "file").write_text(content), ["one.py", "inner/*.py"], packages)
-    return made / "file"
+    return cached(folder / "x" / "file", lambda path: path.write_text(content), ["one.py", "inner/*.py"], packages)
 
 
 def test_what_is_made_stays_until_its_makers_change(package: Path, tmp_path: Path) -> None:
@@ -58,17 +57,17 @@ def test_a_signal_leaves_nothing(number: int, package: Path, tmp_path: Path) -> 
 import os, pathlib
 from embgemma.benchmarks.harness import cache, command
 command.clean_up_when_ended()
-cache.cached(pathlib.Path({str(tmp_path / "x")!r}), lambda made: os.kill(os.getpid(), {int(number)}), [])
+cache.cached(pathlib.Path({str(tmp_path / "x" / "file")!r}), lambda made: os.kill(os.getpid(), {int(number)}), [])
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 128 + number
     assert [path.name for path in tmp_path.iterdir()] == [package.name]
 
 
 def test_what_fails_leaves_nothing(package: Path, tmp_path: Path) -> None:
-    def fail(made: Path) -> None:
-        (made / "file").write_text("half")
+    def fail(path: Path) -> None:
+        path.write_text("half")
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        cached(tmp_path / "x", fail, ["one.py"])
+        cached(tmp_path / "x" / "file", fail, ["one.py"])
     assert [path.name for path in tmp_path.iterdir()] == [package.name]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from embgemma.benchmarks.cli import main
-from embgemma.benchmarks.harness.operations import TITLES, work_by_operation
+from embgemma.benchmarks.harness.operations import TITLES
 from embgemma.benchmarks.harness.page import WIDTH
-from embgemma.benchmarks.harness.workload import Shape, work_of
+from embgemma.benchmarks.harness.workload import Shape, work_by_operation, work_of
 from embgemma.benchmarks.roofline.roofline import IDLE_SECONDS
 from embgemma.kernels.model_file import read_model_file
 from embgemma.kernels.native import NativeBackend, library_problem
