@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..harness.machine import Environment
 from ..peers import OURS
@@ -43,9 +45,6 @@ EDGE_GAP = 16  # points between the frame and the names at line ends
 STEPS = (7, 12, 22, 34, 48)  # points from a marker, at which a place for its name is tried
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 EXACT = 1e-6  # an error below it is that of float32 itself; a logarithm has no place for it
-
-
-Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
 
 class Named(NamedTuple):
@@ -160,6 +159,8 @@ def name_markers(axes: Any, marked: Sequence[Named], line: Sequence[tuple[float,
 
     The line is the one through these points, which is drawn already.
     """
+    from matplotlib.transforms import Bbox
+
     figure = axes.get_figure()
     for one in marked:
         axes.scatter(one.x, one.y, s=60 if one.runtime == OURS else 32, color=COLOURS[one.runtime], zorder=3)
@@ -169,8 +170,8 @@ def name_markers(axes: Any, marked: Sequence[Named], line: Sequence[tuple[float,
     reach = MARKER_REACH * pixels
     corners = [axes.transData.transform(point) for point in line]
     along = [a + (b - a) * i / LINE_PARTS for a, b in pairwise(corners) for i in range(LINE_PARTS)]
-    taken = [(x - reach, y - reach, x + reach, y + reach) for x, y in points.values()]
-    taken += [(x - pixels, y - pixels, x + pixels, y + pixels) for x, y in along]
+    taken = [Bbox([point, point]).padded(reach) for point in points.values()]
+    taken += [Bbox([point, point]).padded(pixels) for point in along]
     for one in sorted(marked, key=lambda one: one.runtime != OURS):
         name = axes.text(one.x, one.y, one.text, va="bottom", **_letters(one.runtime))
         box = name.get_window_extent()
@@ -178,11 +179,12 @@ def name_markers(axes: Any, marked: Sequence[Named], line: Sequence[tuple[float,
         for step, (right, up) in product(STEPS, DIRECTIONS):
             left = x + step * pixels * right + (right - 1) * width / 2
             low = y + step * pixels * up + (up - 1) * height / 2
-            place = (left, low, left + width, low + height)
-            if _inside(place, axes.bbox.extents) and not any(_overlap(place, other) for other in taken):
+            place = Bbox.from_bounds(left, low, width, height)
+            inside = np.array_equal(Bbox.union([place, axes.bbox]).extents, axes.bbox.extents)
+            if inside and not place.count_overlaps(taken):
                 break
         taken.append(place)
-        name.set_position(axes.transData.inverted().transform(place[:2]))
+        name.set_position(axes.transData.inverted().transform(place.p0))
         if step > STEPS[0]:
             middle = axes.transData.inverted().transform((left + (1 - right) * width / 2, low + (1 - up) * height / 2))
             axes.annotate("", (one.x, one.y), xytext=middle, arrowprops=_leader(one.runtime))
@@ -196,21 +198,5 @@ def _letters(runtime: str) -> dict[str, Any]:
 
 def _leader(runtime: str) -> dict[str, Any]:
     """A thin line from a name to what it names."""
-    colour = COLOURS[runtime]
-    return {
-        "arrowstyle": "-",
-        "color": colour,
-        "linewidth": 0.5,
-        "alpha": 0.6,
-        "shrinkA": 1,
-        "shrinkB": 2,
-        "relpos": (0, 0.5),
-    }
-
-
-def _inside(box: Box, frame: Box) -> bool:
-    return box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    line = {"arrowstyle": "-", "color": COLOURS[runtime], "linewidth": 0.5, "alpha": 0.6}
+    return {**line, "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}

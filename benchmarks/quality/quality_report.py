@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,15 @@ from ..harness.page import NOTHING, Page, Table, megabytes
 from ..speed.report import describe
 from .quality_scores import NEIGHBOURS, Loss, Nearness, loss
 from .quality_tasks import PUBLISHED, PUBLISHED_DIMENSION, Task
+
+# The report's name of a number -> the attribute of Nearness
+NEARNESS = {
+    "cosine mean": "mean",
+    "cosine 1st percentile": "first_percentile",
+    "cosine min": "minimum",
+    f"top-{NEIGHBOURS} overlap": "overlap",
+    "similarity error": "similarity_error",
+}
 
 
 @dataclass(frozen=True)
@@ -79,50 +88,47 @@ def _summary(measured: Sequence[Quality], tasks: Sequence[Task]) -> Table:
     rows = []
     for one in sorted(measured, key=lambda one: one.bytes):
         near = one.nearness.get(one.full)
-        cosines = [near.mean, near.first_percentile, near.minimum] if near else []
-        row = [
-            one.title,
-            megabytes(one.bytes),
-            *(f"{cosine:.4f}" for cosine in cosines),
-            *[NOTHING] * (3 - len(cosines)),
-        ]
-        row.append(f"{one.scores[one.full][:, 0].mean():.2f}" if tasks else NOTHING)
+        cosines = [_cosine(of) for of in (near.mean, near.first_percentile, near.minimum)] if near else [NOTHING] * 3
+        score, lost = _mean(one, one.full) if tasks else NOTHING, [NOTHING] * 2
         if tasks and one is not measured[0]:
-            lost = _mean_loss(measured[0], one, one.full)
-            row += [f"{lost.points:.2f}", f"{lost.low:.2f} … {lost.high:.2f}"]
-        else:
-            row += [NOTHING, NOTHING]
-        rows.append([*row, "yes" if one in best else ""])
+            loss_of_mean = _mean_loss(measured[0], one, one.full)
+            lost = [f"{loss_of_mean.points:.2f}", _interval(loss_of_mean)]
+        rows.append([one.title, megabytes(one.bytes), *cosines, score, *lost, "yes" if one in best else ""])
     return Table("Size and error", header, rows, left=1)
 
 
 def _everything(measured: Sequence[Quality], tasks: Sequence[Task], dim: int) -> Table:
     """One row a measure, one column a format."""
-    with_published = dim == PUBLISHED_DIMENSION
-    header = ["", *(["published"] if with_published else []), *(one.title for one in measured)]
+
+    def row(name: str, cells: Iterable[str], published: str = NOTHING) -> list[str]:
+        return [name, *([published] if dim == PUBLISHED_DIMENSION else []), *cells]
+
     rows = []
     if measured[0].nearness:
-        of_dim = [one.nearness[dim] for one in measured]
-        for name, numbers in (
-            ("cosine mean", [near.mean for near in of_dim]),
-            ("cosine 1st percentile", [near.first_percentile for near in of_dim]),
-            ("cosine min", [near.minimum for near in of_dim]),
-            (f"top-{NEIGHBOURS} overlap", [near.overlap for near in of_dim]),
-            ("similarity error", [near.similarity_error for near in of_dim]),
-        ):
-            rows.append([name, *([NOTHING] if with_published else []), *(f"{number:.4f}" for number in numbers)])
+        for name, attribute in NEARNESS.items():
+            rows.append(row(name, (_cosine(getattr(one.nearness[dim], attribute)) for one in measured)))
     for i, task in enumerate(tasks):
         published = f"{PUBLISHED[task.name]:.2f}" if task.name in PUBLISHED else NOTHING
-        rows.append(
-            [task.name, *([published] if with_published else []), *(f"{one.scores[dim][i, 0]:.2f}" for one in measured)]
-        )
+        rows.append(row(task.name, (f"{one.scores[dim][i, 0]:.2f}" for one in measured), published))
     if tasks:
-        empty = [NOTHING] if with_published else []
-        rows.append(["mean", *empty, *(f"{one.scores[dim][:, 0].mean():.2f}" for one in measured)])
         lost = [_mean_loss(measured[0], one, dim) for one in measured[1:]]
-        rows.append(["loss", *empty, NOTHING, *(f"{one.points:.2f}" for one in lost)])
-        rows.append(["loss, 95 % interval", *empty, NOTHING, *(f"{one.low:.2f} … {one.high:.2f}" for one in lost)])
+        rows.append(row("mean", (_mean(one, dim) for one in measured)))
+        rows.append(row("loss", (NOTHING, *(f"{one.points:.2f}" for one in lost))))
+        rows.append(row("loss, 95 % interval", (NOTHING, *map(_interval, lost))))
+    header = row("", (one.title for one in measured), "published")
     return Table(f"{dim} dimensions", header, rows, left=1)
+
+
+def _cosine(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _mean(one: Quality, dim: int) -> str:
+    return f"{one.scores[dim][:, 0].mean():.2f}"
+
+
+def _interval(lost: Loss) -> str:
+    return f"{lost.low:.2f} … {lost.high:.2f}"
 
 
 def _losses(measured: Sequence[Quality], tasks: Sequence[Task]) -> Table:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -192,26 +191,20 @@ def _samples(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return samples
 
 
-@dataclass(frozen=True)
-class _Kind:
-    pattern: str
-    make: Any
-
-
-_KINDS = (
-    _Kind("STS*.jsonl.gz", Similarity),
-    _Kind("*.corpus.jsonl.gz", Retrieval),
-    _Kind("Banking77*.jsonl.gz", Classification),
-    _Kind("Tatoeba.jsonl.gz", Bitext),
-)
+_KINDS: dict[str, Callable[[Path], Any]] = {
+    "STS*.jsonl.gz": Similarity,
+    "*.corpus.jsonl.gz": Retrieval,
+    "Banking77*.jsonl.gz": Classification,
+    "Tatoeba.jsonl.gz": Bitext,
+}
 
 
 def read_tasks(folder: Path, wanted: Sequence[str] = ()) -> list[Task]:
     """The tasks in a folder, or those whose name contains one of the wanted words; raises InputError if none is."""
     tasks: list[Task] = [
-        kind.make(path)
-        for kind in _KINDS
-        for path in sorted(folder.glob(kind.pattern))
+        make(path)
+        for pattern, make in _KINDS.items()
+        for path in sorted(folder.glob(pattern))
         if not wanted or any(word in path.name for word in wanted)
     ]
     if not tasks:

@@ -143,33 +143,22 @@ def _time(
 
 def _notes(source: Source, environment: Environment, rows: list[Row], settings: Settings) -> list[str]:
     """What a reader must know to judge the numbers."""
-    notes = ["Token ids in, unit vectors out: tokenisation is not timed. The first calls are not counted."]
-    if source.synthetic:
-        notes.append(
-            "The weights are synthetic: random numbers in the model's exact shape. Speed and memory do not depend on "
-            "the values; the vectors mean nothing. Give a real model with --model or --checkpoint."
-        )
-    if any(row.floor for row in rows):
-        notes.append(
-            "floor: reading the weights once or doing all multiplications at the measured rates, whichever takes "
-            "longer (the limit); of limit: floor / median."
-        )
-    notes.append(
+    noisy = [row for row in rows if row.timing and row.timing.spread > NOISY_SPREAD]
+    notes = {
+        "Token ids in, unit vectors out: tokenisation is not timed. The first calls are not counted.": True,
+        "The weights are synthetic: random numbers in the model's exact shape. Speed and memory do not depend on "
+        "the values; the vectors mean nothing. Give a real model with --model or --checkpoint.": source.synthetic,
+        "floor: reading the weights once or doing all multiplications at the measured rates, whichever takes "
+        "longer (the limit); of limit: floor / median.": any(row.floor for row in rows),
         "resident: all pages in memory; private: those that no other process has mapped too; anonymous: those of no "
         "file. The rest are pages of the model file: every layer, and the rows of the embedding table that were used. "
-        "The system may drop them at any time and read them again."
-    )
-    if any(row.timing is None for row in rows):
-        notes.append(f"left out: a call would take too much of {settings.seconds:g} s; give more --seconds.")
-    if environment.busy:
-        notes.append(
-            f"The machine was busy at the start (load average {environment.load_average:.1f} on "
-            f"{environment.logical_cores} cores): the times may be too long."
-        )
-    noisy = [row for row in rows if row.timing and row.timing.spread > NOISY_SPREAD]
-    if noisy:
-        notes.append(
-            f"Noisy: the middle half of the calls spreads by more than {NOISY_SPREAD:.0%} of the median in "
-            f"{len(noisy)} of {len(rows)} rows; run it again on a quiet machine."
-        )
-    return notes
+        "The system may drop them at any time and read them again.": True,
+        f"left out: a call would take too much of {settings.seconds:g} s; give more --seconds.": any(
+            row.timing is None for row in rows
+        ),
+        f"The machine was busy at the start (load average {environment.load_average or 0:.1f} on "
+        f"{environment.logical_cores} cores): the times may be too long.": environment.busy,
+        f"Noisy: the middle half of the calls spreads by more than {NOISY_SPREAD:.0%} of the median in "
+        f"{len(noisy)} of {len(rows)} rows; run it again on a quiet machine.": noisy,
+    }
+    return [note for note, applies in notes.items() if applies]
