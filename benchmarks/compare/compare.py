@@ -17,7 +17,7 @@ from ..harness.limit import limits_for
 from ..harness.machine import Environment, read_environment
 from ..harness.measure import Timed, Timing, measure_in_turn
 from ..harness.memory import Memory
-from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, Work, make_ids, work_of
+from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, make_ids, work_of
 from ..peers import OURS, Variant, peer_module
 from ..peers.ours import converted
 from ..peers.process import Process, WorkerError, prepare_peer
@@ -82,16 +82,11 @@ class Setup:
         singles = {Shape(1, tokens) for tokens in self.settings.lengths}
         lengths = [tokens for tokens in BATCH_LENGTHS if tokens <= self.config.max_tokens]
         batches = {Shape(texts, tokens) for tokens in lengths for texts in BATCHES}
-        return sorted(singles | batches, key=lambda shape: self.work(shape).macs)
+        return sorted(singles | batches, key=self.macs)
 
-    def work(self, shape: Shape) -> Work:
+    def macs(self, shape: Shape) -> int:
         """The work of one call."""
-        return work_of(self.config, {}, shape)
-
-    def cell(self, process: Process, shape: Shape) -> Timed:
-        """One call of a process."""
-        ids = make_ids(self.config, shape)
-        return Timed(partial(process.ask.time_calls, ids), self.work(shape).macs, process.variant.key)
+        return work_of(self.config, {}, shape).macs
 
     def memory_then_exactness(self, process: Process) -> tuple[Memory, Exactness]:
         """Memory after one text, then exactness; must come before any other call."""
@@ -101,7 +96,11 @@ class Setup:
     def time_in_turn(self, ours: Process, theirs: Process) -> tuple[Samples, Samples]:
         """Seconds of every call of both."""
         shapes = self.shapes()
-        cells = [self.cell(process, shape) for shape in shapes for process in (ours, theirs)]
+        cells = [
+            Timed(partial(process.ask.time_calls, make_ids(self.config, shape)), self.macs(shape), process.variant.key)
+            for shape in shapes
+            for process in (ours, theirs)
+        ]
         samples = measure_in_turn(cells, self.settings.budget(1, LONGEST_CALL_SHARE), {}, PAUSE)
         return dict(zip(shapes, samples[0::2], strict=True)), dict(zip(shapes, samples[1::2], strict=True))
 
@@ -109,11 +108,12 @@ class Setup:
         """Summarises what was measured of one process and of ours at the same time."""
         timings = {shape: Timing.of(seconds) for shape, seconds in samples.items()}
         singles = [Shape(1, tokens) for tokens in self.settings.lengths]
+        pairs = [(timings[shape], Timing.of(ours[shape])) for shape in singles]
         return Measured(
             runtime=process.variant.peer,
             precision=process.variant.name,
-            times=[timings[shape] for shape in singles],
-            ratios=[_ratio(timings[shape], Timing.of(ours[shape])) for shape in singles],
+            times=[theirs for theirs, _ in pairs],
+            ratios=[theirs.median / own.median if theirs and own else None for theirs, own in pairs],
             throughputs=[_best_rate(timings, tokens) for tokens in BATCH_LENGTHS],
             load_seconds=process.loaded.seconds,
             memory=look[0],
@@ -197,10 +197,6 @@ def _measure(setup: Setup, ours: Process, variant: Variant) -> tuple[Measured, S
         look = setup.memory_then_exactness(process)
         our_samples, samples = setup.time_in_turn(ours, process)
         return setup.measured(process, look, samples, our_samples), our_samples
-
-
-def _ratio(theirs: Timing | None, ours: Timing | None) -> float | None:
-    return theirs.median / ours.median if theirs and ours else None
 
 
 def _best_rate(timings: dict[Shape, Timing | None], tokens: int) -> float | None:

@@ -21,7 +21,6 @@ class Limits:
     Attributes:
         macs_per_second: 8-bit multiply-accumulates with operands in registers.
         bytes_per_second: reading a block of memory as large as the model's weights.
-
     """
 
     macs_per_second: float

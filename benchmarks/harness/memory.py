@@ -20,7 +20,6 @@ class Memory:
         anonymous: the part of `private` that belongs to no file. The rest are pages of mapped files, such as the
             weights, which the system may drop at any time and read again.
         peak: the largest resident size so far.
-
     """
 
     resident: int | None

@@ -77,17 +77,12 @@ def _entry(start: str, text: str, markdown: bool) -> str:
 
 def to_json(found: Any) -> str:
     """A dataclass with its properties, in seconds and bytes."""
-    return json.dumps(_plain(found), indent=2)
+    return json.dumps(found, indent=2, default=_plain)
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        derived = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
-        names = [*(one.name for one in dataclasses.fields(value)), *derived]
-        return {name: _plain(getattr(value, name)) for name in names}
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+def _plain(value: Any) -> dict[str, Any]:
+    derived = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
+    return {name: getattr(value, name) for name in (*(one.name for one in dataclasses.fields(value)), *derived)}
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -47,7 +47,6 @@ class Work:
         linear_macs: multiply-accumulates of the weight matrices.
         attention_macs: those of scores and weighted sums, inside the window only.
         weight_bytes: bytes of weights that must be read at least once, embedding rows included.
-
     """
 
     linear_macs: int

@@ -111,9 +111,9 @@ def _rope(config: EncoderConfig, tokens: Any, full: bool) -> tuple[Any, Any]:
 def _window_bias(config: EncoderConfig, tokens: Any) -> Any:
     """(1, 1, tokens, tokens): 0 inside the window of a sliding layer, minus infinity outside."""
     count = ops.squeeze(tokens, _integers(0))
-    position = ops.range(_integers_scalar(0), count, _integers_scalar(1), "i64")
+    position = ops.range(_integer(0), count, _integer(1), "i64")
     distance = ops.abs(ops.subtract(ops.unsqueeze(position, _integers(1)), ops.unsqueeze(position, _integers(0))))
-    bias = ops.select(ops.greater(distance, _integers_scalar(config.window)), _float(-np.inf), _float(0))
+    bias = ops.select(ops.greater(distance, _integer(config.window)), _float(-np.inf), _float(0))
     return ops.unsqueeze(bias, _integers(0, 1))
 
 
@@ -134,9 +134,9 @@ def _integers(*values: int) -> Any:
     return ops.constant(np.array(values, np.int64))
 
 
-def _integers_scalar(value: int) -> Any:
-    return ops.constant(np.array(value, np.int64))
+def _integer(value: int) -> Any:
+    return ops.constant(value, np.int64)
 
 
 def _float(value: float) -> Any:
-    return ops.constant(np.array(value, np.float32))
+    return ops.constant(value, np.float32)

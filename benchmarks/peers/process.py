@@ -9,7 +9,8 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 from ...kernels.errors import EmbgemmaError
 from . import OURS, Variant
@@ -25,6 +26,11 @@ class WorkerError(EmbgemmaError):
     """A runtime failed or its process ended; the message names it."""
 
 
+METHODS = [name for name in vars(Requests) if not name.startswith("_")]
+
+AnyWorker = TypeVar("AnyWorker", bound="Worker")
+
+
 class Worker:
     """A process that answers requests, and ends with the `with` block.
 
@@ -34,7 +40,7 @@ class Worker:
 
     def __init__(self, name: str, environment: dict[str, str]) -> None:
         self._name = name
-        self.ask = cast(Requests, _Remote(self))
+        self.ask = cast(Requests, SimpleNamespace(**{method: partial(self.request, method) for method in METHODS}))
         self._child = subprocess.Popen(  # noqa: S603 - this Python and our own code
             [sys.executable, "-c", f"from {__package__}.worker import main; main()"],
             stdin=subprocess.PIPE,
@@ -75,21 +81,11 @@ class Worker:
             end()
         self._child.wait()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self: AnyWorker) -> AnyWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Remote:
-    """Turns every method call into a request."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-
-    def __getattr__(self, method: str) -> Any:
-        return partial(self._worker.request, method)
 
 
 class Process(Worker):
@@ -105,9 +101,6 @@ class Process(Worker):
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Process:
-        return self
 
 
 def prepare_peer(peer: str, checkpoint: Path, folder: Path) -> list[Variant]:

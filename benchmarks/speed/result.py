@@ -71,7 +71,6 @@ class Result:
         first_seconds: of the first text, in a fresh process.
         limits: None where the backend cannot measure them; `limits_note` then says why.
         notes: what a reader must know to judge the numbers.
-
     """
 
     model: str

@@ -6,8 +6,8 @@ import dataclasses
 import importlib.util
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from embgemma.benchmarks import results
 from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.compare import compare as compare_module
 from embgemma.benchmarks.compare.figure import spread
+from embgemma.benchmarks.harness.limit import limits_for
 from embgemma.benchmarks.peers import peer_module
 from embgemma.kernels import available_backends
 from tests import tiny
@@ -36,24 +37,12 @@ def no_golden_values(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of all commands here: a tiny checkpoint, its cache, and few calls."""
+    folder = tmp_path_factory.mktemp("compare")
     # transformers refuses a width that is no multiple of the number of heads.
-    config = dataclasses.replace(tiny.CONFIG, hidden=192)
-    return tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", config)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-def compare(
-    capsys: pytest.CaptureFixture[str], checkpoint: Path, cache: Path, names: str, *more: str
-) -> dict[str, Any]:
-    arguments = ["compare", names, "--checkpoint", str(checkpoint), "--cache", str(cache), "--json", *QUICK]
-    assert main([*arguments, *more]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    checkpoint = tiny.write_checkpoint(folder / "tiny", dataclasses.replace(tiny.CONFIG, hidden=192))
+    return ["--checkpoint", str(checkpoint), "--cache", str(folder / "cache"), *QUICK]
 
 
 # Mean cosine to float32 that no sane conversion of the tiny model misses; a wrong graph is far below.
@@ -68,11 +57,11 @@ def compare(
     ],
 )
 def test_a_peer_computes_the_same_model(
-    name: str, least: dict[str, float], checkpoint: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+    name: str, least: dict[str, float], quick: list[str], bench: Callable[..., str]
 ) -> None:
     if missing_packages(name):
         pytest.skip(f"not installed: {', '.join(missing_packages(name))}")
-    found = compare(capsys, checkpoint, cache, name)
+    found = json.loads(bench("compare", name, "--json", *quick))
     assert [note for note in found["notes"] if "failed" in note] == []
     measured = {one["precision"]: one for one in found["measured"] if one["runtime"] == name}
     assert measured.keys() == least.keys()
@@ -83,38 +72,34 @@ def test_a_peer_computes_the_same_model(
 
 
 def test_ours_in_several_schemes_and_peers_that_are_missing(
-    checkpoint: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    quick: list[str], bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(compare_module, "prepare_peer", None)  # nothing is prepared for what is missing
-    found = compare(capsys, checkpoint, cache, "openvino", "--scheme", "float32,int8")
-    assert [(one["runtime"], one["precision"]) for one in found["measured"]] == [
-        ("ours", "float32"),
-        ("ours", "int8"),
-    ]
+    found = json.loads(bench("compare", "openvino", "--json", *quick, "--scheme", "float32,int8"))
+    measured = [(one["runtime"], one["precision"]) for one in found["measured"]]
+    assert measured == [("ours", "float32"), ("ours", "int8")]
     assert "openvino is not installed; to measure it: pip install openvino nncf" in found["notes"]
     assert found["measured"][0]["ratios"] == [1.0, 1.0]
     assert found["measured"][1]["exactness"]["mean"] > 0.99
 
 
-@pytest.mark.parametrize("markdown", [False, True])
+@pytest.mark.parametrize("markdown", [[], ["--markdown"]])
 def test_the_report_has_a_row_for_every_runtime(
-    markdown: bool, checkpoint: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    markdown: list[str], quick: list[str], bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    arguments = ["--compare", "openvino", "--checkpoint", str(checkpoint), "--cache", str(cache), *QUICK]
-    arguments += ["--scheme", "float32,int8"]
-    assert main([*arguments, *(["--markdown"] if markdown else [])]) == 0
-    rows = re.findall(r"^(?:\| )?embgemma[ |]+(\w+)", capsys.readouterr().out, re.MULTILINE)
+    text = bench("--compare", "openvino", *quick, "--scheme", "float32,int8", *markdown)
+    rows = re.findall(r"^(?:\| )?embgemma[ |]+(\w+)", text, re.MULTILINE)
     assert rows == ["float32", "int8", "int8", "float32", "int8"]  # times, ratios, the rest
 
 
 def test_a_comparison_without_a_checkpoint_says_what_it_needs(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EMBGEMMA_CHECKPOINT", raising=False)
-    assert main(["--compare", "onnxruntime"]) == 1
-    assert "give its folder with --checkpoint or EMBGEMMA_CHECKPOINT" in capsys.readouterr().err
+    error = bench("--compare", "onnxruntime", status=1)
+    assert "give its folder with --checkpoint or EMBGEMMA_CHECKPOINT" in error
 
 
 def test_an_unknown_peer_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,29 +108,32 @@ def test_an_unknown_peer_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch: expected names of onnxruntime, openvino" in capsys.readouterr().err
 
 
-def test_the_plot_is_drawn(checkpoint: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_plot_is_drawn(quick: list[str], bench: Callable[..., str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "plot.svg"
-    arguments = ["--compare", "openvino" if missing_packages("openvino") else "onnxruntime", "--plot", str(path)]
-    assert main([*arguments, "--checkpoint", str(checkpoint), "--cache", str(cache), *QUICK]) == 0
+    bench("--compare", "openvino" if missing_packages("openvino") else "onnxruntime", "--plot", path, *quick)
     assert "embgemma float32" in path.read_text()
 
 
 def test_results_are_written_section_by_section(
-    checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: list[str], bench: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     path = tmp_path / "RESULTS.md"
     path.write_text("# Results\n\n## What bounds a call\n\nold\n\n## Estimates\n\nkept\n")
-    arguments = ["results", "speed", "--output", str(path), "--checkpoint", str(checkpoint), "--cache", str(cache)]
     monkeypatch.setattr(results, "COMPARED", ())
-    assert main([*arguments, *QUICK]) == 0
+    bench("results", "speed", "--output", path, *quick)
     text = path.read_text()
     assert re.findall("^## (.*)", text, re.MULTILINE) == ["What bounds a call", "Estimates", "Speed, memory, error"]
     assert "\n\nold\n\n" in text
     assert "\n\nkept\n\n" in text
     assert re.search(r"^\*\d{4}-\d\d-\d\d, embgemma ", text, re.MULTILINE)
     assert re.search(r"^\| embgemma +\| float32 ", text, re.MULTILINE)
+
+
+def test_the_best_instruction_set_sets_no_limit_and_others_do() -> None:
+    assert limits_for(None) == limits_for("amx") == {}
+    assert limits_for("avx512vnni") == {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
 
 
 def test_a_section_is_replaced_where_it_stands() -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from embgemma.benchmarks.harness.measure import MIN_ROUNDS, Budget, Timed, Timing, measure_in_turn
 
+TEN_SECONDS = Budget(seconds=10, longest_call=1)
+
 
 @dataclass
 class FakeMachine:
@@ -47,7 +49,7 @@ def test_repeats_gives_exactly_that_many_calls_in_turn(machine: FakeMachine) -> 
 
 def test_budget_is_spent_and_not_much_more(machine: FakeMachine) -> None:
     cells = [machine.cell("a", 0.01, 1), machine.cell("b", 0.2, 20)]
-    samples = measure_in_turn(cells, Budget(seconds=10, longest_call=1), {})
+    samples = measure_in_turn(cells, TEN_SECONDS, {})
     assert 10 <= machine.now <= 11
     # A short call is repeated within its turn, so both get a like share of attention.
     short, long = samples
@@ -57,15 +59,14 @@ def test_budget_is_spent_and_not_much_more(machine: FakeMachine) -> None:
 
 def test_a_call_too_slow_for_the_budget_is_left_out_without_being_made(machine: FakeMachine) -> None:
     cells = [machine.cell("a", 0.1, 1), machine.cell("b", 100.0, 1000), machine.cell("c", 0.1, 1, runner="peer")]
-    samples = measure_in_turn(cells, Budget(seconds=10, longest_call=1), {})
+    samples = measure_in_turn(cells, TEN_SECONDS, {})
     assert [bool(calls) for calls in samples] == [True, False, True]
     assert "b" not in machine.log
 
 
 def test_a_rate_known_from_before_predicts_the_first_call(machine: FakeMachine) -> None:
     rates: dict[str, float] = {}
-    budget = Budget(seconds=10, longest_call=1)
-    measure_in_turn([machine.cell("a", 0.1, 1)], budget, rates)
+    measure_in_turn([machine.cell("a", 0.1, 1)], TEN_SECONDS, rates)
     assert rates == {"ours": 10.0}
-    assert measure_in_turn([machine.cell("b", 100.0, 1000)], budget, rates) == [[]]
+    assert measure_in_turn([machine.cell("b", 100.0, 1000)], TEN_SECONDS, rates) == [[]]
     assert "b" not in machine.log

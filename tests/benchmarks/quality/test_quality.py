@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import embgemma
-from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.quality.quality_report import Quality, frontier
-from embgemma.benchmarks.quality.quality_scores import (
-    NEIGHBOURS,
-    Nearness,
-    cut,
-    loss,
-    nearness,
-    resampled_scores,
-)
+from embgemma.benchmarks.quality.quality_scores import NEIGHBOURS, Nearness, cut, loss, nearness, resampled_scores
 from embgemma.benchmarks.quality.quality_tasks import Similarity
 from embgemma.export.convert import convert
 from tests import tiny
@@ -64,10 +57,9 @@ def rows(report: str) -> dict[str, list[str]]:
 
 
 def test_the_report_is_made_once(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(arguments) == 0
-    report = capsys.readouterr().out
+    report = bench(*arguments)
     found = rows(report)
     assert found["Tatoeba"] == ["100.00", "100.00"]  # float32, int8
     assert found["cosine mean"][0] == "1.0000"
@@ -79,21 +71,17 @@ def test_the_report_is_made_once(
     )
 
     monkeypatch.setattr("embgemma.benchmarks.quality.quality_vectors.Process", None)  # what is in the cache needs none
-    assert main(arguments) == 0
-    assert capsys.readouterr().out == report
+    assert bench(*arguments) == report
 
 
 def test_one_kind_of_data_is_enough(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main([*arguments, "--task", "Tatoeba"]) == 0
-    assert "STS13" not in capsys.readouterr().out
+    assert "STS13" not in bench(*arguments, "--task", "Tatoeba")
     monkeypatch.delenv("EMBGEMMA_EVALDATA")
-    assert main(arguments) == 0
-    assert "loss" not in rows(capsys.readouterr().out)
+    assert "loss" not in rows(bench(*arguments))
     monkeypatch.delenv("EMBGEMMA_GOLDEN")
-    assert main(arguments) == 1
-    assert "set EMBGEMMA_GOLDEN or EMBGEMMA_EVALDATA" in capsys.readouterr().err
+    assert "set EMBGEMMA_GOLDEN or EMBGEMMA_EVALDATA" in bench(*arguments, status=1)
 
 
 @pytest.mark.parametrize(
@@ -106,27 +94,25 @@ def test_one_kind_of_data_is_enough(
     ],
 )
 def test_what_cannot_be_done_is_said(
-    more: list[str], message: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    more: list[str], message: str, arguments: list[str], bench: Callable[..., str]
 ) -> None:
-    assert main([*arguments, *more]) == 1
-    assert message in capsys.readouterr().err
+    assert message in bench(*arguments, *more, status=1)
 
 
 def test_the_quantised_formats_of_a_peer_come_beside_ours(
-    arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], folder: Path, bench: Callable[..., str]
 ) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    more = ["--compare", "onnxruntime", "--checkpoint", str(folder / "tiny"), "--task", "Tatoeba"]
-    assert main([*arguments, *more]) == 0
-    found = rows(capsys.readouterr().out)
+    more = ["--compare", "onnxruntime", "--checkpoint", folder / "tiny", "--task", "Tatoeba"]
+    found = rows(bench(*arguments, *more))
     assert {name for name in found if name.startswith("onnxruntime")} == {"onnxruntime int8", "onnxruntime int4"}
     assert 0.9 < float(found["onnxruntime int8"][1]) < 1
 
 
-def test_size_against_error_is_drawn(arguments: list[str], folder: Path) -> None:
+def test_size_against_error_is_drawn(arguments: list[str], folder: Path, bench: Callable[..., str]) -> None:
     pytest.importorskip("matplotlib")
-    assert main([*arguments, "--plot", str(folder / "plot.svg")]) == 0
+    bench(*arguments, "--plot", folder / "plot.svg")
     assert "embgemma int8" in (folder / "plot.svg").read_text(encoding="utf-8")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.harness.operations import TITLES
 from embgemma.benchmarks.harness.page import WIDTH
 from embgemma.benchmarks.harness.workload import Shape, work_by_operation, work_of
@@ -47,20 +47,17 @@ def test_titles_are_of_what_the_engine_times(model_path: Path) -> None:
 
 
 @needs_native
-def test_page(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["--model", str(model_path), "--threads", "2", "--roofline", "--lengths", "8,33", "--repeats", "2"]) == 0
-    )
-    text = capsys.readouterr().out
+def test_page(model_path: Path, bench: Callable[..., str]) -> None:
+    text = bench("--model", model_path, "--threads", 2, "--roofline", "--lengths", "8,33", "--repeats", 2)
     assert "Operations at 33 tokens" in text
     assert all(title in text for title in TITLES.values())
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
 @needs_native
-def test_parts_and_what_is_outside_are_the_call(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["roofline", "--model", str(model_path), "--threads", "2", "--json", *QUICK]) == 0
-    for length in json.loads(capsys.readouterr().out)["lengths"]:
+def test_parts_and_what_is_outside_are_the_call(model_path: Path, bench: Callable[..., str]) -> None:
+    found = json.loads(bench("roofline", "--model", model_path, "--threads", 2, "--json", *QUICK))
+    for length in found["lengths"]:
         parts = sum(part["seconds"] for part in length["parts"])
         assert parts + length["outside"] == pytest.approx(length["profiled"])
         assert 0 < parts <= length["profiled"]
@@ -69,6 +66,6 @@ def test_parts_and_what_is_outside_are_the_call(model_path: Path, capsys: pytest
         assert length["idle"] < IDLE_SECONDS / 10  # a thread that spins would take all of it
 
 
-def test_other_backends_say_why_not(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", str(model_path), "--backend", "reference", "--roofline", *QUICK]) == 1
-    assert "the reference backend cannot, the native one can" in capsys.readouterr().err
+def test_other_backends_say_why_not(model_path: Path, bench: Callable[..., str]) -> None:
+    error = bench("--model", model_path, "--backend", "reference", "--roofline", *QUICK, status=1)
+    assert "the reference backend cannot, the native one can" in error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,8 @@ QUICK = ["--lengths", "8,33", "--batch", "3", "--repeats", "2"]
 
 
 @pytest.mark.parametrize("backend", available_backends())
-def test_json_of_a_whole_run(backend: str, model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--device", "cpu", "--model", str(model_path), "--backend", backend, "--json", *QUICK]) == 0
-    output = capsys.readouterr().out
+def test_json_of_a_whole_run(backend: str, model_path: Path, bench: Callable[..., str]) -> None:
+    output = bench("--device", "cpu", "--model", model_path, "--backend", backend, "--json", *QUICK)
     found = json.loads(output)
     assert found["facts"]["backend"] == backend
     assert (found["scheme"], found["synthetic"]) == ("mixed", False)
@@ -28,19 +28,17 @@ def test_json_of_a_whole_run(backend: str, model_path: Path, capsys: pytest.Capt
     assert str(model_path.parent) not in output
 
 
-def test_threads_are_passed_on(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_threads_are_passed_on(model_path: Path, bench: Callable[..., str]) -> None:
     if "native" not in available_backends():
         pytest.skip("only the C engine has threads of its own, and this install has none")
-    assert main(["--model", str(model_path), "--threads", "1", "--json", *QUICK]) == 0
-    assert json.loads(capsys.readouterr().out)["facts"]["threads"] == 1
+    assert json.loads(bench("--model", model_path, "--threads", 1, "--json", *QUICK))["facts"]["threads"] == 1
 
 
 def test_the_model_of_the_environment_is_used(
-    model_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    model_path: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMBGEMMA_MODEL", str(model_path))
-    assert main(["--backend", "reference", *QUICK]) == 0
-    text = capsys.readouterr().out
+    text = bench("--backend", "reference", *QUICK)
     assert "file small.mixed.safetensors" in text
     assert "not measured: the reference backend cannot" in text
 
@@ -63,14 +61,11 @@ def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys:
     assert message in capsys.readouterr().err
 
 
-def test_errors_are_one_sentence_and_no_traceback(
-    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--model", str(tmp_path / "none.safetensors")]) == 1
-    assert "none.safetensors: cannot open the file" in capsys.readouterr().err
-    assert main(["--model", str(model_path), "--lengths", "129"]) == 1
-    assert "--lengths has 129, but the model takes at most 128 tokens" in capsys.readouterr().err
-    assert main(["--model", str(model_path), "--backend", "reference", "--isa", "avx2", *QUICK]) == 1
-    error = capsys.readouterr().err
+def test_errors_are_one_sentence_and_no_traceback(model_path: Path, tmp_path: Path, bench: Callable[..., str]) -> None:
+    error = bench("--model", tmp_path / "none.safetensors", status=1)
+    assert "none.safetensors: cannot open the file" in error
+    error = bench("--model", model_path, "--lengths", 129, status=1)
+    assert "--lengths has 129, but the model takes at most 128 tokens" in error
+    error = bench("--model", model_path, "--backend", "reference", "--isa", "avx2", *QUICK, status=1)
     assert "embgemma-bench: isa='avx2'" in error
     assert "Traceback" not in error

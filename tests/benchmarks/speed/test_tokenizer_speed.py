@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from embgemma.benchmarks.cli import main
 from embgemma.benchmarks.speed import tokenizer_speed
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.native import library_problem
@@ -15,18 +15,14 @@ from tests import tiny
 pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 
 
-def test_it_tells_what_it_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_says_what_it_measured(tmp_path: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer_speed, "HOSTILE_BYTES", 4096)
     path, texts = tiny.write_model(tmp_path / "model.safetensors"), tmp_path / "texts.txt"
     texts.write_text("the of\né\n", "utf-8")
-    assert main(["tokenizer", str(path), "--texts", str(texts)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = bench("tokenizer", path, "--texts", texts).splitlines()
     assert lines[0].startswith("file: 2 texts, 8 bytes, ")
-    assert [line.split("  ")[1] for line in lines[1:5]] == [
-        *("C call alone", "C engine, batches", "C engine, one by one", "sentencepiece"),
-    ]
+    names = [line.split("  ")[1] for line in lines[1:5]]
+    assert names == ["C call alone", "C engine, batches", "C engine, one by one", "sentencepiece"]
     assert len(lines) == 6 + len(tokenizer_speed.HOSTILE)
 
 
@@ -36,8 +32,7 @@ def test_the_texts_that_come_along_are_of_four_kinds() -> None:
     assert all(sum(map(len, texts)) >= tokenizer_speed.LEAST_BYTES for texts in kinds.values())
 
 
-def test_a_file_without_both_tokenizers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_without_both_tokenizers_is_refused(tmp_path: Path, bench: Callable[..., str]) -> None:
     path = tmp_path / "model.safetensors"
     write_synthetic_model(path, tiny.CONFIG, "int8", tokenizer_model=tiny.tokenizer_model())
-    assert main(["tokenizer", str(path)]) == 1
-    assert "lacks tokenizer.table" in capsys.readouterr().err
+    assert "lacks tokenizer.table" in bench("tokenizer", path, status=1)
