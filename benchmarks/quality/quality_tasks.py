@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import gzip
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +45,8 @@ PUBLISHED = {
 _TATOEBA = ("deu", "fra", "spa", "ita", "por", "rus", "cmn", "jpn", "kor", "ara", "hin", "tha", "tur", "swh")
 
 
-class Task(Protocol):
-    """One evaluation set.
+class Task(ABC):
+    """One evaluation set; its score is the mean over the items, unless it has a `score` of its own.
 
     Attributes:
         name: as MTEB has it.
@@ -57,22 +58,16 @@ class Task(Protocol):
     texts: tuple[tuple[str, list[str]], ...]
     items: int
 
+    @abstractmethod
     def results(self, vectors: Sequence[Vectors]) -> npt.NDArray[np.float64]:
         """The result of each item, (items, …), from the vectors of each list of texts."""
 
     def score(self, results: npt.NDArray[np.float64], chosen: Items) -> float:
         """The score of the chosen items, from 0 to 100."""
-
-
-class _MeanScore:
-    """Tasks whose score is the mean over the items."""
-
-    def score(self, results: npt.NDArray[np.float64], chosen: Items) -> float:
-        """100 times the mean."""
         return 100 * float(results[chosen].mean())
 
 
-class Similarity:
+class Similarity(Task):
     """Pairs of sentences: Spearman's correlation of cosines with human scores."""
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +87,7 @@ class Similarity:
         return 100 * float(np.corrcoef(cosine, gold)[0, 1])
 
 
-class Retrieval(_MeanScore):
+class Retrieval(Task):
     """Queries that have relevant documents: nDCG@10."""
 
     def __init__(self, path: Path) -> None:
@@ -118,7 +113,7 @@ class Retrieval(_MeanScore):
         return np.asarray(np.take_along_axis(self._relevance, best, axis=1) @ discount / ideal)
 
 
-class Bitext(_MeanScore):
+class Bitext(Task):
     """Sentences and their translations: F1 of finding each among all translations of its language."""
 
     def __init__(self, path: Path, languages: Sequence[str] = _TATOEBA) -> None:
@@ -141,7 +136,7 @@ class Bitext(_MeanScore):
         return out
 
 
-class Classification(_MeanScore):
+class Classification(Task):
     """Labelled texts: mean accuracy of logistic regressions on a few texts of each label. Needs scikit-learn."""
 
     def __init__(self, path: Path) -> None:
@@ -191,7 +186,7 @@ def _samples(labels: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return samples
 
 
-_KINDS: dict[str, Callable[[Path], Any]] = {
+_KINDS: dict[str, Callable[[Path], Task]] = {
     "STS*.jsonl.gz": Similarity,
     "*.corpus.jsonl.gz": Retrieval,
     "Banking77*.jsonl.gz": Classification,
@@ -201,7 +196,7 @@ _KINDS: dict[str, Callable[[Path], Any]] = {
 
 def read_tasks(folder: Path, wanted: Sequence[str] = ()) -> list[Task]:
     """The tasks in a folder, or those whose name contains one of the wanted words; raises InputError if none is."""
-    tasks: list[Task] = [
+    tasks = [
         make(path)
         for pattern, make in _KINDS.items()
         for path in sorted(folder.glob(pattern))
