@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 MILLI = 1e3
 MEGA = 1e6
@@ -15,6 +15,8 @@ GIGA = 1e9
 TERA = 1e12
 NOTHING = "-"  # a number that does not exist or was not measured
 WIDTH = 100  # columns of a terminal
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,13 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: int = 0
+
+    @classmethod
+    def of(
+        cls, title: str, items: Iterable[Item], columns: Mapping[str, Callable[[Item], str]], left: int = 0
+    ) -> Table:
+        """One row an item, one column a header, with the function that gives its cells."""
+        return cls(title, list(columns), [[cell(item) for cell in columns.values()] for item in items], left)
 
     def text(self, markdown: bool) -> str:
         """The title and the table."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..harness.operations import TITLES
 from ..harness.page import GIGA, MEGA, NOTHING, Page, Table, milliseconds, percent
 from ..speed.report import describe, describe_engine, describe_limits
@@ -26,6 +28,18 @@ WHAT_ELSE = (
 NOTES = (WHAT_FLOOR_MEANS, WHAT_ATTENTION_COUNTS, WHAT_IS_TIMED, WHAT_ELSE)
 
 
+OVERVIEW: dict[str, Callable[[Length], str]] = {
+    "tokens": lambda one: f"{one.tokens:,}",
+    "median ms": lambda one: milliseconds(one.timing.median),
+    "floor ms": lambda one: milliseconds(one.floor.seconds),
+    "of limit": lambda one: percent(one.floor.seconds / one.timing.median),
+    "limit": lambda one: one.floor.bound,
+    "1 thread ms": lambda one: milliseconds(one.one_thread.median if one.one_thread else None),
+    "scaling": lambda one: f"{one.scaling:.2f}" if one.scaling else NOTHING,
+    "CPU after ms": lambda one: milliseconds(one.idle),
+}
+
+
 def page(roofline: Roofline) -> Page:
     """The report."""
     return Page(
@@ -35,27 +49,9 @@ def page(roofline: Roofline) -> Page:
             "machine": describe(roofline.environment),
             "limits": describe_limits(roofline.limits),
         },
-        [_overview(roofline.lengths), *map(_operations, roofline.lengths)],
+        [Table.of("What bounds one text in one call", roofline.lengths, OVERVIEW), *map(_operations, roofline.lengths)],
         NOTES,
     )
-
-
-def _overview(lengths: list[Length]) -> Table:
-    header = ("tokens", "median ms", "floor ms", "of limit", "limit", "1 thread ms", "scaling", "CPU after ms")
-    rows = [
-        (
-            f"{one.tokens:,}",
-            milliseconds(one.timing.median),
-            milliseconds(one.floor.seconds),
-            percent(one.floor.seconds / one.timing.median),
-            one.floor.bound,
-            milliseconds(one.one_thread.median if one.one_thread else None),
-            f"{one.scaling:.2f}" if one.scaling else NOTHING,
-            milliseconds(one.idle),
-        )
-        for one in lengths
-    ]
-    return Table("What bounds one text in one call", header, rows)
 
 
 def _operations(length: Length) -> Table:
@@ -70,16 +66,10 @@ def _operations(length: Length) -> Table:
 
 
 def _row(part: Part, whole: float) -> tuple[str, ...]:
-    name, seconds = TITLES[part.name], part.seconds
+    time = TITLES[part.name], milliseconds(part.seconds), percent(part.seconds / whole)
     if part.floor is None:
-        return name, milliseconds(seconds), percent(seconds / whole), *[NOTHING] * 5
-    return (
-        name,
-        milliseconds(seconds),
-        percent(seconds / whole),
-        f"{part.work.weight_bytes / MEGA:.1f}" if part.work.weight_bytes else NOTHING,
-        f"{part.work.macs / GIGA:.2f}" if part.work.macs else NOTHING,
-        milliseconds(part.floor.seconds),
-        percent(part.floor.seconds / seconds),
-        part.floor.bound,
-    )
+        return *time, *[NOTHING] * 5
+    size = f"{part.work.weight_bytes / MEGA:.1f}" if part.work.weight_bytes else NOTHING
+    macs = f"{part.work.macs / GIGA:.2f}" if part.work.macs else NOTHING
+    floor = part.floor.seconds
+    return *time, size, macs, milliseconds(floor), percent(floor / part.seconds), part.floor.bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from statistics import median
 
 from ..harness.machine import Environment, Limits
@@ -13,7 +14,17 @@ from .result import Result, Row
 TITLES = {"numpy": "NumPy"}
 USUAL_TOKENS = 128  # of the text that the summary is about
 
-ROW_HEADER = ("texts x tokens", "median ms", "p95 ms", "spread", "calls", "tokens/s", "floor ms", "of limit", "limit")
+ROW: dict[str, Callable[[Row], str]] = {
+    "texts x tokens": lambda row: f"{row.shape.texts} x {row.shape.tokens}",
+    "median ms": lambda row: milliseconds(row.timing.median if row.timing else None),
+    "p95 ms": lambda row: milliseconds(row.timing.p95 if row.timing else None),
+    "spread": lambda row: percent(row.timing.spread if row.timing else None),
+    "calls": lambda row: str(row.timing.calls) if row.timing else "left out",
+    "tokens/s": lambda row: whole(row.tokens_per_second),
+    "floor ms": lambda row: milliseconds(row.floor.seconds if row.floor else None),
+    "of limit": lambda row: percent(row.share_of_limit),
+    "limit": lambda row: row.floor.bound if row.floor else NOTHING,
+}
 MEMORY_HEADER = ("", "resident", "private", "anonymous", "peak so far")
 
 
@@ -30,8 +41,8 @@ def page(result: Result) -> Page:
             f"processes); the first text takes {milliseconds(result.first_seconds)} ms",
         },
         [
-            Table("One text in one call", ROW_HEADER, [_row(row) for row in result.latencies]),
-            Table("Many texts in one call", ROW_HEADER, [_row(row) for row in result.batches]),
+            Table.of("One text in one call", result.latencies, ROW),
+            Table.of("Many texts in one call", result.batches, ROW),
             Table("Memory of the process, MB", MEMORY_HEADER, memory, left=1),
         ],
         result.notes,
@@ -58,20 +69,6 @@ def describe_limits(limits: Limits) -> str:
     return (
         f"8-bit multiply {limits.macs_per_second / TERA:.2f} TMAC/s, "
         f"memory read {limits.bytes_per_second / GIGA:.1f} GB/s (measured now, same threads)"
-    )
-
-
-def _row(row: Row) -> tuple[str, ...]:
-    timing, floor = row.timing, row.floor
-    return (
-        f"{row.shape.texts} x {row.shape.tokens}",
-        *(
-            (milliseconds(timing.median), milliseconds(timing.p95), percent(timing.spread), str(timing.calls))
-            if timing
-            else (NOTHING, NOTHING, NOTHING, "left out")
-        ),
-        whole(row.tokens_per_second),
-        *((milliseconds(floor.seconds), percent(row.share_of_limit), floor.bound) if floor else [NOTHING] * 3),
     )
 
 
