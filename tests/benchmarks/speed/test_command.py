@@ -39,7 +39,7 @@ def test_the_model_of_the_environment_is_used(
 ) -> None:
     monkeypatch.setenv("EMBGEMMA_MODEL", str(model_path))
     text = bench("--backend", "reference", *QUICK)
-    assert "file small.mixed.safetensors" in text
+    assert "file mixed.safetensors" in text
     assert "not measured: the reference backend cannot" in text
 
 
