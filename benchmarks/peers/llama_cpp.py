@@ -99,13 +99,9 @@ class LlamaCppEncoder:
             batch.seq_id[i][0] = i // tokens
         if self._c.llama_encode(self._context, batch) != 0:
             raise EmbgemmaError("llama.cpp could not encode the texts; what it printed is above")
-        vectors = np.stack([self._vector(text) for text in range(texts)])
+        pooled = [self._c.llama_get_embeddings_seq(self._context, text) for text in range(texts)]
+        vectors = np.stack([np.ctypeslib.as_array(pointer, (self._hidden,)) for pointer in pooled])
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
-
-    def _vector(self, text: int) -> Vectors:
-        """The pooled vector of one text of the batch, not of unit length."""
-        pointer = self._c.llama_get_embeddings_seq(self._context, text)
-        return np.ctypeslib.as_array(pointer, (self._hidden,))
 
 
 open_variant = LlamaCppEncoder
