@@ -6,7 +6,7 @@ batch.py               what is encoded: token ids, end to end
 backend.py             what a backend is, and which one runs
 native.py              the C engine (embgemma.h, engine/encoder.c, isa/matmul_<isa>.c)
 native_tokenizer.py    its tokenizer
-numba_backend.py       the same operations compiled by Numba, where there is no C compiler
+numba_engine/          the same operations compiled by Numba, where there is no C compiler
 reference.py           the same operations in NumPy, float64: the oracle
 """
 

@@ -45,7 +45,7 @@ def check_encoding(expected: str) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         backend = create()
-    warned = any("slow Numba backend" in str(warning.message) for warning in caught)
+    warned = any("the Numba backend is active" in str(warning.message) for warning in caught)
     assert (backend.name, warned) == (expected, expected == "numba"), (backend.name, caught)
     assert expected in available_backends()
     ids, offsets = np.array([2, 5, 1, 2, 1], np.int32), np.array([0, 3, 5], np.int64)

@@ -20,9 +20,9 @@ from tests.processes import PYTHON, run
 
 pytest.importorskip("numba")
 
-from embgemma.kernels import numba_backend
-from embgemma.kernels.numba_backend import NumbaBackend
-from embgemma.kernels.numba_threads import STAGE_BYTES, make_teams
+from embgemma.kernels.numba_engine import numba_backend
+from embgemma.kernels.numba_engine.numba_backend import NumbaBackend
+from embgemma.kernels.numba_engine.numba_team import COUNTER_BYTES, make_teams
 
 
 @pytest.fixture
@@ -51,20 +51,19 @@ def test_absurd_numbers_of_threads_are_refused(model: ModelFile, threads: int) -
         create_backend(model, backend="numba", threads=threads)
 
 
-def test_as_many_stages_as_there_are_counters(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_steps_as_there_are_counters(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[int, npt.NDArray[np.int64]]] = []
 
-    def record(threads: int, stages: int) -> Any:
-        teams, memory = make_teams(threads, stages)
-        made.append((stages, memory))
+    def record(threads: int, steps: int) -> Any:
+        teams, memory = make_teams(threads, steps)
+        made.append((steps, memory))
         return teams, memory
 
     monkeypatch.setattr(numba_backend, "make_teams", record)
     backend.encode(*batch_of(40), 192, True)
-    ((stages, memory),) = made
-    assert memory[stages, 0] == memory.ctypes.data + stages * STAGE_BYTES
-    assert np.all(memory[:stages, 0] >= memory[:stages, 8])
-    assert np.all(memory[:stages, 8] > 0)
+    ((steps, memory),) = made
+    assert memory[steps, 0] == memory.ctypes.data + steps * 2 * COUNTER_BYTES
+    assert np.all(memory[:steps, [0, 8]] > 0)  # parts claimed, and items done
 
 
 def test_texts_beyond_one_group_have_the_bits_they_have_alone(
@@ -107,7 +106,7 @@ def test_tensors_need_neither_alignment_nor_order(model: ModelFile, backend: Num
 def test_compiled_code_is_kept_and_found_again(model: ModelFile, tmp_path: Path) -> None:
     script = (
         "import numpy, sys; from embgemma.kernels.model_file import read_model_file; "
-        "from embgemma.kernels import create_backend, numba_forward; "
+        "from embgemma.kernels import create_backend; from embgemma.kernels.numba_engine import numba_forward; "
         "file = read_model_file(sys.argv[1]); backend = create_backend(file, backend='numba'); "
         "backend.encode(numpy.array([2, 1]), numpy.array([0, 2]), 64, True); "
         "print(sum(numba_forward.forward.stats.cache_hits.values()))"

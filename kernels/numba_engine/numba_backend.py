@@ -1,0 +1,148 @@
+"""The `Backend` for machines where the C engine could not be built: it does the same, from the same panels.
+
+The first call compiles for some seconds and keeps the result on disk; later processes load it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from ..batch import check_batch
+from ..config import EncoderConfig
+from ..errors import InputError
+from ..layout import DTYPE_FORMATS, PANEL, Tensor, embedding_rows, matrices
+from .numba_dot import CPU_NAME, ISA
+from .numba_forward import STEPS_AROUND, STEPS_PER_LAYER, Batch, Model, forward
+from .numba_matmul import FLOAT32, INT4, INT8, MATRIX, WIDTH, Scratch
+from .numba_ops import BLOCK_QUERIES, F32, I64, KEY_GRAIN, SMALLEST_MAGNITUDE
+from .numba_team import make_teams
+
+# Texts are run in groups of up to so many tokens (one text may be longer). More take more memory, 20 kB a token, and
+# more time, as intermediate values leave the caches.
+GROUP_TOKENS = 512
+SPREAD = PANEL  # added to rows of float32: an even number of cache lines would fall into few sets of a cache
+MAX_THREADS = 256  # more is a mistake, and the C engine has the same limit
+
+FORMATS = {"float32": FLOAT32, "int8": INT8, "int4": INT4}
+NORMS = ("input_norm", "post_attention_norm", "pre_ffn_norm", "post_ffn_norm")  # in the order of a layer
+
+
+class NumbaBackend:
+    """A model bound to compiled NumPy code. Calls from several threads are safe, and run at the same time.
+
+    Args:
+        config, tensors: as `read_model_file` gives them; a missing or misshapen tensor is a ModelFileError.
+        threads: how many threads work on a call; None for as many as Numba would take: NUMBA_NUM_THREADS, or the
+            number of CPUs that this process may use.
+    """
+
+    name = "numba"
+    isa = f"llvm {CPU_NAME} {ISA}"
+
+    def __init__(self, config: EncoderConfig, tensors: Mapping[str, Tensor], threads: int | None = None) -> None:
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise InputError(f"threads={threads}; expected 1 to {MAX_THREADS}")
+        self.config = config
+        self.threads: int = threads or min(numba.config.NUMBA_NUM_THREADS, MAX_THREADS)
+        self._table = tensors["embedding.weight"], tensors.get("embedding.scale")
+        self._model, self._weights = _bind(config, tensors)
+        self._rope = _rope_table(config, 1)
+        self._start_helpers()
+
+    def encode(
+        self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, normalize: bool
+    ) -> npt.NDArray[np.float32]:
+        """See Backend.encode."""
+        ids, offsets = check_batch(self.config, ids, offsets, dim)
+        out = np.empty((len(offsets) - 1, dim), np.float32)
+        first = 0
+        while first < len(out):
+            start = offsets[first]
+            last = max(first + 1, int(np.searchsorted(offsets, start + GROUP_TOKENS, side="right")) - 1)
+            out[first:last] = self._encode_group(ids[start : offsets[last]], offsets[first : last + 1] - start, dim)
+            first = last
+        if normalize:
+            out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), SMALLEST_MAGNITUDE)
+        return out
+
+    def _encode_group(self, ids: npt.NDArray[np.int32], offsets: I64, dim: int) -> F32:
+        """Embeds texts that run through the model together: (texts, dim), not normalised."""
+        hidden = np.ascontiguousarray(embedding_rows(*self._table, self.config.hidden, ids))
+        longest = int(np.diff(offsets).max())
+        rope = self._rope = self._rope if self._rope.shape[1] >= longest else _rope_table(self.config, longest)
+        blocks, slots = cut_into_blocks(offsets)
+        batch = Batch(offsets, blocks, rope)
+        scratch = make_scratch(self.config, self.threads, len(ids), slots, longest)
+        teams, counters = make_teams(self.threads, STEPS_PER_LAYER * self.config.layers + STEPS_AROUND)
+        calls = [(self._model, batch, scratch, team, hidden, dim) for team in teams]
+        if self._process != os.getpid():  # a fork: threads stay with the parent
+            self._start_helpers()
+        held = counters, self._weights  # by a helper too, since an interrupt may end the call that it is for
+        helpers = [self._helpers.submit(lambda call, _held: forward(*call), call, held) for call in calls[1:]]
+        forward(*calls[0])
+        for helper in helpers:
+            if not helper.cancel():  # it is running, finds nothing left to do, and ends
+                helper.result()
+        return scratch.product[: len(offsets) - 1, :dim]
+
+    def _start_helpers(self) -> None:
+        self._helpers = ThreadPoolExecutor(max(1, self.threads - 1), "embgemma")
+        self._process = os.getpid()
+
+
+def _bind(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> tuple[Model, list[Tensor]]:
+    """The model, and the arrays that its matrices have the addresses of. Weights are not copied."""
+    specs, layers = list(matrices(config)), range(config.layers)
+    table, held = np.zeros(len(specs), MATRIX), []
+    for i, spec in enumerate(specs):
+        parts = (tensors.get(f"{spec.name}.{part}", np.empty(0)) for part in ("weight", "codebook", "scale"))
+        arrays = [np.ascontiguousarray(part) for part in parts]
+        matrix_format = FORMATS[DTYPE_FORMATS[arrays[0].dtype]]
+        table[i] = matrix_format, spec.out_features, spec.in_features, *(array.ctypes.data for array in arrays)
+        held += arrays
+    norms = np.array([[tensors[f"layers.{i}.{name}"] for name in NORMS] for i in layers])
+    head_norms = np.array([[tensors[f"layers.{i}.{name}"] for name in ("q_norm", "k_norm")] for i in layers])
+    full, eps = np.array([config.is_full(i) for i in layers], np.int8), np.float32(config.rms_norm_eps)
+    numbers = config.heads, config.kv_heads, config.window, eps
+    return Model(*numbers, table, norms, np.array(tensors["final_norm"]), head_norms, full), held
+
+
+def _rope_table(config: EncoderConfig, positions: int) -> F32:
+    """What RoPE (arXiv 2104.09864) turns by: (kinds of layer, positions, head_dim), cosines and then sines."""
+    exponents = np.arange(0, config.head_dim, 2) / config.head_dim  # (head_dim / 2,)
+    thetas = np.array([config.rope_theta_sliding, config.rope_theta_full])
+    angles = np.arange(positions)[:, None] * thetas[:, None, None] ** -exponents  # (kinds, positions, head_dim / 2)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
+
+
+def cut_into_blocks(offsets: I64) -> tuple[I64, int]:
+    """The blocks of numba_ops.py for the texts that offsets (texts + 1,) divide, and how many slots their keys take."""
+    blocks, slot = [], 0
+    for row, tokens in zip(offsets.tolist(), np.diff(offsets).tolist(), strict=False):
+        blocks += [(row, slot, tokens, start) for start in range(0, tokens, BLOCK_QUERIES)]
+        slot += -(-tokens // KEY_GRAIN) * KEY_GRAIN
+    return np.array(blocks), slot
+
+
+def make_scratch(config: EncoderConfig, threads: int, tokens: int, slots: int, longest: int) -> Scratch:
+    """Memory for texts of so many tokens, whose keys take so many slots."""
+    widest_input = max(config.hidden, config.q_width, config.ffn)
+    widest_output = max(config.hidden, config.qkv_width, 2 * config.ffn)
+    rows = config.heads // config.kv_heads * BLOCK_QUERIES
+    return Scratch(
+        x=np.empty((tokens, widest_input + SPREAD), np.float32),
+        codes=np.empty((tokens, widest_input), np.int8),
+        scales=np.empty(tokens, np.float32),
+        code_sums=np.empty(tokens, np.int32),
+        levels=np.empty((threads, WIDTH * widest_input), np.int8),
+        product=np.empty((tokens, widest_output + SPREAD), np.float32),
+        keys=np.empty((config.kv_heads, slots // PANEL, config.head_dim, PANEL), np.float32),
+        values=np.empty((config.kv_heads, config.head_dim // PANEL, slots, PANEL), np.float32),
+        scores=np.empty((threads, rows, -(-longest // KEY_GRAIN) * KEY_GRAIN + SPREAD), np.float32),
+    )
