@@ -37,7 +37,7 @@ class NumbaBackend:
     """A model bound to compiled NumPy code. Calls from several threads are safe, and run at the same time.
 
     Args:
-        config, tensors: as `read_model_file` gives them; a missing or misshapen tensor is a ModelFileError.
+        config, tensors: as `read_model_file` gives them, checked.
         threads: how many threads work on a call; None for as many as Numba would take: NUMBA_NUM_THREADS, or the
             number of CPUs that this process may use.
     """
