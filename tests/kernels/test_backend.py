@@ -31,7 +31,7 @@ def no_numba(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_native")
 def test_auto_without_the_engine_is_numba_and_says_so(model: ModelFile) -> None:
     pytest.importorskip("numba")
-    with pytest.warns(UserWarning, match=f"1.7 times as long.*: {PROBLEM}.*install a C compiler") as caught:
+    with pytest.warns(UserWarning, match=f"1.5 times as long.*: {PROBLEM}.*install a C compiler") as caught:
         assert create_backend(model).name == "numba"
     assert caught[0].filename == __file__, "the warning points at the caller"
     assert available_backends() == ("numba", "reference")
