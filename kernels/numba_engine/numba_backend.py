@@ -1,7 +1,4 @@
-"""The `Backend` for machines where the C engine could not be built: it does the same, from the same panels.
-
-The first call compiles for some seconds and keeps the result on disk; later processes load it.
-"""
+"""The `Backend` for machines where the C engine could not be built. Its first call compiles for some seconds."""
 
 from __future__ import annotations
 
@@ -18,28 +15,23 @@ from ..config import EncoderConfig
 from ..errors import InputError
 from ..layout import DTYPE_FORMATS, PANEL, Tensor, embedding_rows, matrices
 from .numba_dot import CPU_NAME, ISA
-from .numba_forward import STEPS_AROUND, STEPS_PER_LAYER, Batch, Model, forward
-from .numba_matmul import FLOAT32, INT4, INT8, MATRIX, WIDTH, Scratch
-from .numba_ops import BLOCK_QUERIES, F32, I64, KEY_GRAIN, SMALLEST_MAGNITUDE
+from .numba_forward import STEPS_AROUND, STEPS_PER_LAYER, Model, forward
+from .numba_matmul import F32, FORMATS, MATRIX, WIDTH, Scratch
+from .numba_ops import BLOCK_QUERIES, I64, KEY_GRAIN, SMALLEST_MAGNITUDE
 from .numba_team import make_teams
 
-# Texts are run in groups of up to so many tokens (one text may be longer). More take more memory, 20 kB a token, and
-# more time, as intermediate values leave the caches.
-GROUP_TOKENS = 512
+GROUP_TOKENS = 512  # texts run together up to so many: more take 20 kB a token, and more time as they leave the caches
 SPREAD = PANEL  # added to rows of float32: an even number of cache lines would fall into few sets of a cache
 MAX_THREADS = 256  # more is a mistake, and the C engine has the same limit
 
-FORMATS = {"float32": FLOAT32, "int8": INT8, "int4": INT4}
 NORMS = ("input_norm", "post_attention_norm", "pre_ffn_norm", "post_ffn_norm")  # in the order of a layer
 
 
 class NumbaBackend:
     """A model bound to compiled NumPy code. Calls from several threads are safe, and run at the same time.
 
-    Args:
-        config, tensors: as `read_model_file` gives them, checked.
-        threads: how many threads work on a call; None for as many as Numba would take: NUMBA_NUM_THREADS, or the
-            number of CPUs that this process may use.
+    tensors are as `read_model_file` gives them. threads is how many work on a call; None for as many as Numba would
+    take: NUMBA_NUM_THREADS, or the number of CPUs that this process may use.
     """
 
     name = "numba"
@@ -55,17 +47,15 @@ class NumbaBackend:
         self._rope = _rope_table(config, 1)
         self._start_helpers()
 
-    def encode(
-        self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, normalize: bool
-    ) -> npt.NDArray[np.float32]:
+    def encode(self, ids: npt.NDArray[np.int32], offsets: I64, dim: int, normalize: bool) -> F32:
         """See Backend.encode."""
         ids, offsets = check_batch(self.config, ids, offsets, dim)
         out = np.empty((len(offsets) - 1, dim), np.float32)
         first = 0
         while first < len(out):
-            start = offsets[first]
-            last = max(first + 1, int(np.searchsorted(offsets, start + GROUP_TOKENS, side="right")) - 1)
-            out[first:last] = self._encode_group(ids[start : offsets[last]], offsets[first : last + 1] - start, dim)
+            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + GROUP_TOKENS, side="right")) - 1)
+            inside = offsets[first : last + 1]
+            out[first:last] = self._encode_group(ids[inside[0] : inside[-1]], inside - inside[0], dim)
             first = last
         if normalize:
             out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), SMALLEST_MAGNITUDE)
@@ -77,10 +67,9 @@ class NumbaBackend:
         longest = int(np.diff(offsets).max())
         rope = self._rope = self._rope if self._rope.shape[1] >= longest else _rope_table(self.config, longest)
         blocks, slots = cut_into_blocks(offsets)
-        batch = Batch(offsets, blocks, rope)
         scratch = make_scratch(self.config, self.threads, len(ids), slots, longest)
         teams, counters = make_teams(self.threads, STEPS_PER_LAYER * self.config.layers + STEPS_AROUND)
-        calls = [(self._model, batch, scratch, team, hidden, dim) for team in teams]
+        calls = [(self._model, offsets, blocks, rope, scratch, hidden, dim, team) for team in teams]
         if self._process != os.getpid():  # a fork: threads stay with the parent
             self._start_helpers()
         held = counters, self._weights  # by a helper too, since an interrupt may end the call that it is for
@@ -92,8 +81,7 @@ class NumbaBackend:
         return scratch.product[: len(offsets) - 1, :dim]
 
     def _start_helpers(self) -> None:
-        self._helpers = ThreadPoolExecutor(max(1, self.threads - 1), "embgemma")
-        self._process = os.getpid()
+        self._helpers, self._process = ThreadPoolExecutor(max(1, self.threads - 1), "embgemma"), os.getpid()
 
 
 def _bind(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> tuple[Model, list[Tensor]]:
@@ -109,8 +97,8 @@ def _bind(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> tuple[Model, 
     norms = np.array([[tensors[f"layers.{i}.{name}"] for name in NORMS] for i in layers])
     head_norms = np.array([[tensors[f"layers.{i}.{name}"] for name in ("q_norm", "k_norm")] for i in layers])
     full, eps = np.array([config.is_full(i) for i in layers], np.int8), np.float32(config.rms_norm_eps)
-    numbers = config.heads, config.kv_heads, config.window, eps
-    return Model(*numbers, table, norms, np.array(tensors["final_norm"]), head_norms, full), held
+    final_norm, numbers = np.array(tensors["final_norm"]), (config.heads, config.kv_heads, config.window, eps)
+    return Model(*numbers, table, norms, final_norm, head_norms, full), held
 
 
 def _rope_table(config: EncoderConfig, positions: int) -> F32:

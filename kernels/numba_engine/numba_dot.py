@@ -1,9 +1,7 @@
 """The dot products of the Numba backend: the one place with LLVM vector code.
 
-A tile multiplies a few rows of activations by one or two panels of 16 channels and keeps all sums in registers. LLVM
-does not see by itself that 16 channels by 4 inputs are one instruction: loops over the same panels reach a tenth of
-the speed. A row's sum is taken in the same order whatever the height of its tile.
-
+A tile multiplies a few rows by one or two panels of 16 channels and keeps all sums in registers. LLVM does not see by
+itself that 16 channels by 4 inputs are one instruction: loops over the same panels reach a tenth of the speed.
 Integer sums are exact. Some instructions want unsigned weights, which are then codes plus an offset, below 256:
 MAX_DIMENSION products with -127 … 127 stay below 2^31. The offset's share, offset · Σ codes, is taken off at the end.
 """
@@ -14,7 +12,6 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -25,9 +22,8 @@ from ..layout import CODEBOOK_BYTE_INPUTS, CODEBOOK_INPUTS, INT4_CODEBOOKS, INT4
 
 LINE = PANEL * K_GROUP  # bytes: int8 weights of 16 channels by 4 inputs, or float32 weights of 16 channels by one
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-Vector = ir.VectorType
 Values = list[ir.Value]
-BYTES, SUMS, FLOATS = Vector(I8, LINE), Vector(I32, PANEL), Vector(F32, PANEL)
+BYTES, SUMS, FLOATS = ir.VectorType(I8, LINE), ir.VectorType(I32, PANEL), ir.VectorType(F32, PANEL)
 
 # Numba compiles for the CPU that it runs on, unless NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say otherwise.
 TRIPLE, CPU_NAME, _features = cpu_target.target_context.codegen().magic_tuple()
@@ -38,12 +34,13 @@ ISA = next(name for name, needed in NEEDS.items() if needed <= FEATURES)
 OFFSETS = {"int8": 128 if "vnni" in ISA else 0, "int4": 0 if ISA == "any" else INT4_MAX}
 # Sums of a tile fit the registers with room for the operands: 16 of AVX-512's 32, 8 to 12 of 16 elsewhere.
 TILE_ROWS = {"avx512vnni": 8, "avxvnni": 6, "avx2": 4, "any": 4}[ISA]
-TILE_PANELS, FLOAT_TILE_ROWS = (2, 8) if WIDE <= FEATURES else (1, 6)
-LEVELS = INT4_CODEBOOKS + np.int8(OFFSETS["int4"])  # (codebooks, 16)
+TILE_PANELS = 2 if WIDE <= FEATURES else 1
+LEVELS = (INT4_CODEBOOKS + OFFSETS["int4"]).tolist()  # (codebooks, 16)
+ALL_LEVELS = [level for book in LEVELS for level in book]
 
 
 def _vector(element: ir.Type, values: Iterable[int]) -> ir.Constant:
-    return ir.Constant(Vector(element, len(values := list(values))), values)
+    return ir.Constant(ir.VectorType(element, len(values := list(values))), values)
 
 
 def _bytes(value: int) -> ir.Constant:
@@ -56,7 +53,7 @@ def _lanes(b: ir.IRBuilder, a: ir.Value, lanes: Sequence[int], other: ir.Value |
 
 
 def _splat(b: ir.IRBuilder, scalar: ir.Value, count: int = PANEL) -> ir.Value:
-    nothing = ir.Constant(Vector(scalar.type, count), ir.Undefined)
+    nothing = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
     return _lanes(b, b.insert_element(nothing, scalar, I32(0)), [0] * count)
 
 
@@ -88,26 +85,15 @@ def _load(b: ir.IRBuilder, kind: ir.Type, address: ir.Value) -> ir.Value:
     return b.load(b.inttoptr(address, kind.as_pointer()), align=1)
 
 
-def _store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
-    b.store(value, b.inttoptr(address, value.type.as_pointer()), align=1)
-
-
-# Dot functions return sums + weights · inputs, as the CPU does it best: sums of 16 channels, lines of 64 weight codes
-# and, for each line, 4 signed inputs in an i32.
-
-
-def _vpdpbusd(b: ir.IRBuilder, inputs: ir.Value, sums: ir.Value, codes: ir.Value) -> ir.Value:
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * inputs.type.count}"
-    return _call(b, name, inputs.type, sums, b.bitcast(codes, inputs.type), inputs)
-
-
 def _dot_vnni(b: ir.IRBuilder, sums: ir.Value, lines: Values, inputs: Values, _signed: bool) -> ir.Value:
-    """vpdpbusd of unsigned weights: of AVX-512 VNNI, or twice of AVX-VNNI."""
+    """Sums of 16 channels + lines of 64 weights · 4 inputs each: vpdpbusd of AVX-512 VNNI, or twice of AVX-VNNI."""
     parts = 1 if ISA == "avx512vnni" else 2
     for line, four in zip(lines, inputs, strict=True):
-        x = _splat(b, four, PANEL // parts)
+        splat = _splat(b, four, PANEL // parts)
 
-        dot = functools.partial(_vpdpbusd, b, x)
+        def dot(part: ir.Value, codes: ir.Value, x: ir.Value = splat) -> ir.Value:
+            return _call(b, f"llvm.x86.avx512.vpdpbusd.{512 // parts}", x.type, part, b.bitcast(codes, x.type), x)
+
         sums = _in_parts(b, parts, dot, sums, line)
     return sums
 
@@ -118,7 +104,7 @@ def _dot_avx2(b: ir.IRBuilder, sums: ir.Value, lines: Values, inputs: Values, si
     Of signed weights, the magnitude times the input with the weight's sign: a pair is at most 2 · 127². Levels of int4,
     at most 60, leave room for the pairs of both lines, at most 4 · 60 · 127.
     """
-    half, pairs, ones = Vector(I8, LINE // 2), Vector(I16, PANEL), _vector(I16, [1] * PANEL)
+    half, pairs, ones = ir.VectorType(I8, LINE // 2), ir.VectorType(I16, PANEL), _vector(I16, [1] * PANEL)
 
     def products(codes: ir.Value, four: ir.Value) -> ir.Value:
         x, zero = b.bitcast(_splat(b, four, PANEL // 2), half), ir.Constant(half, None)
@@ -140,14 +126,13 @@ def _dot_any(b: ir.IRBuilder, sums: ir.Value, lines: Values, inputs: Values, _si
     """Multiplications of 16 channels, signed, by one input."""
     for line, four in zip(lines, inputs, strict=True):
         for i in range(K_GROUP):
-            x = b.sext(b.extract_element(b.bitcast(four, Vector(I8, K_GROUP)), I32(i)), I32)
+            x = b.sext(b.extract_element(b.bitcast(four, ir.VectorType(I8, K_GROUP)), I32(i)), I32)
             weights = b.sext(_lanes(b, line, range(i, LINE, K_GROUP)), SUMS)
             sums = b.add(sums, b.mul(weights, _splat(b, x)))
     return sums
 
 
 def _dot_float(b: ir.IRBuilder, sums: ir.Value, lines: Values, inputs: Values, _signed: bool) -> ir.Value:
-    """A line of 16 float32 weights, and one input."""
     return _call(b, "llvm.fmuladd.v16f32", FLOATS, _splat(b, inputs[0]), lines[0], sums)
 
 
@@ -156,20 +141,19 @@ _dot = {"avx512vnni": _dot_vnni, "avxvnni": _dot_vnni, "avx2": _dot_avx2, "any":
 
 def _look_up(b: ir.IRBuilder, codes: ir.Value, books: ir.Value) -> ir.Value:
     """What 64 codes of int4 stand for, by the numbers of their codebooks."""
-    tables = [_vector(I8, book.tolist()) for book in LEVELS]
-    table, places, levels = _vector(I8, LEVELS.ravel().tolist()), b.or_(codes, b.shl(books, _bytes(4))), _bytes(0)
+    tables, places, levels = [_vector(I8, book) for book in LEVELS], b.or_(codes, b.shl(books, _bytes(4))), _bytes(0)
     if {*WIDE, "avx512vbmi"} <= FEATURES:  # vpermb looks up in all codebooks at once
-        return _call(b, "llvm.x86.avx512.permvar.qi.512", BYTES, table, places)
+        return _call(b, "llvm.x86.avx512.permvar.qi.512", BYTES, _vector(I8, ALL_LEVELS), places)
     if TRIPLE.startswith(("aarch64", "arm64")):  # tbl of four registers
-        name = "llvm.aarch64.neon.tbl4.v16i8"
-        return _in_parts(b, 4, lambda part: _call(b, name, part.type, *tables, part), places)
+        tbl = functools.partial(_call, b, "llvm.aarch64.neon.tbl4.v16i8", tables[0].type, *tables)
+        return _in_parts(b, 4, tbl, places)
     if "avx2" in FEATURES:  # vpshufb gives 0 where the highest bit is set: in lanes of other codebooks
         for number, book in enumerate(tables):
             own, two = b.sext(b.icmp_unsigned("!=", books, _bytes(number)), BYTES), _lanes(b, book, [*range(16)] * 2)
             look_up = functools.partial(_call, b, "llvm.x86.avx2.pshuf.b", two.type, two)
             levels = b.or_(levels, _in_parts(b, 2, look_up, b.or_(codes, own)))
         return levels
-    memory = cgutils.global_constant(b, "embgemma_levels", ir.Constant(ir.ArrayType(I8, LINE), LEVELS.ravel().tolist()))
+    memory = cgutils.global_constant(b, "embgemma_levels", ir.Constant(ir.ArrayType(I8, LINE), ALL_LEVELS))
     for lane in range(LINE):
         place = b.zext(b.extract_element(places, I32(lane)), I32)
         levels = b.insert_element(levels, b.load(b.gep(memory, [I32(0), place])), I32(lane))
@@ -182,17 +166,16 @@ def unpack_int4(_typing: Any, weights: int, codebooks: int, blocks: int, levels:
 
     def generate(context: Any, b: ir.IRBuilder, _signature: Any, arguments: Values) -> ir.Value:
         weights, codebooks, blocks, levels = arguments
-        inputs = 2 * K_GROUP  # of a line
-        lines = CODEBOOK_BYTE_INPUTS // inputs
+        inputs, lines = 2 * K_GROUP, CODEBOOK_BYTE_INPUTS // (2 * K_GROUP)  # of a line, of a block
         with cgutils.for_range(b, blocks) as loop:
-            numbers = _load(b, Vector(I8, PANEL), _at(b, codebooks, (loop.index, PANEL)))
+            numbers = _load(b, ir.VectorType(I8, PANEL), _at(b, codebooks, (loop.index, PANEL)))
             numbers = _lanes(b, numbers, [channel for channel in range(PANEL) for _ in range(K_GROUP)])
             for i in range(lines):
                 line = _load(b, BYTES, _at(b, weights, (loop.index, lines * LINE), (i, LINE)))
                 books = b.and_(b.lshr(numbers, _bytes(i * inputs // CODEBOOK_INPUTS * 2)), _bytes(len(LEVELS) - 1))
                 for half, codes in enumerate((b.and_(line, _bytes(15)), b.lshr(line, _bytes(4)))):
                     to = _at(b, levels, (loop.index, 2 * lines * LINE), (2 * i + half, LINE))
-                    _store(b, _look_up(b, codes, books), to)
+                    b.store(_look_up(b, codes, books), b.inttoptr(to, BYTES.as_pointer()), align=1)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), generate
@@ -209,7 +192,7 @@ def _emit_tile(b: ir.IRBuilder, matrix_format: str, rows: int, parameters: Value
     """Emits a tile of that many rows. A step takes a line of float32 and one input, or two of int8 and 8 inputs."""
     x, x_stride, k, panels, stride, out, out_stride = parameters
     lines, inputs_in_step, stored = {"float32": (1, 1, 0), "int8": (2, 8, 2), "int4": (2, 8, 1)}[matrix_format]
-    line, four_bytes, zeros, dot = (FLOATS, F32, FLOATS, _dot_float) if lines == 1 else (BYTES, I32, SUMS, _dot)
+    line, four_bytes, zeros = (BYTES, I32, SUMS) if scaling else (FLOATS, F32, FLOATS)
     steps, offset = b.udiv(k, I64(inputs_in_step)), OFFSETS.get(matrix_format, 0)
     tile = [(row, panel) for row in range(rows) for panel in range(TILE_PANELS)]
     sums = [cgutils.alloca_once_value(b, ir.Constant(zeros, None)) for _ in tile]
@@ -227,19 +210,21 @@ def _emit_tile(b: ir.IRBuilder, matrix_format: str, rows: int, parameters: Value
         for (row, panel), total in zip(tile, sums, strict=True):
             first = _at(b, x, (x_stride, row), (loop.index, lines * 4))
             inputs = [_load(b, four_bytes, _at(b, first, (i, 4))) for i in range(lines)]
+            dot = _dot if scaling else _dot_float
             b.store(dot(b, b.load(total), weights[panel], inputs, matrix_format == "int8"), total)
     for (row, panel), total in zip(tile, sums, strict=True):
         result = b.load(total)
         if scaling:
             _, code_sums, row_scales, channel_scales = scaling
-            share = b.mul(_load(b, I32, _at(b, code_sums, (row, 4))), I32(offset))
+            share = _splat(b, b.mul(_load(b, I32, _at(b, code_sums, (row, 4))), I32(offset)))
             row_scale = _splat(b, _load(b, F32, _at(b, row_scales, (row, 4))))
-            exact = b.sitofp(b.sub(result, _splat(b, share)), FLOATS)
-            result = b.fmul(b.fmul(exact, row_scale), _load(b, FLOATS, _at(b, channel_scales, (panel, LINE))))
-        _store(b, result, _at(b, out, (out_stride, row), (panel, LINE)))
+            channel_scale = _load(b, FLOATS, _at(b, channel_scales, (panel, LINE)))
+            result = b.fmul(b.fmul(b.sitofp(b.sub(result, share), FLOATS), row_scale), channel_scale)
+        to = _at(b, out, (out_stride, row), (panel, LINE))
+        b.store(result, b.inttoptr(to, FLOATS.as_pointer()), align=1)
 
 
-def _tile(matrix_format: str, most_rows: int) -> Any:
+def _tile(matrix_format: str) -> Any:
     integer, pair = types.int64, types.UniTuple(types.int64, 2)
 
     @intrinsic  # type: ignore[misc]
@@ -248,7 +233,7 @@ def _tile(matrix_format: str, most_rows: int) -> Any:
     ) -> Any:
         """out[to] and on = x[start] and on (rows, k) times TILE_PANELS panels, addresses `stride` bytes apart.
 
-        rows is at most most_rows. scaling is () for float32, else four addresses: the panels as stored that come next,
+        rows is at most TILE_ROWS. scaling is () for float32, else four addresses: the panels as stored that come next,
         code_sums and scales of the rows, and scales of the channels.
         """
 
@@ -258,7 +243,7 @@ def _tile(matrix_format: str, most_rows: int) -> Any:
             parameters = [*read, k, panels, stride, *_place(context, b, signature.args[6], out, to)]
             end = b.append_basic_block("tile.end")
             choice = b.switch(rows, end)
-            for height in range(1, most_rows + 1):
+            for height in range(1, TILE_ROWS + 1):
                 block = b.append_basic_block(f"tile.{height}")
                 choice.add_case(I64(height), block)
                 b.position_at_end(block)
@@ -273,5 +258,4 @@ def _tile(matrix_format: str, most_rows: int) -> Any:
     return tile
 
 
-float_tile = _tile("float32", FLOAT_TILE_ROWS)
-int8_tile, int4_tile = _tile("int8", TILE_ROWS), _tile("int4", TILE_ROWS)
+float_tile, int8_tile, int4_tile = _tile("float32"), _tile("int8"), _tile("int4")

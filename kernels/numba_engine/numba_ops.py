@@ -1,11 +1,9 @@
 """The operations of the forward pass between the matrix products: names and meaning as in isa/kernels.h.
 
-An operation takes the items first … last - 1: rows of its arrays, or blocks of attention. Loops are written so that
-LLVM vectorises them: one that adds up does not store and the other way round, and one runs through a whole view,
-whose indices LLVM knows to be in range.
-
-Attention has `blocks` (blocks, 4), each of up to BLOCK_QUERIES tokens of a text: the first row of the text, the first
-slot of its keys, its length, and the position of the first token in it.
+An operation takes the items first … last - 1: rows, or blocks of attention. Loops are written so that LLVM vectorises
+them: one that adds up does not store, and one runs through a whole view, whose indices LLVM knows to be in range.
+`blocks` (blocks, 4) are of up to BLOCK_QUERIES tokens: first row, first slot of keys and length of their text, and the
+position of the first token in it.
 """
 
 from __future__ import annotations
@@ -18,10 +16,9 @@ import numpy.typing as npt
 from ..layout import PANEL
 from ..rotation import ROTATION
 from .numba_dot import LINE
-from .numba_matmul import WIDTH, matmul_float
+from .numba_matmul import F32, WIDTH, matmul_float
 from .numba_team import jit, jit_sum
 
-F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 Scalar = Any  # a float32 in compiled code
 
@@ -34,17 +31,14 @@ SMALLEST_MAGNITUDE = np.float32(1e-36)  # a row below it counts as zero: 127 / m
 SOFTMAX_LOWEST = np.float32(-64)  # no sum sees a weight of exp of it; 0 instead keeps denormals, which are slow, out
 SIGN_MASK, SIGN_SHIFT = np.int32(0x7FFFFFFF), np.int32(31)  # all bits of a float32 but its sign, and where that is
 
-# exp(x) = 2^n · exp(r), with n = round(x / ln 2) and |r| <= ln(2) / 2: Cephes, expf. ln 2 is taken off in two parts,
-# the first of which times n is exact. Relative error below 2e-7 from EXP_LOWEST to -EXP_LOWEST.
+# exp(x) = 2^n · exp(r), with n = round(x / ln 2) and |r| <= ln(2) / 2: Cephes, expf. Relative error below 2e-7.
 EXP_LOWEST, LOG2_E = np.float32(-87), np.float32(1.44269504088896341)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 EXP_5, EXP_4, EXP_3 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
 EXP_2, EXP_1, EXP_0 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
-EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)
 
 # gelu by tanh (arXiv 1606.08415): 0.5 x (1 + tanh u) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x³)
-GELU_LINEAR = np.float32(-2 * np.sqrt(2 / np.pi))
-GELU_CUBIC = np.float32(-2 * np.sqrt(2 / np.pi) * 0.044715)
+GELU_LINEAR, GELU_CUBIC = (np.float32(-2 * np.sqrt(2 / np.pi) * factor) for factor in (1, 0.044715))
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
@@ -55,7 +49,7 @@ def exp(x: Scalar) -> Scalar:
     n = np.rint(x * LOG2_E)
     r = x - n * LN2_HIGH - n * LN2_LOW
     tail = ((((EXP_5 * r + EXP_4) * r + EXP_3) * r + EXP_2) * r + EXP_1) * r + EXP_0
-    power = np.int32((np.int32(n) + EXPONENT_BIAS) << MANTISSA_BITS).view(np.float32)  # 2^n
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)  # 2^n: the exponent of a float32
     return (tail * r * r + r + ONE) * power
 
 
@@ -200,9 +194,8 @@ def softmax(x: F32) -> None:
         bits = np.int32(max(bits, ordered(np.float32(x[i]).view(np.int32))))
     largest = np.int32(ordered(bits)).view(np.float32)
     for i in range(len(x)):
-        below = x[i] - largest
-        power = exp(below)
-        x[i] = power if below > SOFTMAX_LOWEST else ZERO
+        power = exp(x[i] - largest)
+        x[i] = power if x[i] - largest > SOFTMAX_LOWEST else ZERO
     inverse = ONE / sum_of(x)  # the largest score gives 1, so the sum is no less
     for i in range(len(x)):
         x[i] *= inverse

@@ -2,14 +2,14 @@
 
 Every thread runs the whole program; the work of each step is cut into parts, which threads claim one by one. So a late
 thread finds nothing left to do, a missing one is not waited for, and who computes a part does not change its result.
-numba.prange would abort when two Python threads enter it, or after a fork, depending on its threading layer.
+numba.prange aborts when two Python threads enter it, or after a fork, depending on its threading layer.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -29,23 +29,19 @@ jit_sum = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, 
 COUNTER_BYTES = 64  # a cache line for each of the two counters of a step: parts claimed, items done
 PARTS_PER_THREAD = 4  # enough that a thread that is held up does not hold up the others for long
 SPINS = 2000  # looks at a counter, about 20 microseconds, before the waiting thread offers its core to others
-# Lets the operating system run another thread on this core. In every C runtime, or in kernel32.
+# In every C runtime, or in kernel32: lets the operating system run another thread on this core.
 yield_core = types.ExternalFunction("SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32())
 
-
-class Team(NamedTuple):
-    """What a thread knows of those it works with: numbers, since a compiled generator never frees its arrays."""
-
-    threads: int
-    thread: int  # its number
-    cursor: int  # address of an int64 of its own, which is the address of the counters of its next step
+# What a thread knows of those it works with: how many they are, its own number, and the address of an int64 of its own,
+# which is the address of the counters of its next step. A compiled generator would never free arrays.
+Team = tuple[int, int, int]
 
 
 def make_teams(threads: int, steps: int) -> tuple[list[Team], npt.NDArray[np.int64]]:
     """A team for each thread of a forward pass of that many steps, and the memory that they point into."""
     memory = np.zeros((steps + threads, 2 * COUNTER_BYTES // 8), np.int64)  # counters of the steps, then cursors
     memory[steps:, 0] = memory.ctypes.data
-    return [Team(threads, i, memory[steps + i :].ctypes.data) for i in range(threads)], memory
+    return [(threads, i, memory[steps + i :].ctypes.data) for i in range(threads)], memory
 
 
 @intrinsic  # type: ignore[misc]
@@ -53,8 +49,7 @@ def fetch_add(_typing: Any, _address: int, _amount: int) -> Any:
     """Adds to the int64 at an address, as one step; returns what it was. Who sees the sum sees all written before."""
 
     def generate(_context: Any, b: ir.IRBuilder, _signature: Any, arguments: list[ir.Value]) -> ir.Value:
-        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return b.atomic_rmw("add", pointer, arguments[1], "acq_rel")
+        return b.atomic_rmw("add", b.inttoptr(arguments[0], arguments[1].type.as_pointer()), arguments[1], "acq_rel")
 
     return types.int64(types.int64, types.int64), generate
 
@@ -62,9 +57,9 @@ def fetch_add(_typing: Any, _address: int, _amount: int) -> Any:
 @jit
 def parts(team: Team, count: int) -> Iterator[tuple[int, int]]:
     """A step over 0 … count - 1: gives (first, last) of the parts that this thread claims; ends when all are done."""
-    most = PARTS_PER_THREAD * team.threads
-    size = (count + most - 1) // most
-    claimed = fetch_add(team.cursor, 2 * COUNTER_BYTES)
+    threads, _thread, cursor = team
+    size = -(-count // (PARTS_PER_THREAD * threads))
+    claimed = fetch_add(cursor, 2 * COUNTER_BYTES)
     done = claimed + COUNTER_BYTES
     first = size * fetch_add(claimed, 1)
     while first < count:

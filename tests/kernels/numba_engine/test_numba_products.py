@@ -24,8 +24,7 @@ from embgemma.kernels.layout import (
 
 numba = pytest.importorskip("numba")
 
-from embgemma.kernels.numba_engine.numba_backend import FORMATS  # noqa: E402
-from embgemma.kernels.numba_engine.numba_matmul import MATRIX, WIDTH, Scratch, multiply  # noqa: E402
+from embgemma.kernels.numba_engine.numba_matmul import FORMATS, MATRIX, WIDTH, Scratch, multiply  # noqa: E402
 from embgemma.kernels.numba_engine.numba_team import make_teams  # noqa: E402
 
 INTEGERS: tuple[MatrixFormat, ...] = ("int8", "int4")
