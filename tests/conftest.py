@@ -28,7 +28,7 @@ SMALL_CONFIG = replace(tiny.CONFIG, hidden=192, ffn=320, vocab=512, max_tokens=1
 
 # Seconds for a test, its fixtures included; the longest convert the real model. A test that takes longer ends the run,
 # with the stack of every thread.
-TEST_LIMIT = 900
+TEST_LIMIT = 3000
 ERROR_STREAM = pytest.StashKey[TextIO]()
 
 

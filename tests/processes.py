@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PYTHON = sys.executable
-LIMIT = 600.0  # seconds: QEMU runs the real model in less, also on a busy machine
+LIMIT = 1800.0  # seconds: QEMU runs the real model in less, also on a busy machine
 
 
 def run(
