@@ -42,7 +42,7 @@ NATIVE = [] if library_problem() is not None else [isa.name for isa in instructi
 Choice = tuple[str, str | None]  # name and instruction set
 CHOICES: list[Choice] = [("numba", None), *(("native", name) for name in NATIVE), ("reference", None)]
 
-CHILD_LIMIT = 60  # seconds: a child that waits for threads it does not have never ends
+CHILD_LIMIT = 600  # seconds: a child that waits for threads it does not have never ends
 
 Vectors = npt.NDArray[np.float32]
 
