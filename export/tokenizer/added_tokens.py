@@ -20,6 +20,7 @@ from typing import Any
 
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
+from ...onnx.protobuf import length_delimited
 from ..settings.json_file import read_json
 from .double_array import MOST_UNITS
 from .pieces import MOST_PIECE_BYTES, NORMAL, SPACE_SYMBOL, SPECIAL, USER_DEFINED, message_fields
@@ -31,6 +32,7 @@ _NO_FLAGS = 2  # members of an entry that has only an id and a content
 
 # Protobuf: the field of a model that holds a piece, and fields of a piece, of which the last of a kind counts.
 _PIECE = 1
+_SPELLING = 1
 _NO_SCORE = b"\x15\0\0\0\0"
 _USER_DEFINED = bytes([0x18, USER_DEFINED])
 
@@ -235,23 +237,11 @@ def _with_pieces(model: bytes, retyped: set[int], new: list[str]) -> bytes:
     for number, value in message_fields(model):
         message = value if isinstance(value, bytes) else b""
         if number == _PIECE:
-            parts.append(_piece_field(message + _USER_DEFINED if i in retyped else message))
+            parts.append(length_delimited(_PIECE, message + _USER_DEFINED if i in retyped else message))
             i += 1
         else:
-            parts.append(_varint(number << 3 | 2) + _varint(len(message)) + message)
+            parts.append(length_delimited(number, message))
     for name in new:
-        spelling = name.encode()
-        parts.append(_piece_field(b"\x0a" + _varint(len(spelling)) + spelling + _NO_SCORE + _USER_DEFINED))
+        spelling = length_delimited(_SPELLING, name.encode())
+        parts.append(length_delimited(_PIECE, spelling + _NO_SCORE + _USER_DEFINED))
     return b"".join(parts)
-
-
-def _piece_field(message: bytes) -> bytes:
-    return _varint(_PIECE << 3 | 2) + _varint(len(message)) + message
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
