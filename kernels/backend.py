@@ -18,7 +18,7 @@ BACKENDS = ("native", "numba", "reference")  # fastest first
 GET_NATIVE = "install a C compiler, then run `pip install --force-reinstall --no-cache-dir embgemma`"
 # Measured with int8 and int4 files at 8 to 512 tokens on AVX-512 VNNI: see benchmarks/RESULTS.md.
 NUMBA_COST = (
-    "which takes 1.0 to 1.5 times as long as the C engine, up to 2.7 times for short texts with int4, and compiles for "
+    "which takes 1.0 to 1.5 times as long as the C engine, up to 1.8 times for short texts with int4, and compiles for "
     "some seconds when first used"
 )
 GET_NUMBA = "run `pip install 'embgemma[numba]'`"
