@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ModelFileError
+from .safetensors_file import parse_json, shorten
 
 # Every matrix dimension is a multiple of this: one 64-byte line of int8 weights or activations, which is
 # the widest vector register (AVX-512) and a row of an AMX tile.
@@ -107,7 +108,7 @@ class EncoderConfig:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high or value % grain:
                 expected = f"an integer from {low} to {high}" + (f", a multiple of {grain}" if grain > 1 else "")
-                raise ModelFileError(f"config field {name!r} is {value!r}; expected {expected}")
+                raise ModelFileError(f"config field {name!r} is {shorten(value)}; expected {expected}")
         if max(self.bos_id, self.eos_id) >= self.vocab:
             raise ModelFileError(
                 f"bos_id {self.bos_id} and eos_id {self.eos_id}: expected below {self.vocab}, the vocab"
@@ -120,10 +121,10 @@ class EncoderConfig:
         for name in ("rope_theta_sliding", "rope_theta_full", "rms_norm_eps"):
             number = getattr(self, name)
             if not isinstance(number, float) or not math.isfinite(number) or number <= 0:
-                raise ModelFileError(f"config field {name!r} is {number!r}; expected a positive finite number")
+                raise ModelFileError(f"config field {name!r} is {shorten(number)}; expected a positive finite number")
         if any(type(i) is not int or not 0 <= i < self.layers for i in self.full_attention_layers):
             raise ModelFileError(
-                f"config field 'full_attention_layers' is {self.full_attention_layers!r}; "
+                f"config field 'full_attention_layers' is {shorten(self.full_attention_layers)}; "
                 f"expected layer numbers from 0 to {self.layers - 1}"
             )
         return self
@@ -135,19 +136,18 @@ class EncoderConfig:
     @classmethod
     def from_json(cls, text: str) -> EncoderConfig:
         """Reads and validates what `to_json` wrote; raises ModelFileError naming the first field that is wrong."""
-        try:
-            raw: Any = json.loads(text)
-        except ValueError as error:
-            raise ModelFileError(f"the config is not valid JSON ({error}); convert the checkpoint again") from error
+        raw: Any = parse_json("config", text)
         fields = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(raw, dict) or set(raw) != fields:
-            found = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
+            found = shorten(sorted(raw)) if isinstance(raw, dict) else type(raw).__name__
             raise ModelFileError(f"the config has fields {found}; expected exactly {sorted(fields)}")
         full = raw["full_attention_layers"]
         if not isinstance(full, list):
-            raise ModelFileError(f"config field 'full_attention_layers' is {full!r}; expected a list of layer numbers")
+            raise ModelFileError(
+                f"config field 'full_attention_layers' is {shorten(full)}; expected a list of layer numbers"
+            )
         for name in ("rope_theta_sliding", "rope_theta_full", "rms_norm_eps"):
-            if type(raw[name]) is int and abs(raw[name]) < 1 << 53:  # exact as a float
+            if type(raw[name]) is int:
                 raw[name] = float(raw[name])
         return cls(**{**raw, "full_attention_layers": tuple(full)}).validate()
 

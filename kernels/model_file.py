@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import EncoderConfig
-from .errors import ModelFileError
+from .errors import ModelFileError, reading
 from .layout import (
     DTYPE_FORMATS,
     EMBEDDING_GROUP_GRAIN,
@@ -31,6 +31,7 @@ from .layout import (
     weights,
 )
 from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
+from .tokenizer_table import check_tokenizer_table
 
 FORMAT_NAME = "embgemma"
 FORMAT_VERSION = "4"
@@ -46,6 +47,7 @@ TOKENIZER = "tokenizer.model"
 CHECKSUM = "metadata_crc32"
 METADATA_KEYS = {"format", "format_version", "scheme", "config", "prompts", "default_prompt_name"}
 METADATA_KEYS |= {"similarity_fn_name", "producer", CHECKSUM}
+MOST_METADATA, MOST_PROMPTS = 1024, 256
 
 DTYPE_NAMES: dict[np.dtype[Any], str] = {
     np.dtype(np.float32): "F32",
@@ -151,15 +153,11 @@ def metadata_checksum(metadata: Mapping[str, str]) -> str:
 
 def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
     """Maps and checks the model file at `path`; raises ModelFileError, naming the file, for any defect."""
-    path = Path(path)
-    try:
+    with reading(path, ModelFileError):
+        path = Path(path)
         if path.is_dir():
             raise ModelFileError("this is a folder, not a model file; make one of a checkpoint with `embgemma convert`")
         return _check(path, open_safetensors(path))
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    except RecursionError as error:
-        raise ModelFileError(f"{path}: the metadata is nested too deeply; the file is corrupt") from error
 
 
 def _check(path: Path, file: SafetensorsFile) -> ModelFile:
@@ -172,6 +170,8 @@ def _check(path: Path, file: SafetensorsFile) -> ModelFile:
     tensors = {name: _view(file, name, info) for name, info in infos.items()}
     tokenizer_table = tensors.pop(TOKENIZER_TABLE, None)
     tokenizer_model = tensors.pop(TOKENIZER, None)
+    if tokenizer_table is not None:
+        check_tokenizer_table(tokenizer_table, config.vocab, config.bos_id, config.eos_id)
     _check_finite(tensors)
     file.mapping.madvise(mmap.MADV_DONTNEED)  # the checks have read pages all over the file, 25 MB in all
     prompts, default_prompt_name = read_prompts(metadata)
@@ -196,15 +196,19 @@ def check_metadata(metadata: dict[str, str]) -> None:
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelFileError(
-            f"the file has format version {version!r}, this release reads {FORMAT_VERSION!r}; "
+            f"the file has format version {shorten(version)}, this release reads {FORMAT_VERSION!r}; "
             "update embgemma or convert the checkpoint again"
         )
+    if len(metadata) > MOST_METADATA:
+        raise ModelFileError(f"there are {len(metadata)} keys of metadata; expected at most {MOST_METADATA}")
     missing = METADATA_KEYS - metadata.keys()
     if missing:
         raise ModelFileError(f"the metadata lacks {sorted(missing)}; convert the checkpoint again")
     checksum = metadata_checksum(metadata)
     if metadata[CHECKSUM] != checksum:
-        raise ModelFileError(f"the metadata's checksum is {checksum}, not {metadata[CHECKSUM]!r}: the file is corrupt")
+        raise ModelFileError(
+            f"the metadata's checksum is {checksum}, not {shorten(metadata[CHECKSUM])}: the file is corrupt"
+        )
 
 
 def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:
@@ -258,7 +262,7 @@ def _check_entries(file: SafetensorsFile, infos: dict[str, TensorInfo]) -> None:
         raise ModelFileError(f"the data starts at byte {file.data_start}; expected a multiple of {ALIGNMENT}")
     unknown = file.entries.keys() - infos.keys()
     if unknown:
-        raise ModelFileError(f"the config has no place for the tensors {sorted(unknown)[:4]}; convert again")
+        raise ModelFileError(f"the config has no place for the tensors {shorten(sorted(unknown)[:4])}; convert again")
     for name, info in infos.items():
         entry = _find(name, file.entries)
         if (entry.dtype, entry.shape) != (DTYPE_NAMES[info.dtype], info.shape):
@@ -285,9 +289,20 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
 def read_prompts(metadata: dict[str, str]) -> tuple[dict[str, str], str | None]:
     """The prompts by name, and the name of the default one."""
     prompts = parse_json("prompts", metadata["prompts"])
+    default = parse_json("default_prompt_name", metadata["default_prompt_name"])
+    check_prompts(prompts, default)
+    return prompts, default
+
+
+def check_prompts(prompts: Any, default: Any) -> None:
+    """Raises ModelFileError unless these are prompts by name and the name of one of them, or None: rule 7."""
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ModelFileError(f"the prompts are {shorten(prompts)}; expected an object of strings")
-    default = parse_json("default_prompt_name", metadata["default_prompt_name"])
+    if len(prompts) > MOST_PROMPTS:
+        raise ModelFileError(f"there are {len(prompts)} prompts; expected at most {MOST_PROMPTS}")
+    for name, prompt in prompts.items():
+        if "\0" in name + prompt:
+            raise ModelFileError(f"the prompt {shorten(name)} has a zero character, {shorten(prompt)}; leave it out")
     if default is not None and (not isinstance(default, str) or default not in prompts):
-        raise ModelFileError(f"the default prompt is {shorten(default)}; expected null or one of {sorted(prompts)}")
-    return prompts, default
+        names = shorten(sorted(prompts))
+        raise ModelFileError(f"the default prompt is {shorten(default)}; expected null or one of {names}")

@@ -48,7 +48,7 @@ class Library:
 
     def text(self, pointer: Any) -> str:
         """A C string as Python's."""
-        return bytes(self.ffi.string(pointer)).decode()
+        return bytes(self.ffi.string(pointer)).decode(errors="replace")
 
     def check(self, status: int) -> None:
         """Raises the error that `status` stands for, if any. Call it on the thread that made the call."""

@@ -10,14 +10,26 @@ import json
 import math
 import mmap
 import os
+import re
+import reprlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import ModelFileError
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20  # the header of a 256-layer model takes 0.4 MB
+
+MAX_RANK = 4  # dimensions of a tensor
+MOST_DIGITS = 40  # of a number; 17 are enough for any double
+
+_EXPONENT = re.compile("[eE].*")
+_ESCAPED, _LONE = re.compile(r"\\u[dD][89a-fA-F]"), re.compile("[\ud800-\udfff]")
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 4, 8, 8, 8
+_SHORT.maxstring = _SHORT.maxother = 150  # characters
 
 ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3"), 1),
@@ -50,14 +62,11 @@ class SafetensorsFile:
 def open_safetensors(path: Path) -> SafetensorsFile:
     """Maps the file; raises ModelFileError, without naming the file, for anything that the format does not allow."""
     mapping = _map(path)
-    try:
-        header, data_start = _read_header(mapping)
-        metadata = header.pop("__metadata__", {})
-        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise ModelFileError(f"the metadata is {shorten(metadata)}; expected an object of strings")
-        entries = [(name, _entry(name, raw, data_start)) for name, raw in header.items()]
-    except RecursionError as error:
-        raise ModelFileError("the header is nested too deeply; the file is corrupt") from error
+    header, data_start = _read_header(mapping)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ModelFileError(f"the metadata is {shorten(metadata)}; expected an object of strings")
+    entries = [(name, _entry(name, raw, data_start)) for name, raw in header.items()]
     entries.sort(key=lambda item: (item[1].begin, item[1].end))
     _check_tiling(entries, data_start, len(mapping))
     return SafetensorsFile(mapping, data_start, metadata, dict(entries))
@@ -65,14 +74,33 @@ def open_safetensors(path: Path) -> SafetensorsFile:
 
 def _map(path: Path) -> mmap.mmap:
     """The whole file as read-only memory."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= LENGTH_BYTES:
-                raise ModelFileError(f"the file has {size} bytes, too few for any tensor; it was cut: get it again")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise ModelFileError(f"cannot open the file: {error.strerror or error}") from error
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= LENGTH_BYTES:
+            raise ModelFileError(f"the file has {size} bytes, too few for any tensor; it was cut: get it again")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, open for reading; raises ModelFileError for a pipe or a device, of which reading may never end."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe must not make it wait
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115  (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ModelFileError("this is a pipe or a device; expected a file")
+    return file
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file of at most this many bytes; raises ModelFileError, without naming it, for any other."""
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+        if len(content) > most:
+            raise ModelFileError(f"the file has more than {most} bytes; expected less")
+        return content
 
 
 def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
@@ -92,15 +120,21 @@ def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
 def _entry(name: str, raw: Any, data_start: int) -> Entry:
     """The header's entry of one tensor, if its dtype, shape and offsets agree."""
     if not isinstance(raw, dict) or raw.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ModelFileError(f"tensor {name!r} is {shorten(raw)}; expected its dtype, shape and data_offsets")
+        raise ModelFileError(f"tensor {shorten(name)} is {shorten(raw)}; expected its dtype, shape and data_offsets")
     dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise ModelFileError(f"tensor {name!r} has dtype {shorten(dtype)}; expected one of {', '.join(ITEM_BYTES)}")
+        raise ModelFileError(
+            f"tensor {shorten(name)} has dtype {shorten(dtype)}; expected one of {', '.join(ITEM_BYTES)}"
+        )
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ModelFileError(f"tensor {name!r} is {shorten(raw)}; expected a shape and two offsets, no number negative")
+        raise ModelFileError(
+            f"tensor {shorten(name)} is {shorten(raw)}; expected a shape and two offsets, no number negative"
+        )
+    if len(shape) > MAX_RANK:
+        raise ModelFileError(f"tensor {shorten(name)} has {len(shape)} dimensions; expected at most {MAX_RANK}")
     size = math.prod(shape) * ITEM_BYTES[dtype]
     if offsets[1] - offsets[0] != size:
-        raise ModelFileError(f"tensor {name!r} is {shorten(raw)}; expected {size} bytes between its offsets")
+        raise ModelFileError(f"tensor {shorten(name)} is {shorten(raw)}; expected {size} bytes between its offsets")
     return Entry(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
@@ -114,14 +148,19 @@ def _check_tiling(entries: list[tuple[str, Entry]], data_start: int, file_bytes:
     end = data_start
     for name, entry in entries:
         if entry.begin != end:
-            raise ModelFileError(f"tensor {name!r} starts at byte {entry.begin}; expected {end}: the header is corrupt")
+            raise ModelFileError(
+                f"tensor {shorten(name)} starts at byte {entry.begin}; expected {end}: the header is corrupt"
+            )
         end = entry.end
     if file_bytes != end:
         raise ModelFileError(f"the file has {file_bytes} bytes, its header says {end}; it was cut: get it again")
 
 
 def parse_json(what: str, text: str | bytes) -> Any:
-    """Parses JSON; raises ModelFileError also for what Python's parser lets through: duplicate keys and NaN."""
+    """Parses JSON; raises ModelFileError also for what Python's parser lets through, and the C engine's does not.
+
+    That is: keys that occur twice, NaN, halves of surrogate pairs, and numbers of more than MOST_DIGITS digits.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -132,15 +171,29 @@ def parse_json(what: str, text: str | bytes) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
+    def number(digits: str) -> float:
+        if len(digits) > MOST_DIGITS and sum(map(str.isdigit, _EXPONENT.sub("", digits))) > MOST_DIGITS:
+            raise ValueError(f"a number has more than {MOST_DIGITS} digits")
+        return float(digits)
+
+    def integer(digits: str) -> float:
+        return number(digits) if len(digits) > MOST_DIGITS or digits == "-0" else int(digits)
+
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, object_pairs_hook=unique, parse_constant=refuse)
+        value = json.loads(
+            decoded, object_pairs_hook=unique, parse_constant=refuse, parse_float=number, parse_int=integer
+        )
+        if _ESCAPED.search(decoded) and _LONE.search(json.dumps(value, ensure_ascii=False)):
+            raise ValueError("a string has half of a surrogate pair")
     except ValueError as error:
         raise ModelFileError(f"the {what} is not valid JSON ({shorten(error)}); the file is corrupt") from error
+    return value
 
 
 def shorten(value: object) -> str:
     """`value` as a short text, so that a hostile file cannot flood the user's terminal."""
-    limit = 200  # characters
-    text = repr(value) if not isinstance(value, Exception) else str(value)
-    return text if len(text) <= limit else text[:limit] + " …"
+    try:
+        return str(value)[: _SHORT.maxother] if isinstance(value, Exception) else _SHORT.repr(value)
+    except Exception:  # of a value's own, or an integer of more digits than Python prints
+        return f"of type {type(value).__name__}"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...kernels.errors import CheckpointError
+from ...kernels.tokenizer_table import MOST_RUN
 from ...onnx.protobuf import VARINT, fields, read_varint
 
 SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
-MOST_RUN = 63  # spaces in one piece
 MOST_PIECE_BYTES = 255
 
 # Types of pieces; those of another type, unused ones, are never made of text.

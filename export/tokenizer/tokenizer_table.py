@@ -12,25 +12,27 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.tokenizer_table import (
+    HEADER,
+    ID_BITS,
+    INDEX_BITS,
+    MAGIC,
+    MOST_PROBES,
+    MOST_RUN,
+    PADDING,
+    PAIR_BYTES,
+    SLOT_BYTES,
+    VERSION,
+    aligned,
+)
 from .double_array import DoubleArray
 from .merges import Merges, check_against_sentencepiece, check_late_pieces, find_merges
-from .pieces import MOST_RUN, SPACE_SYMBOL, Pieces, read_pieces, unsupported
+from .pieces import SPACE_SYMBOL, Pieces, read_pieces, unsupported
 
-MAGIC = b"EGTOKENS"
-VERSION = 2
-ALIGNMENT = 64  # bytes, of the table and of each of its parts
-HEADER_BYTES = 1344
-MOST_PROBES = 48  # slots looked at for a pair
-
-_CHECKED_FROM = 16  # bytes: magic, version and checksum come before what the checksum covers
 _SLOTS_PER_PAIR = 1.55  # of Gemma's 236,245 pairs; an absent one then takes 3.6 probes, most in one cache line
-_SLOT_BYTES, _PAIR_BYTES = 3, 5
-_PADDING = 4  # bytes after the last slot and the last pair
-_INDEX_BITS = 18  # of a slot; the others are of the pair's hash, so that most absent pairs show in their slot alone
-_TAG_BITS = 8 * _SLOT_BYTES - _INDEX_BITS
-_ID_BITS = 20
-_EMPTY_SLOT = (1 << 8 * _SLOT_BYTES) - 1
-_NO_PARTS = (1 << _ID_BITS) - 1  # of a piece that merging does not give
+_TAG_BITS = 8 * SLOT_BYTES - INDEX_BITS  # of the pair's hash, so that most absent pairs show in their slot alone
+_EMPTY_SLOT = (1 << 8 * SLOT_BYTES) - 1
+_NO_PARTS = (1 << ID_BITS) - 1  # of a piece that merging does not give
 
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
 _Words: TypeAlias = npt.NDArray[np.uint32]
@@ -50,8 +52,8 @@ def build_tokenizer_table(model_bytes: bytes) -> _Bytes:
     slot_count, slots = _pair_slots(parts)
     fields = [pieces.count, len(units), text_root, special_root]
     fields += [first_merged, len(parts), slot_count, len(pieces.runs) + 1]
-    pairs = parts[:, 0].astype(np.uint64) | parts[:, 1].astype(np.uint64) << np.uint64(_ID_BITS)
-    packed = [_low_bytes(slots, _SLOT_BYTES), _low_bytes(pairs, _PAIR_BYTES)]
+    pairs = parts[:, 0].astype(np.uint64) | parts[:, 1].astype(np.uint64) << np.uint64(ID_BITS)
+    packed = [_low_bytes(slots, SLOT_BYTES), _low_bytes(pairs, PAIR_BYTES)]
     return _assemble(fields, pieces, [_joins(pieces, merges), units, *packed])
 
 
@@ -78,8 +80,8 @@ def _parts(normal: dict[str, int], merges: Merges) -> tuple[int, _Words]:
     if not ids or any(ids[0] < i < ids[-1] for name, i in normal.items() if len(name) == 1):
         raise unsupported(f"a single character is among the ids of its {len(ids)} pieces of several")
     count = ids[-1] - ids[0] + 1  # special pieces may be among them
-    if count >= 1 << _INDEX_BITS or max(normal.values()) >= _NO_PARTS:
-        raise unsupported(f"it has {count} pieces of several characters; the table can hold {1 << _INDEX_BITS}")
+    if count >= 1 << INDEX_BITS or max(normal.values()) >= _NO_PARTS:
+        raise unsupported(f"it has {count} pieces of several characters; the table can hold {1 << INDEX_BITS}")
     parts = np.full((count, 2), _NO_PARTS, np.uint32)
     for name, pair in merges.items():
         parts[normal[name] - ids[0]] = [normal[part] for part in pair]
@@ -106,14 +108,14 @@ def _pair_slots(parts: _Words) -> tuple[int, _Words]:
         slots_per_pair *= 1.25
     slots = np.full(count + MOST_PROBES, _EMPTY_SLOT, np.uint32)
     tags = (hashes & np.uint64(0xFFFF_FFFF)) >> np.uint64(32 - _TAG_BITS)
-    slots[places] = (tags << np.uint64(_INDEX_BITS) | indices.astype(np.uint64))[order]
+    slots[places] = (tags << np.uint64(INDEX_BITS) | indices.astype(np.uint64))[order]
     return count, slots
 
 
 def _low_bytes(words: npt.NDArray[Any], size: int) -> _Bytes:
     """The lowest bytes of each word, end to end, and padding after them."""
     rows = words.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :size]
-    return np.concatenate([rows.ravel(), np.zeros(_PADDING, np.uint8)])
+    return np.concatenate([rows.ravel(), np.zeros(PADDING, np.uint8)])
 
 
 def _pair_hashes(left: _Words, right: _Words) -> npt.NDArray[np.uint64]:
@@ -141,15 +143,11 @@ def _joins(pieces: Pieces, merges: Merges) -> _Bytes:
 def _assemble(fields: list[int], pieces: Pieces, arrays: list[_Bytes | _Words]) -> _Bytes:
     """Header, then the arrays, each aligned."""
     header_fields = np.zeros(12, "<u4")
-    header_fields[: 1 + len(fields)] = [HEADER_BYTES + sum(_aligned(array.nbytes) for array in arrays), *fields]
+    header_fields[: 1 + len(fields)] = [HEADER.itemsize + sum(aligned(array.nbytes) for array in arrays), *fields]
     runs = np.zeros(MOST_RUN + 1, "<u4")
     runs[2 : 2 + len(pieces.runs)] = pieces.runs
     byte_ids = np.array(pieces.byte_ids, "<u4")
     checked = header_fields.tobytes() + runs.tobytes() + byte_ids.tobytes()
     start = MAGIC + VERSION.to_bytes(4, "little") + zlib.crc32(checked).to_bytes(4, "little")
-    data = (array.tobytes().ljust(_aligned(array.nbytes), b"\0") for array in arrays)
+    data = (array.tobytes().ljust(aligned(array.nbytes), b"\0") for array in arrays)
     return np.frombuffer(b"".join([start, checked, *data]), np.uint8)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT

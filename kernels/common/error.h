@@ -6,8 +6,8 @@
 
 enum { EG_MESSAGE_BYTES = 512 };
 
-/* Sets the message, as printf does, and returns `status`: `return eg_fail(EG_ERROR_MODEL, "…", …);` Control characters
- * become question marks, so that a hostile file cannot write to the user's terminal. */
+/* Sets the message, as printf does, and returns `status`: `return eg_fail(EG_ERROR_MODEL, "…", …);` What is not
+ * valid UTF-8, and characters that a terminal obeys, become question marks: messages quote hostile files. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
 #endif

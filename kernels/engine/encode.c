@@ -6,6 +6,18 @@
 
 /* ---- token ids to vectors ------------------------------------------------------------------------------------ */
 
+/* No memory holds more vectors; a larger count is an error of the caller, and would wrap. */
+static eg_status check_sizes(const eg_config *config, size_t texts, uint32_t dim)
+{
+    if (dim == 0 || dim > config->hidden) {
+        return eg_fail(EG_ERROR_ARGUMENT, "embedding size %u: expected 1 … %u", dim, config->hidden);
+    }
+    if (texts > PTRDIFF_MAX / sizeof(float) / dim || texts >= PTRDIFF_MAX / sizeof(uint64_t)) {
+        return eg_fail(EG_ERROR_ARGUMENT, "%zu texts: expected as many as memory can hold", texts);
+    }
+    return EG_OK;
+}
+
 static eg_status check_texts(const eg_config *config, const int32_t *ids, const uint64_t *offsets, size_t texts)
 {
     if (offsets[0] != 0) {
@@ -64,10 +76,8 @@ eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *off
         return eg_fail(EG_ERROR_ARGUMENT, "eg_encode needs a context, ids, offsets and a place for the vectors");
     }
     const eg_config *config = &context->model->config;
-    if (dim == 0 || dim > config->hidden) {
-        return eg_fail(EG_ERROR_ARGUMENT, "embedding size %u: expected 1 … %u", dim, config->hidden);
-    }
-    eg_status status = texts > 0 ? check_texts(config, ids, offsets, texts) : EG_OK;
+    eg_status status = check_sizes(config, texts, dim);
+    status = status == EG_OK && texts > 0 ? check_texts(config, ids, offsets, texts) : status;
     if (status != EG_OK) {
         return status;
     }
@@ -173,6 +183,9 @@ static eg_status reserve(embed_call *c, const eg_allocator *allocator)
             return eg_fail(EG_ERROR_ARGUMENT, "text %zu is NULL: expected UTF-8", text);
         }
         const size_t bytes = bytes_of(c, text);
+        if (bytes > UINT32_MAX) {
+            return eg_fail(EG_ERROR_ARGUMENT, "text %zu has %zu bytes: expected at most 4 GiB", text, bytes);
+        }
         longest = bytes > longest ? bytes : longest;
         c->capacity += most_ids(c, text);
     }
@@ -221,7 +234,8 @@ eg_status eg_embed(eg_context *context, const char *const *texts, const size_t *
         return eg_fail(EG_ERROR_MODEL, "the model has no tokenizer, so it takes token ids only (eg_encode); convert a "
                                        "checkpoint that has a tokenizer.model with this release");
     }
-    eg_status status = choose_prompt(&model->file, prompt_name, &c.prompt);
+    eg_status status = check_sizes(&model->config, count, dim);
+    status = status == EG_OK ? choose_prompt(&model->file, prompt_name, &c.prompt) : status;
     if (status == EG_OK) {
         status = reserve(&c, &model->allocator);
     }

@@ -82,6 +82,9 @@ static eg_status open_tokenizer(const eg_tensor *table, eg_model *model)
     const eg_config *config = &model->config;
     const eg_status status = eg_tokenizer_create(table->data, eg_tensor_bytes(table), config->bos_id, config->eos_id,
                                                  &model->allocator, &model->file.tokenizer);
+    if (status == EG_ERROR_ARGUMENT) {
+        return EG_ERROR_MODEL; /* it is the file that contradicts itself */
+    }
     if (status == EG_OK && eg_tokenizer_vocab(model->file.tokenizer) > config->vocab) {
         return eg_fail(EG_ERROR_MODEL,
                        "the tokenizer has %u pieces and the embedding table %u rows, so they do not belong together; "
@@ -93,7 +96,7 @@ static eg_status open_tokenizer(const eg_tensor *table, eg_model *model)
 
 const eg_prompt *eg_find_prompt(const eg_model_file *file, const char *name)
 {
-    for (size_t i = 0; i < file->prompt_count; i++) {
+    for (size_t i = 0; name != NULL && i < file->prompt_count; i++) {
         if (eg_string_is(file->prompts[i].name, name)) {
             return &file->prompts[i];
         }
@@ -133,8 +136,9 @@ static eg_status read_prompts(const eg_safetensors *file, const eg_allocator *al
     }
     json = eg_json_read(default_name);
     if (!eg_json_null(&json)) {
-        parts->default_prompt = eg_find_prompt(parts, eg_json_string(&json).text);
-        if (parts->default_prompt == NULL) {
+        const eg_string name = eg_json_string(&json);
+        parts->default_prompt = eg_find_prompt(parts, name.text);
+        if (parts->default_prompt == NULL || strlen(name.text) < name.bytes) {
             eg_json_fail(&json, "it is none of the prompts");
         }
     }

@@ -219,6 +219,9 @@ eg_status eg_tokenize_batch(const eg_tokenizer *tokenizer, const char *text, con
         return eg_fail(EG_ERROR_ARGUMENT,
                        "tokenizing needs a tokenizer, texts, places for the results, and max_tokens of at least 2");
     }
+    if (texts >= PTRDIFF_MAX / sizeof *offsets) {
+        return eg_fail(EG_ERROR_ARGUMENT, "%zu texts: expected as many as memory can hold", texts);
+    }
     job j;
     j.table = tokenizer;
     j.ids = ids;

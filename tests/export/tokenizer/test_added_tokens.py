@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "holds a line break": ("line break", {"content": "a\nb"}),
     "is empty": ("bytes", {"content": ""}),
     "is long": ("bytes", {"content": "a" * 256}),
-    "is no text": ("no text", {"content": "\ud800"}),
+    "is no text": ("no text", {"content": "\0"}),
     "spells a byte": ("byte", {"id": 14, "content": "<0x01>"}),
     "has the id of another": ("gives it the id 896", {"id": 400}),
     "has another id": ("gives it the id 376", {"content": "the"}),
