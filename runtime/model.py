@@ -12,14 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from . import similarity as _similarity
+from .batches import batches, open_tokenizer
 from .inputs import check_integer, check_texts, check_unicode, join_token_ids
 from .kernels import create_backend
 from .kernels.batch import check_batch
 from .kernels.errors import BackendError, EmbgemmaError, InputError, ModelFileError
 from .kernels.model_file import ModelFile, read_model_file
-from .kernels.native import library_problem
-from .kernels.native_tokenizer import NativeTokenizer
-from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import os
@@ -28,12 +26,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from .batches import Tokenized
     from .inputs import TokenIds
     from .kernels.backend import Backend
     from .kernels.config import EncoderConfig
+    from .kernels.native_tokenizer import NativeTokenizer
+    from .tokenizer import Tokenizer
 
     Embeddings: TypeAlias = npt.NDArray[np.float32]
-    Tokenized: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]  # ids of texts end to end, offsets
 
 logger = logging.getLogger("embgemma")
 
@@ -118,7 +118,7 @@ class EmbeddingModel:
         self.similarity_fn_name = model_file.similarity_fn_name
         self._embedding_dim = model_file.embedding_dim or model_file.config.hidden
         self._open_backend: Backend | None = backend
-        self._tokenizer = _load_tokenizer(model_file)
+        self._tokenizer = open_tokenizer(model_file)
         self._max_seq_length = model_file.config.max_tokens
 
     # ---- texts to embeddings ----
@@ -325,7 +325,7 @@ class EmbeddingModel:
         embeddings = np.empty((count, options.dim), np.float32)
         done = 0
         with tqdm(total=count, desc="Embedding", unit="text", disable=not options.show_progress) as progress:
-            for ids, offsets in _batches(tokenized, options.batch_size, self.config.max_tokens):
+            for ids, offsets in batches(tokenized, options.batch_size, self.config.max_tokens):
                 vectors = backend.encode(ids, offsets, computed_dim, True)
                 embeddings[done : done + len(vectors)] = vectors[:, : options.dim]
                 done += len(vectors)
@@ -363,35 +363,3 @@ class EmbeddingModel:
         if name not in self.prompts:
             raise InputError(f"prompt_name={name!r} is not a prompt of this model; it has {', '.join(self.prompts)}")
         return self.prompts[name]
-
-
-def _load_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None:
-    """The tokenizer of the file: the C engine's if it can run, else SentencePiece's; None if the file has none."""
-    config = model_file.config
-    tokenizer: Tokenizer | NativeTokenizer
-    try:
-        if model_file.tokenizer_table is not None and library_problem() is None:
-            tokenizer = NativeTokenizer(model_file.tokenizer_table, config.bos_id, config.eos_id)
-        elif model_file.tokenizer_model is not None:
-            tokenizer = Tokenizer(bytes(model_file.tokenizer_model), config.bos_id, config.eos_id)
-        else:
-            return None
-    except ModelFileError as error:
-        raise ModelFileError(f"{model_file.path}: {error}") from error
-    if tokenizer.vocab > config.vocab:
-        raise ModelFileError(
-            f"{model_file.path}: the tokenizer has {tokenizer.vocab} pieces and the embedding table {config.vocab} "
-            "rows, so they do not belong together; convert the checkpoint again"
-        )
-    return tokenizer
-
-
-def _batches(tokenized: Iterable[Tokenized], most_texts: int, most_tokens: int) -> Iterator[Tokenized]:
-    """Runs of at most `most_texts` texts and `most_tokens` tokens; no single text has more."""
-    for ids, offsets in tokenized:
-        begin = 0
-        while begin < len(offsets) - 1:
-            fitting = int(np.searchsorted(offsets, offsets[begin] + most_tokens, side="right")) - 1
-            run = offsets[begin : min(begin + most_texts, fitting) + 1]
-            yield ids[run[0] : run[-1]], run - run[0]
-            begin += len(run) - 1
