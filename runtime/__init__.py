@@ -14,7 +14,8 @@ import importlib.metadata
 
 from .kernels import available_backends
 from .kernels.errors import BackendError, CheckpointError, EmbgemmaError, InputError, ModelFileError
-from .model import EmbeddingModel, TruncationWarning, load
+from .model import EmbeddingModel, load
+from .notices import TruncationWarning
 
 try:
     __version__ = importlib.metadata.version("embgemma")

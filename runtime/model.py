@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
-from tqdm import tqdm
 
 from . import similarity as _similarity
 from .batches import batches, open_tokenizer
@@ -18,6 +16,7 @@ from .kernels import create_backend
 from .kernels.batch import check_batch
 from .kernels.errors import BackendError, EmbgemmaError, InputError, ModelFileError
 from .kernels.model_file import ModelFile, read_model_file
+from .notices import TruncationWarning, progress_bar, warn
 
 if TYPE_CHECKING:
     import os
@@ -43,18 +42,6 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first of them that t
 ONNX_SUFFIX = ".onnx"
 
 TOKENIZED_AT_ONCE = 256  # texts: enough to hide the cost of a call and to fill batches
-
-
-class TruncationWarning(UserWarning):
-    """Some texts had more tokens than the model takes; their ends were cut off.
-
-    Attributes:
-        indices: which of the texts.
-    """
-
-    def __init__(self, message: str, indices: Sequence[int]) -> None:
-        super().__init__(message)
-        self.indices = tuple(indices)
 
 
 @dataclass(frozen=True)
@@ -309,12 +296,11 @@ class EmbeddingModel:
 
         embeddings = self._embed(tokenize(), len(texts), options)
         if truncated:
-            caller_of_encode = 3
             message = (
                 f"{len(truncated)} of {len(texts)} texts have more than {limit} tokens, the first of them text "
                 f"{truncated[0]}; the rest was cut off: split long texts into parts"
             )
-            warnings.warn(TruncationWarning(message, truncated), stacklevel=caller_of_encode)
+            warn(TruncationWarning(message, truncated))
         return embeddings[0] if isinstance(sentences, str) else embeddings
 
     def _embed(self, tokenized: Iterable[Tokenized], count: int, options: _Options) -> Embeddings:
@@ -324,12 +310,12 @@ class EmbeddingModel:
         computed_dim = options.dim if options.normalize else self._embedding_dim
         embeddings = np.empty((count, options.dim), np.float32)
         done = 0
-        with tqdm(total=count, desc="Embedding", unit="text", disable=not options.show_progress) as progress:
+        with progress_bar(count, "text", shown=options.show_progress) as advance:
             for ids, offsets in batches(tokenized, options.batch_size, self.config.max_tokens):
                 vectors = backend.encode(ids, offsets, computed_dim, True)
                 embeddings[done : done + len(vectors)] = vectors[:, : options.dim]
                 done += len(vectors)
-                progress.update(len(vectors))
+                advance(len(vectors))
         return embeddings
 
     def _backend(self) -> Backend:
@@ -353,7 +339,7 @@ class EmbeddingModel:
             if not isinstance(prompt, str):
                 raise InputError(f"prompt is of type {type(prompt).__name__}; expected str")
             if name is not None:
-                logger.warning("both prompt and prompt_name are given; prompt_name=%r is ignored", name)
+                warn(f"both prompt and prompt_name are given; prompt_name={name!r} is ignored")
             check_unicode("prompt", prompt)
             return prompt
         if name is None:

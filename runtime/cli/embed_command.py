@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from tqdm import tqdm
 
 from ..kernels.errors import InputError
-from ..model import EmbeddingModel, TruncationWarning, load
+from ..model import EmbeddingModel, load
+from ..notices import TruncationWarning
 from ..output_file import check_destination
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, open_writer
 from .records import Record, argument_records, json_records, line_records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -176,11 +175,11 @@ def test_prompts_go_before_the_text(reference: EmbeddingModel) -> None:
         assert np.array_equal(given, reference.encode(expected))
 
 
-def test_prompt_takes_precedence_over_its_name(reference: EmbeddingModel, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
+def test_prompt_takes_precedence_over_its_name(reference: EmbeddingModel) -> None:
+    with pytest.warns(UserWarning, match="prompt_name='query' is ignored") as caught:
         given = reference.encode("a b", prompt="x: ", prompt_name="query")
+    assert caught[0].filename == __file__
     assert np.array_equal(given, reference.encode("x: a b"))
-    assert "prompt_name='query' is ignored" in caplog.text
 
 
 def test_default_prompt(model_path: Path) -> None:
