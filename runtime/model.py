@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
 from . import similarity as _similarity
 from .batches import batches, open_tokenizer
 from .inputs import check_integer, check_texts, check_unicode, join_token_ids
-from .kernels import create_backend
 from .kernels.batch import check_batch
-from .kernels.errors import BackendError, EmbgemmaError, InputError, ModelFileError
-from .kernels.model_file import ModelFile, read_model_file
+from .kernels.errors import EmbgemmaError, InputError, ModelFileError
 from .notices import TruncationWarning, progress_bar, warn
+from .source import Source, check_same, file_state, fingerprint
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from .inputs import TokenIds
     from .kernels.backend import Backend
     from .kernels.config import EncoderConfig
+    from .kernels.model_file import ModelFile
     from .kernels.native_tokenizer import NativeTokenizer
     from .tokenizer import Tokenizer
 
@@ -38,8 +38,6 @@ logger = logging.getLogger("embgemma")
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first of them that the model has
-
-ONNX_SUFFIX = ".onnx"
 
 TOKENIZED_AT_ONCE = 256  # texts: enough to hide the cost of a call and to fill batches
 
@@ -61,7 +59,7 @@ def load(
 
     Args:
         path: the model file, or an ONNX model (*.onnx) made by `embgemma export-onnx`. It is mapped into memory and
-            read as needed.
+            read as needed, so it must stay as it is while the model is open; replacing it by a rename is fine.
         backend: "auto" or one of `embgemma.available_backends()`; for an ONNX model "onnx" (ONNX Runtime).
         threads: number of threads; None for the number of physical cores.
         isa: instruction set of the native backend, such as "avx2"; None for the best of this CPU.
@@ -71,32 +69,22 @@ def load(
         BackendError: the backend or the instruction set is unknown or missing here.
         InputError: `threads` is not a positive integer.
     """
-    if threads is not None:
-        threads = check_integer("threads", threads, 1, None)
-    if Path(path).suffix == ONNX_SUFFIX:
-        return _load_onnx(Path(path), backend, threads, isa)
-    model_file = read_model_file(path)
-    return EmbeddingModel(model_file, create_backend(model_file, backend=backend, threads=threads, isa=isa))
-
-
-def _load_onnx(path: Path, backend: str, threads: int | None, isa: str | None) -> EmbeddingModel:
-    """Opens an ONNX model."""
-    if backend not in ("auto", "onnx"):
-        raise BackendError(f"backend={backend!r} cannot run {path}; an ONNX model runs on backend 'onnx'")
-    if isa is not None:
-        raise BackendError(f"isa={isa!r} chooses code of the C engine; ONNX Runtime has no such choice")
-    from .onnx.onnx_backend import open_onnx_model  # few need it
-
-    return EmbeddingModel(*open_onnx_model(path, threads))
+    source = Source(Path(path), backend, threads, isa)
+    return EmbeddingModel(*source.open(), source)
 
 
 class EmbeddingModel:
     """An embedding model that is ready to run; `embgemma.load` makes one.
 
-    Several threads may call it at once. `close`, or the end of a `with` block, frees its memory.
+    Several threads may call it at once. `close`, or the end of a `with` block, frees its memory. A model that is
+    pickled or copied keeps the path of its file and its settings: the other side opens that file again, which must be
+    the same.
     """
 
-    def __init__(self, model_file: ModelFile, backend: Backend) -> None:
+    def __init__(self, model_file: ModelFile, backend: Backend, source: Source | None = None) -> None:
+        source = source or Source(model_file.path, backend.name, backend.threads)
+        self._source = replace(source, path=source.path.absolute())
+        self._file_state = file_state(source.path)
         self.path: Path = model_file.path
         self.config: EncoderConfig = model_file.config
         self.scheme = model_file.scheme
@@ -262,6 +250,21 @@ class EmbeddingModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._backend()
+        path = self._source.path
+        if file_state(path) != self._file_state:
+            raise ModelFileError(f"{path}: the file has changed since it was loaded; load it again to pickle the model")
+        kept = {name: value for name, value in vars(self).items() if name not in ("_open_backend", "_tokenizer")}
+        return {**kept, "fingerprint": fingerprint(path)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        source = state["_source"]
+        check_same(source.path, state.pop("fingerprint"))
+        model_file, backend = source.open()
+        vars(self).update(state, path=source.path, _file_state=file_state(source.path))
+        self._open_backend, self._tokenizer = backend, open_tokenizer(model_file)
 
     def __repr__(self) -> str:
         engine = self._open_backend

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..kernels.errors import BackendError, InputError
-from ..model import ONNX_SUFFIX
 from ..onnx.onnx_choices import LEAST_EXTENSIONS, NAMES, TARGETS, least_onnxruntime
 from ..output_file import check_destination, whole_file
+from ..source import ONNX_SUFFIX
 
 if TYPE_CHECKING:
     import argparse

@@ -12,10 +12,11 @@ from ..kernels import available_backends, create_backend
 from ..kernels.layout import DTYPE_FORMATS
 from ..kernels.model_file import ModelFile, read_model_file
 from ..kernels.native import instruction_sets
-from ..model import ONNX_SUFFIX, load
+from ..model import load
 from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
 from ..onnx.onnx_facts import OnnxFacts, onnx_facts
 from ..onnx.onnx_file import read_onnx_file
+from ..source import ONNX_SUFFIX
 
 if TYPE_CHECKING:
     import argparse

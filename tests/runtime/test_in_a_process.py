@@ -1,17 +1,29 @@
-"""A model in the life of a process: threads, the exit of the interpreter."""
+"""A model in the life of processes: threads, the exit of the interpreter, copies for others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+import multiprocessing
+import pickle
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import joblib
+import numpy as np
 import pytest
 
 import embgemma
+from embgemma import EmbeddingModel, ModelFileError
+from embgemma.export.synthetic import write_synthetic_model
 from tests.processes import PYTHON, run
+from tests.runtime.conftest import CONFIG
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
+TEXTS = ["the of and", "you 你好 😀", ""]
 BACKENDS = [name for name in ("native", "numba", "reference") if name in embgemma.available_backends()]
 LIMIT = 120.0  # seconds for a child, which imports and perhaps compiles
 
@@ -58,3 +70,73 @@ def test_a_call_as_the_interpreter_ends(model_path: Path, backend: str, bar: str
     done = run(PYTHON, "-c", AT_EXIT, model_path, backend, bar, moment, limit=LIMIT, capture_output=True, text=True)
     if (backend, moment) != ("numba", "del"):  # Numba imports as it runs, which fails by then, but does not hang
         assert "(3, 64)" in done.stdout, done.stderr
+
+
+def embed(model: EmbeddingModel, texts: list[str]) -> Any:
+    return model.encode(texts)
+
+
+def in_spawned(model: EmbeddingModel) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(embed, model, TEXTS).result(LIMIT)
+
+
+@pytest.fixture
+def own_path(model_path: Path, tmp_path: Path) -> Path:
+    """A model file that a test may change."""
+    return Path(shutil.copyfile(model_path, tmp_path / "own.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "other_side",
+    [
+        lambda model: pickle.loads(pickle.dumps(model)).encode(TEXTS),
+        lambda model: copy.copy(model).encode(TEXTS),
+        lambda model: copy.deepcopy([model])[0].encode(TEXTS),
+        in_spawned,
+        lambda model: joblib.Parallel(2)(joblib.delayed(embed)(model, TEXTS) for _ in range(2))[1],
+    ],
+    ids=["pickle", "copy", "deepcopy", "spawn", "joblib"],
+)
+@pytest.mark.parametrize("backend", BACKENDS[::2])
+def test_models_pickle_and_copy(
+    own_path: Path, backend: str, other_side: Callable[[EmbeddingModel], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own_path.parent)
+    with embgemma.load(own_path.name, backend=backend, threads=1) as model:
+        monkeypatch.chdir("/")
+        model.default_prompt_name = "query"
+        model.max_seq_length = 20
+        model.prompts["query"] = "another: "
+        assert np.array_equal(other_side(model), model.encode(TEXTS))
+
+
+def test_a_copy_has_its_own_settings_and_engine(own_path: Path) -> None:
+    model = embgemma.load(own_path, backend="reference")
+    other = copy.deepcopy(model)
+    other.prompts["query"] = "x"
+    model.close()
+    assert model.prompts["query"] != "x"
+    assert other.encode("a").shape == (64,)
+    with pytest.raises(embgemma.EmbgemmaError, match="closed"):
+        pickle.dumps(model)
+
+
+def flip_last_byte(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def other_weights(path: Path) -> None:
+    write_synthetic_model(path, CONFIG, "int8", seed=5, force=True)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, flip_last_byte, lambda path: path.write_bytes(b""), other_weights])
+def test_a_pickled_model_wants_the_same_file(own_path: Path, damage: Callable[[Path], None]) -> None:
+    model = embgemma.load(own_path, backend="reference")
+    pickled = pickle.dumps(model)
+    damage(own_path)
+    with pytest.raises(ModelFileError, match=r"own.safetensors: .*pickled model"):
+        pickle.loads(pickled)
+    with pytest.raises(ModelFileError, match=r"own.safetensors: .*load it again"):
+        pickle.dumps(model)
