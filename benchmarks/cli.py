@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from ..cli.signals import clean_up_when_ended
 from ..kernels.errors import EmbgemmaError, InputError
 from . import results
 from .compare import compare_report
 from .compare.compare import run_comparison
-from .harness.cache import describe_cache
-from .harness.command import clean_up_when_ended
+from .harness.cache import default_cache, describe_cache, empty_cache
 from .harness.page import Page, to_json
 from .peers import PEERS
 from .quality import quality
@@ -39,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if getattr(options, "device", "cpu") != "cpu":
         parser.error(f"--device {options.device}: embgemma runs on the CPU only; use --device cpu")
-    clean_up_when_ended()
     try:
-        sys.stdout.write(f"{options.run(options)}\n")
+        with clean_up_when_ended():
+            page = options.run(options)
+        sys.stdout.write(f"{page}\n")
     except EmbgemmaError as error:
         sys.stderr.write(f"embgemma-bench: {error}\n")
         return 1
@@ -103,6 +105,21 @@ def _add_roofline(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_roofline)
 
 
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    # Not stored as `cache`, of which every command speaks at its end.
+    parser.add_argument(
+        "--cache", dest="folder", type=Path, default=default_cache(), metavar="FOLDER", help="%(default)s"
+    )
+    parser.add_argument("--empty", action="store_true", help="remove what is kept there")
+    parser.set_defaults(run=_run_cache)
+
+
+def _run_cache(options: argparse.Namespace) -> str:
+    if options.empty:
+        empty_cache(options.folder)
+    return describe_cache(options.folder)
+
+
 def _run_speed(options: argparse.Namespace) -> str:
     if options.compare:
         return _run_compare(options)
@@ -138,5 +155,6 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "roofline": ("the operations of a call: time, bytes, multiplications, share of the machine's limit", _add_roofline),
     "quality": ("the error of every format, and what it loses on evaluation sets", quality.add_arguments),
     "tokenizer": ("the C tokenizer beside sentencepiece", tokenizer_speed.add_arguments),
+    "cache": ("the models and vectors that are kept: their size; --empty removes them", _add_cache),
     "results": ("all of it, written into benchmarks/RESULTS.md", results.add_arguments),
 }

@@ -6,16 +6,25 @@ import errno
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .kernels.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows, where folders that killed processes leave are not removed
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file too large
+
+# A workplace is a folder of this name that holds what is not finished, what it replaces, and the lock of its owner.
+_PREFIX, _SUFFIX = ".embgemma-", ".tmp"
+_NEW, _OLD, _LOCK = "new", "old", "lock"
 
 
 def check_destination(path: Path, *, force: bool) -> None:
@@ -24,6 +33,8 @@ def check_destination(path: Path, *, force: bool) -> None:
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: it is no regular file; give another name")
     if path.exists() and not force:
         raise InputError(f"{path} exists; choose another name, or replace it with --force")
 
@@ -32,18 +43,16 @@ def check_destination(path: Path, *, force: bool) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that gets the name `path` when the block succeeds.
 
-    Until then it has a temporary name in the same folder. If the block raises (full disk, Ctrl-C), the temporary file
-    is removed and `path` stays as it was. An OSError of the temporary file names `path`.
+    Until then it is in a workplace beside `path`. If the block raises (full disk, Ctrl-C), the file is removed and
+    `path` stays as it was. An OSError of the unfinished file names `path`.
     """
-    temporary = _temporary(path)
-    try:
-        with _errors_name(path, temporary), temporary.open("xb") as file:
+    with _errors_name(path), workplace(path.parent) as place:
+        made = place / path.name
+        with made.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        made.replace(path)
 
 
 @contextmanager
@@ -52,35 +61,91 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     Failures are handled as in `whole_file`. For a moment neither the old nor the new folder has the name.
     """
-    temporary, old = _temporary(path), _temporary(path)
-    try:
-        with _errors_name(path, temporary):
-            temporary.mkdir()
-            yield temporary
+    with _errors_name(path), workplace(path.parent) as place:
+        made = place / path.name
+        made.mkdir()
+        yield made
         if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-    finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
+            old = place.with_name(_OLD)
+            old.mkdir()
+            path.rename(old / path.name)
+        made.rename(path)
 
 
 @contextmanager
-def _errors_name(path: Path, temporary: Path) -> Iterator[None]:
-    """Makes errors name `path` instead of the temporary file, and instead of no file when the disk is full."""
+def workplace(parent: Path) -> Iterator[Path]:
+    """Makes a folder in `parent` for what is not finished, and removes it at the end of the block.
+
+    If this process is killed, the next one that works in `parent` removes it.
+    """
+    _remove_abandoned(parent)
+    place = parent / f"{_PREFIX}{secrets.token_hex(4)}{_SUFFIX}"
+    place.mkdir()
+    lock = _lock(place)
+    try:
+        (place / _NEW).mkdir()
+        yield place / _NEW
+    finally:
+        if lock is not None:
+            lock.close()
+        _remove(place)
+
+
+def _lock(place: Path) -> BinaryIO | None:
+    """Shows that a process works here: the system releases its lock when it ends, on other hosts and in containers too.
+
+    The lock has no name before it is taken. None where the file system has no locks: then nobody removes the folder.
+    """
+    if fcntl is None:
+        return None
+    lock = (place / secrets.token_hex(4)).open("xb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    Path(lock.name).rename(place / _LOCK)
+    return lock
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Removes the workplaces of processes that were killed."""
+    with suppress(OSError):
+        for path in parent.glob(f"{_PREFIX}*{_SUFFIX}/{_LOCK}") if fcntl is not None else ():
+            with suppress(OSError):
+                with path.open("r+b") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while its owner works
+                _remove(path.parent)
+
+
+def _remove(place: Path) -> None:
+    """Removes a workplace; what was to be replaced gets its name back unless there is something new."""
+    for old in (place / _OLD).glob("*"):
+        path = place.parent / old.name
+        with suppress(OSError):  # another process does the same
+            if not path.exists():
+                old.rename(path)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Makes errors name `path` instead of what is in a workplace, and instead of no file when the disk is full."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in _FULL:
-            place = path
-        elif error.filename is not None and Path(error.filename).is_relative_to(temporary):
-            place = path / Path(error.filename).relative_to(temporary)
-        else:
+        real = _real_path(path, error)
+        if real is None:
             raise
-        raise OSError(error.errno, error.strerror, str(place)) from error
+        raise OSError(error.errno, error.strerror, str(real)) from error
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _real_path(path: Path, error: OSError) -> Path | None:
+    """What an error of making `path` should name instead; None where it names the right file."""
+    if error.filename is None:
+        return path if error.errno in _FULL else None
+    found = Path(error.filename)
+    if not found.is_relative_to(path.parent):
+        return None
+    place, *parts = found.relative_to(path.parent).parts or ("",)
+    return path.joinpath(*parts[2:]) if place.startswith(_PREFIX) else None  # parts: _NEW, the name, what is in it

@@ -6,14 +6,19 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from ...output_file import whole_folder
 from .machine import package_version
 from .page import GIGA
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 PACKAGE = Path(__file__).parents[2]
 TAG_LENGTH = 12  # hexadecimal digits
+MOST_CHECKPOINTS = 2  # whose models are kept: they take up to 7 GB each
+VECTORS_FOLDER = "vectors"
+_CHECKPOINT = "[0-9a-f]" * 16
 
 
 def default_cache() -> Path:
@@ -26,15 +31,36 @@ def checkpoint_folder(cache: Path, checkpoint: Path) -> Path:
     """The folder for files made of this checkpoint: another, or a changed one, gets another folder."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    folder = cache / hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return recent_folder(cache / hashlib.sha256(repr(facts).encode()).hexdigest()[:16], _CHECKPOINT, MOST_CHECKPOINTS)
+
+
+def recent_folder(folder: Path, pattern: str, most: int) -> Path:
+    """Makes the folder if there is none, and removes all but the `most` used last of those of its kind beside it."""
     folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    alike = sorted(folder.parent.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+    for old in alike[:-most]:
+        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
 def describe_cache(cache: Path) -> str:
-    """Where the cache is and what it takes."""
-    size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
-    return f"models and vectors are kept in {cache}: {size / GIGA:.1f} GB, which you may delete"
+    """Where the cache is, what it takes, and how to be rid of it."""
+    size = 0
+    for path in cache.rglob("*"):
+        with suppress(OSError):  # another process has just removed it
+            size += path.lstat().st_size
+    other = "" if cache == default_cache() else f" --cache {cache}"
+    return (
+        f"{cache} keeps {size / GIGA:.1f} GB of models and vectors; `embgemma-bench cache --empty{other}` removes them"
+    )
+
+
+def empty_cache(cache: Path) -> None:
+    """Removes what the benchmark has put there, and nothing else."""
+    for pattern in (_CHECKPOINT, VECTORS_FOLDER):
+        for path in cache.glob(pattern):
+            shutil.rmtree(path)
 
 
 def cached(path: Path, make: Callable[[Path], object], sources: Sequence[str], packages: Iterable[str] = ()) -> Path:
@@ -49,27 +75,10 @@ def cached(path: Path, make: Callable[[Path], object], sources: Sequence[str], p
     stem, tag = path.parent.name, hashlib.sha256(repr((facts, versions)).encode()).hexdigest()[:TAG_LENGTH]
     folder = path.parent.with_name(f"{stem}.{tag}")
     if not folder.exists():
-        for left in folder.parent.glob(f".{stem}-*"):  # by a process that was killed
-            if not _is_running(left.name.rpartition("-")[2]):
-                shutil.rmtree(left, ignore_errors=True)
-        unfinished = folder.with_name(f".{stem}-{os.getpid()}")
-        try:
-            unfinished.mkdir(parents=True)
-            make(unfinished / path.name)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(folder) as made:
+            make(made / path.name)
         for old in folder.parent.glob(f"{stem}.*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
     return folder / path.name
-
-
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, ValueError):
-        return True  # of another user, or not a process
-    return True

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ...cli.signals import clean_up_when_ended
 from ...kernels.errors import EmbgemmaError
-from ..harness.command import clean_up_when_ended
 from ..harness.machine import Limits
 from ..harness.memory import Memory, process_memory
 from ..harness.operations import Profile
@@ -116,10 +116,10 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 def main() -> None:
     """The whole life of the process."""
     # What a runtime prints goes to standard error, so that it does not corrupt the replies.
-    clean_up_when_ended()
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, replies)
+    with clean_up_when_ended():
+        serve(sys.stdin.buffer, replies)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ...output_file import whole_file
 from ..compare.compare import ISA_VARIABLE
+from ..harness.cache import VECTORS_FOLDER, recent_folder
 from ..harness.machine import read_environment
 from ..harness.workload import Ids
 from ..peers import OURS, Variant, Vectors, peer_module
@@ -22,7 +24,7 @@ from ..peers.process import Process
 OUR_BATCH = 32
 PEER_BATCH = 1
 
-VECTORS_FOLDER = "vectors"
+MOST_FORMATS = 64  # whose vectors are kept, some MB each
 _DIGITS = 16  # of a hash in a file's name
 
 
@@ -31,14 +33,14 @@ def embed(variant: Variant, lists: Sequence[list[Ids]], cache: Path, threads: in
 
     The cache knows the version of embgemma but not its build: use another folder after a change of the kernels.
     """
-    folder = cache / VECTORS_FOLDER / fingerprint(variant)
+    folder = recent_folder(cache / VECTORS_FOLDER / fingerprint(variant), "*", MOST_FORMATS)
     paths = [folder / f"{_digest(ids.tobytes() for ids in texts)}.npy" for texts in lists]
     missing = {path: texts for path, texts in zip(paths, lists, strict=True) if not path.exists()}
     if missing:
-        folder.mkdir(parents=True, exist_ok=True)
         with Process(variant, threads) as process:
             for path, texts in missing.items():
-                _save(path, _encode(process, texts))
+                with whole_file(path) as file:
+                    np.save(file, _encode(process, texts))
     return [np.load(path) for path in paths]
 
 
@@ -78,13 +80,6 @@ def _encode(process: Process, texts: Sequence[Ids]) -> Vectors:
             found = process.ask.encode(np.stack([texts[numbers[0]] for numbers in part]))
             vectors.update((number, vector) for numbers, vector in zip(part, found, strict=True) for number in numbers)
     return np.stack([vectors[number] for number in range(len(texts))])
-
-
-def _save(path: Path, vectors: Vectors) -> None:
-    """Writes the file under another name first, so that it is never half written."""
-    unfinished = path.with_suffix(f".{os.getpid()}.npy")
-    np.save(unfinished, vectors)
-    unfinished.replace(path)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -14,6 +14,7 @@ from ...export.synthetic import write_synthetic_model
 from ...kernels.config import EMBEDDINGGEMMA_300M
 from ...kernels.errors import EmbgemmaError
 from ...kernels.model_file import Scheme
+from ...output_file import workplace
 from ..harness.cache import checkpoint_folder
 from ..peers.ours import converted
 
@@ -49,8 +50,8 @@ def open_source(model: Path | None, checkpoint: Path | None, cache: Path, scheme
             path = converted(checkpoint, checkpoint_folder(cache, checkpoint), scheme)
         yield Source(path, f"checkpoint {checkpoint.resolve().name}", synthetic=False)
         return
-    with tempfile.TemporaryDirectory(prefix="embgemma-bench-") as folder:
-        path = Path(folder) / f"synthetic-{scheme}.safetensors"
+    with workplace(Path(tempfile.gettempdir())) as folder:
+        path = folder / f"synthetic-{scheme}.safetensors"
         with explain_full_disk(path.parent):
             write_synthetic_model(path, EMBEDDINGGEMMA_300M, scheme)
         yield Source(path, f"synthetic weights in the shape of {MODEL_NAME}", synthetic=True)

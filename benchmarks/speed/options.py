@@ -62,7 +62,11 @@ def add_threads_and_cache(parser: argparse._ActionsContainer) -> None:
     """How many threads, and where models are kept."""
     parser.add_argument("--threads", type=_positive, help="default: the number of physical cores")
     parser.add_argument(
-        "--cache", type=Path, default=default_cache(), metavar="FOLDER", help="for models that are made (%(default)s)"
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        metavar="FOLDER",
+        help="for models that are made (%(default)s); `embgemma-bench cache` says its size, and can empty it",
     )
 
 

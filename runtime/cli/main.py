@@ -15,6 +15,7 @@ from .embed_command import add_embed_arguments, run_embed
 from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
 from .export_command import add_export_arguments, run_export
 from .info_command import run_info
+from .signals import clean_up_when_ended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        with warnings.catch_warnings():
+        with clean_up_when_ended(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code: int = arguments.run(arguments)
             if sys.stdout is not None:  # None: it was closed before the start

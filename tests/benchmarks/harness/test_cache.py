@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,26 +38,30 @@ def test_what_is_made_stays_until_its_makers_change(package: Path, tmp_path: Pat
     assert sorted(path.name.partition(".")[0] for path in kept.iterdir()) == ["x", "x-other"]
 
 
-def test_what_a_killed_process_left_is_removed(package: Path, tmp_path: Path) -> None:
-    killed = subprocess.Popen([sys.executable, "-c", ""])
-    killed.wait()
-    others = [f".x-{os.getppid()}", f".y-{killed.pid}"]  # of a process that runs, and of another folder
-    for name in (f".x-{killed.pid}", *others):
-        (tmp_path / name).mkdir()
-    made = make(tmp_path, "new").parent
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, package.name, made.name])
+def test_only_what_was_used_last_is_kept(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    (kept / "letters").mkdir(parents=True)
+    source = tmp_path / "checkpoint"
+    source.mkdir()
+    folders = []
+    for i in range(4):
+        (source / f"weights {i}").touch()  # which makes it another checkpoint
+        folders.append(cache.checkpoint_folder(kept, source))
+    assert {path.name for path in kept.iterdir()} == {"letters", *(folder.name for folder in folders[-2:])}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_nothing(number: int, package: Path, tmp_path: Path) -> None:
-    code = f"""
-import os, pathlib
-from embgemma.benchmarks.harness import cache, command
-command.clean_up_when_ended()
-cache.cached(pathlib.Path({str(tmp_path / "x" / "file")!r}), lambda made: os.kill(os.getpid(), {int(number)}), [])
-"""
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 128 + number
-    assert [path.name for path in tmp_path.iterdir()] == [package.name]
+def test_the_cache_is_named_and_emptied(tmp_path: Path, bench: Callable[..., str]) -> None:
+    (tmp_path / "letters").touch()
+    (tmp_path / "vectors").mkdir()
+    with (tmp_path / "vectors" / "x.npy").open("wb") as file:
+        file.truncate(200_000_000)
+    folder = cache.recent_folder(tmp_path / "0123456789abcdef", "*", 9)
+    assert f"0.2 GB of models and vectors; `embgemma-bench cache --empty --cache {tmp_path}`" in bench(
+        "cache", "--cache", tmp_path
+    )
+    assert "0.0 GB" in bench("cache", "--cache", tmp_path, "--empty")
+    assert not folder.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 
 
 def test_what_fails_leaves_nothing(package: Path, tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""How a command ends when it is told to: through every `finally`, so that nothing unfinished stays."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name)]
+
+
+@contextmanager
+def clean_up_when_ended() -> Iterator[None]:
+    """Makes the signals that end a program raise SystemExit in the block, unless its parent had them ignored."""
+    mine = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    taken = [number for number in _ENDING if mine and signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(number: int, _: object) -> None:
+    for other in _ENDING:  # a second one must not end the cleaning up
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)  # the status that a shell gives to a process ended by a signal
