@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Strange(Exception):
+class StrangeError(Exception):
     """One that no reader knows."""
 
 
@@ -29,7 +29,7 @@ UNEXPECTED: list[type[Exception]] = [
     TypeError,
     ArithmeticError,
 ]
-UNEXPECTED += [UnicodeError, AssertionError, StopIteration, PermissionError, Strange]
+UNEXPECTED += [UnicodeError, AssertionError, StopIteration, PermissionError, StrangeError]
 
 
 @pytest.mark.parametrize("thrown", UNEXPECTED)

@@ -46,7 +46,7 @@ def test_a_file_without_a_table_is_tokenized_by_sentencepiece(tmp_path: Path, mo
 def test_without_the_engine_a_file_with_a_table_is_tokenized_by_sentencepiece(
     model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embgemma.model.library_problem", lambda: "not built")
+    monkeypatch.setattr("embgemma.batches.library_problem", lambda: "not built")
     with embgemma.load(model_path, backend="reference") as model:
         assert isinstance(model._text_tokenizer(), Tokenizer)
 
