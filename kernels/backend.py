@@ -78,7 +78,7 @@ def create_backend(
             compute with its tensors.
         backend: "native" (the C engine), "numba", "reference" (NumPy in float64, slow), or "auto": the C engine if
             it was compiled into this install, else Numba with a warning that says how slow it is.
-        threads: how many threads to compute with; None for the number of physical cores.
+        threads: how many threads to compute with; None for the number of physical cores, or the CPU quota if less.
         isa: instruction set of the C engine, one of `native.instruction_sets()`; None for what the environment
             variable EMBGEMMA_ISA names, else the best that this CPU has.
 

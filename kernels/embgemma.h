@@ -69,8 +69,8 @@ const char *eg_model_prompt(const eg_model *model, const char *prompt_name); /* 
 
 typedef struct eg_context eg_context;
 
-/* threads: 1 or more, 0 for the number of physical cores. isa: one of eg_isa_name(), or NULL for the
- * EMBGEMMA_ISA environment variable if set, else the best that this CPU has. */
+/* threads: 1 or more, 0 for the number of physical cores, or the CPU quota of a container if that is less.
+ * isa: one of eg_isa_name(), or NULL for the EMBGEMMA_ISA environment variable if set, else the best of this CPU. */
 eg_status eg_context_create(const eg_model *model, uint32_t threads, const char *isa, eg_context **context);
 void eg_context_free(eg_context *context);
 

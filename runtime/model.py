@@ -61,7 +61,7 @@ def load(
         path: the model file, or an ONNX model (*.onnx) made by `embgemma export-onnx`. It is mapped into memory and
             read as needed, so it must stay as it is while the model is open; replacing it by a rename is fine.
         backend: "auto" or one of `embgemma.available_backends()`; for an ONNX model "onnx" (ONNX Runtime).
-        threads: number of threads; None for the number of physical cores.
+        threads: number of threads; None for the number of physical cores, or the CPU quota if less.
         isa: instruction set of the native backend, such as "avx2"; None for the best of this CPU.
 
     Raises:

@@ -60,7 +60,9 @@ def add_timed(parser: argparse.ArgumentParser) -> None:
 
 def add_threads_and_cache(parser: argparse._ActionsContainer) -> None:
     """How many threads, and where models are kept."""
-    parser.add_argument("--threads", type=_positive, help="default: the number of physical cores")
+    parser.add_argument(
+        "--threads", type=_positive, help="default: the number of physical cores, or the CPU quota if less"
+    )
     parser.add_argument(
         "--cache",
         type=Path,

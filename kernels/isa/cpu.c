@@ -32,7 +32,7 @@ static long cpu_number(size_t cpu, const char *file, long otherwise)
     return value;
 }
 
-size_t eg_cpu_cores(void)
+static size_t cores_of_this_process(void)
 {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
@@ -58,6 +58,12 @@ size_t eg_cpu_cores(void)
         cores += first == cpu || !first_is_ours;
     }
     return cores > 0 ? cores : 1;
+}
+
+size_t eg_cpu_cores(void)
+{
+    const size_t cores = cores_of_this_process(), quota = eg_cpu_quota("");
+    return quota < cores ? quota : cores;
 }
 
 #else

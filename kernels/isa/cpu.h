@@ -15,7 +15,10 @@ int eg_cpu_has_neondot(void);
 int eg_cpu_has_i8mm(void);
 
 /* Physical cores that this process may run on: hardware threads that share a core are counted once, and on a CPU
- * with cores of several speeds only the fastest kind counts. At least 1. */
+ * with cores of several speeds only the fastest kind counts. No more than the quota of its cgroups, at least 1. */
 size_t eg_cpu_cores(void);
+
+/* That quota, in CPUs rounded up; SIZE_MAX if there is none. root is "", or in tests a folder with proc/ and sys/. */
+size_t eg_cpu_quota(const char *root);
 
 #endif

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..batch import check_batch
 from ..config import EncoderConfig
+from ..cpu_quota import cpu_quota
 from ..errors import InputError
 from ..layout import DTYPE_FORMATS, PANEL, Tensor, embedding_rows, matrices
 from .numba_dot import CPU_NAME, ISA
@@ -31,7 +32,7 @@ class NumbaBackend:
     """A model bound to compiled NumPy code. Calls from several threads are safe, and run at the same time.
 
     tensors are as `read_model_file` gives them. threads is how many work on a call; None for as many as Numba would
-    take: NUMBA_NUM_THREADS, or the number of CPUs that this process may use.
+    take, NUMBA_NUM_THREADS or the number of CPUs that this process may use, but no more than its CPU quota.
     """
 
     name = "numba"
@@ -41,7 +42,7 @@ class NumbaBackend:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise InputError(f"threads={threads}; expected 1 to {MAX_THREADS}")
         self.config = config
-        self.threads: int = threads or min(numba.config.NUMBA_NUM_THREADS, MAX_THREADS)
+        self.threads: int = threads or min(numba.config.NUMBA_NUM_THREADS, MAX_THREADS, cpu_quota() or MAX_THREADS)
         self._table = tensors["embedding.weight"], tensors.get("embedding.scale")
         self._model, self._weights = _bind(config, tensors)
         self._rope = _rope_table(config, 1)

@@ -165,7 +165,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("what it runs on")
     engine.add_argument("--backend", default="auto", help="native, numba, reference (slow), or auto (default)")
     engine.add_argument("--isa", help="instruction set of the native backend, such as avx2 (default: the best)")
-    engine.add_argument("--threads", type=int, metavar="N", help="default: the number of physical cores")
+    engine.add_argument(
+        "--threads", type=int, metavar="N", help="default: the number of physical cores, or the CPU quota if less"
+    )
 
 
 def _run_convert(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..kernels.batch import check_batch
 from ..kernels.config import EncoderConfig
+from ..kernels.cpu_quota import cpu_quota
 from ..kernels.errors import BackendError, InputError, ModelFileError
 from ..kernels.model_file import FORMAT_NAME, FORMAT_VERSION, ModelFile, check_metadata, read_prompts
 from .onnx_file import OnnxFile, read_onnx_file
@@ -82,15 +83,21 @@ def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
 
 
 def session_options(threads: int | None = None) -> Any:
-    """Options for ONNX Runtime; `threads` is None for the number of physical cores."""
+    """Options for ONNX Runtime; `threads` is None for the number of physical cores, or the CPU quota if less."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or _granted_cpus() or 0
     options.log_severity_level = _ERRORS_ONLY
     for key, value in SESSION_CONFIG.items():
         options.add_session_config_entry(key, value)
     return options
+
+
+def _granted_cpus() -> int | None:
+    """The CPU quota if it is less than the machine; ONNX Runtime counts cores alone."""
+    quota = cpu_quota()
+    return quota if quota is not None and quota < (os.cpu_count() or 1) else None
 
 
 class OnnxBackend:
@@ -100,7 +107,7 @@ class OnnxBackend:
         path: the model file, which ONNX Runtime maps to read the weights.
         config: of the encoder in it.
         model: the model without its weights, as `read_onnx_file` gives it.
-        threads: number of threads; None for the number of physical cores.
+        threads: see `session_options`.
 
     Attributes:
         dim: size of its vectors.
@@ -130,7 +137,7 @@ class OnnxBackend:
         self._path = path
         self.dim = int(next(o for o in self._session.get_outputs() if o.name == SENTENCE_EMBEDDING).shape[1])
         self.isa = f"onnxruntime {onnxruntime.__version__}"
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or _granted_cpus() or os.cpu_count() or 1
 
     def encode(
         self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, normalize: bool
