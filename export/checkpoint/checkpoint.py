@@ -5,7 +5,7 @@
     modules.json                         what follows it: mean pooling, dense layers, normalisation
     1_Pooling/, 2_Dense/, 3_Dense/       those modules
     config_sentence_transformers.json    prompts
-    tokenizer.model                      the sentencepiece model
+    tokenizer.model, tokenizer.json      the tokenizer: one of them, or both
 
 What the engine does not compute is refused here, since it would give wrong vectors silently.
 """
@@ -21,10 +21,9 @@ from typing import Any
 from ...kernels.config import VOCAB_GRAIN, EncoderConfig
 from ...kernels.errors import CheckpointError, ModelFileError
 from ...kernels.safetensors_file import shorten
-from ...tokenizer import Tokenizer
 from ..settings import settings
 from ..settings.json_file import read_json
-from ..tokenizer.tokenizer_files import with_added_tokens
+from ..tokenizer.tokenizer_files import read_tokenizer
 from .checkpoint_tensors import Weights
 
 # config.json: the only values that the engine computes. A key that is absent is compared as None.
@@ -92,7 +91,7 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity_fn_name,
-        tokenizer_model=_read_tokenizer(folder, config, rows),
+        tokenizer_model=read_tokenizer(folder, rows, config.bos_id, config.eos_id),
     )
 
 
@@ -290,24 +289,6 @@ def _read_prompts(folder: Path, hidden: int) -> tuple[dict[str, str], str | None
     if not isinstance(similarity, str):
         raise CheckpointError(f"{path}: similarity_fn_name is {shorten(similarity)}; expected a name such as 'cosine'")
     return prompts, default, similarity
-
-
-def _read_tokenizer(folder: Path, config: EncoderConfig, rows: int) -> bytes:
-    """The sentencepiece model with the added tokens, if it is one and the embedding table has rows for its pieces."""
-    path = folder / "tokenizer.model"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: the file is missing; sentence-transformers does not save it with a fine-tuned model: "
-            "copy it from the folder of the published one"
-        )
-    model = path.read_bytes()
-    try:
-        pieces = Tokenizer(model, config.bos_id, config.eos_id).vocab
-    except ModelFileError as error:
-        raise CheckpointError(f"{path}: this is not a sentencepiece model; download it again") from error
-    if pieces > rows:
-        raise CheckpointError(f"{path}: it has {pieces} pieces; expected at most {rows}, the vocab_size")
-    return with_added_tokens(folder, model, rows, config.bos_id, config.eos_id)
 
 
 # ---- JSON -------------------------------------------------------------------------------------------------------

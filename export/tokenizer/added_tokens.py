@@ -105,9 +105,10 @@ def add_tokens(
         elif kind not in SPECIAL:
             raise _refused(path, token, "it spells a byte, or a piece that is not used")
     tokens = [token for token in tokens if token.id < rows]
-    changed = [token for token in tokens if token.id >= len(pieces) or token.id in retyped]
+    changed = {token.id for token in tokens if token.id >= len(pieces)} | retyped
     _check_cuts(path, tokens, changed, [name for name, kind in pieces if kind in SPECIAL and kind != USER_DEFINED])
-    return _with_pieces(model, retyped, new[: rows - len(pieces)]) if changed else model
+    new = new[: rows - len(pieces)]
+    return _with_pieces(model, retyped, new) if retyped or new else model
 
 
 def without_tokens(content: bytes, beyond: set[str]) -> bytes:
@@ -185,10 +186,12 @@ def _refused(path: Path, token: AddedToken, reason: str) -> CheckpointError:
     )
 
 
-def _check_cuts(path: Path, tokens: list[AddedToken], changed: list[AddedToken], controls: list[str]) -> None:
-    """Checks that user-defined pieces cut texts where these added tokens do."""
-    for token in changed:
+def _check_cuts(path: Path, tokens: list[AddedToken], changed: set[int], controls: list[str]) -> None:
+    """Checks that user-defined pieces cut texts where these added tokens do; changed are ids that the model had not."""
+    for token in tokens:
         name = token.content
+        if name and not name.strip(SPACE_SYMBOL) and token.id not in changed:
+            continue  # a run of spaces, which merging makes too
         if not name or len(name.encode("utf-8", "surrogatepass")) > MOST_PIECE_BYTES or token.id >= MOST_UNITS:
             raise _refused(path, token, f"1 to {MOST_PIECE_BYTES} bytes, and ids below {MOST_UNITS}, are possible")
         if any("\ud800" <= character <= "\udfff" for character in name) or "\0" in name or " " in name:
@@ -197,14 +200,13 @@ def _check_cuts(path: Path, tokens: list[AddedToken], changed: list[AddedToken],
             raise _refused(path, token, f"it holds {SPACE_SYMBOL!r}, or a line break beside other characters")
     first_cut = _Overlaps(token.content for token in tokens if not token.normalized)
     control_cut = _Overlaps(controls)
-    fresh = {token.id for token in changed}
     for token in tokens:
         if token.extends:
             raise _refused(path, token, f"{' and '.join(token.extends)} is set")
         if token.normalized and (" " in token.content or SPACE_SYMBOL in token.content):
             raise _refused(path, token, "it is normalized and holds a space")
         other = first_cut.of(token.content) if token.normalized else None
-        other = other or (control_cut.of(token.content) if token.id in fresh else None)
+        other = other or control_cut.of(token.content)
         if other is not None:
             raise _refused(path, token, f"it holds or overlaps {other!r}, which is cut out before it")
 

@@ -20,9 +20,10 @@ SPACE_SYMBOL = "▁"  # how SentencePiece writes a space
 MOST_PIECE_BYTES = 255
 
 # Types of pieces; those of another type, unused ones, are never made of text.
-NORMAL, _UNKNOWN, _CONTROL, USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
-SPECIAL = (_UNKNOWN, _CONTROL, USER_DEFINED)
-_BYTE_PAIRS = 2  # type of a model
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
+SPECIAL = (UNKNOWN, CONTROL, USER_DEFINED)
+BYTE_PAIRS = 2  # type of a model
+BYTE_NAMES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 _Message: TypeAlias = dict[int, int | bytes]  # the last value of every field
 
@@ -65,14 +66,13 @@ def read_pieces(model_bytes: bytes) -> Pieces:
             normal[name], last_score = i, score
         elif kind in SPECIAL:
             special[name] = i
-        elif kind == _BYTE:
+        elif kind == BYTE:
             byte_ids[name] = i
-    bytes_by_name = [f"<0x{byte:02X}>" for byte in range(256)]
-    if byte_ids.keys() != {*bytes_by_name}:
+    if byte_ids.keys() != {*BYTE_NAMES}:
         raise unsupported("it has no piece for every byte, so it cannot spell every character")
     cut = _cut(normal, special)
     _check_spelling(normal, special, cut)
-    return Pieces(len(pieces), normal, special, cut, _runs(special), [byte_ids[name] for name in bytes_by_name])
+    return Pieces(len(pieces), normal, special, cut, _runs(special), [byte_ids[name] for name in BYTE_NAMES])
 
 
 def piece_types(model_bytes: bytes) -> list[tuple[str, int]]:
@@ -83,13 +83,13 @@ def piece_types(model_bytes: bytes) -> list[tuple[str, int]]:
 
 def unsupported(reason: str) -> CheckpointError:
     """The error for a model whose ids the C tokenizer would not give."""
-    return CheckpointError(f"tokenizer.model is not of Gemma's kind: {reason}")
+    return CheckpointError(f"the tokenizer is not of Gemma's kind: {reason}")
 
 
 def _check_settings(model: _Message) -> None:
     """Checks that the model merges byte pairs, and that it changes nothing in a text but spaces to "▁"."""
     trainer, normalizer = _message(model.get(2, b"")), _message(model.get(3, b""))
-    if trainer.get(3) != _BYTE_PAIRS:
+    if trainer.get(3) != BYTE_PAIRS:
         raise unsupported("it does not merge byte pairs")
     charsmap, add_dummy_prefix, remove_extra_whitespaces = (normalizer.get(key) for key in (2, 3, 4))
     if charsmap or add_dummy_prefix != 0 or remove_extra_whitespaces != 0 or normalizer.get(5, 1) != 1:

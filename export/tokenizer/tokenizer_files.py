@@ -1,7 +1,7 @@
-"""The tokenizer of a checkpoint: tokenizer.model, held against the files that Hugging Face's tokenizer reads.
+"""The tokenizer of a checkpoint: a SentencePiece model, held against the files that Hugging Face's tokenizer reads.
 
-sentence-transformers tokenizes by tokenizer.json and tokenizer_config.json, and embgemma by tokenizer.model. Whatever
-in the first two makes other ids is brought into the model, or refused.
+sentence-transformers tokenizes by tokenizer.json and tokenizer_config.json, and embgemma by tokenizer.model, which is
+made of tokenizer.json where there is none. Whatever in those two makes other ids is brought into the model, or refused.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ...kernels.errors import CheckpointError
+from ...kernels.errors import CheckpointError, ModelFileError
 from ...kernels.safetensors_file import shorten
+from ...tokenizer import Tokenizer
 from ..settings.settings import check_tokenizer_config
 from .added_tokens import TOKENIZER_JSON, add_tokens, optional_json, read_added_tokens, without_tokens
 from .pieces import NORMAL, SPACE_SYMBOL, SPECIAL, piece_types
+from .tokenizer_json import sentencepiece_model
 
-_COPY_MODEL = "use the tokenizer.model that the tokenizer was made of"
+TOKENIZER_MODEL = "tokenizer.model"
+_COPY_MODEL = "use the tokenizer.model that the tokenizer was made of, or remove it: tokenizer.json is enough"
 
 # What tokenizer.json must hold for Gemma's ids; a text without spaces is not split any more.
 _NORMALIZER = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_SYMBOL}
@@ -32,17 +35,22 @@ _MODEL: dict[str, tuple[Any, ...]] = {
 }
 
 
-def with_added_tokens(folder: Path, model: bytes, rows: int, bos_id: int, eos_id: int) -> bytes:
-    """The valid SentencePiece model of a checkpoint with all its added tokens; raises CheckpointError as said above.
+def read_tokenizer(folder: Path, rows: int, bos_id: int, eos_id: int) -> bytes:
+    """The SentencePiece model of a checkpoint with all its added tokens; raises CheckpointError as said above.
 
     rows is the size of the embedding table.
     """
+    raw = optional_json(folder / TOKENIZER_JSON)
+    model = _read_model(folder, raw, bos_id, eos_id)
     pieces = piece_types(model)
+    if len(pieces) > rows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(pieces)} pieces; expected at most {rows}, the vocab_size"
+        )
     if max(bos_id, eos_id) >= len(pieces):
         raise CheckpointError(
             f"{folder}: bos_token_id {bos_id} or eos_token_id {eos_id} is no piece of tokenizer.model"
         )
-    raw = optional_json(folder / TOKENIZER_JSON)
     tokens = read_added_tokens(folder, raw)
     listed = {token.content for token in tokens}
     special = {name for name, kind in pieces if kind in SPECIAL}
@@ -51,7 +59,7 @@ def with_added_tokens(folder: Path, model: bytes, rows: int, bos_id: int, eos_id
         if special - listed:
             raise CheckpointError(
                 f"{folder / TOKENIZER_JSON}: {shorten(min(special - listed))} is not among its added tokens, but "
-                f"special in tokenizer.model; {_COPY_MODEL}"
+                f"special in the sentencepiece model; {_COPY_MODEL}"
             )
     check_tokenizer_config(folder / "tokenizer_config.json", pieces[bos_id][0], pieces[eos_id][0])
     listed |= special
@@ -64,6 +72,22 @@ def with_added_tokens(folder: Path, model: bytes, rows: int, bos_id: int, eos_id
     return add_tokens(model, pieces, tokens, rows, folder)
 
 
+def _read_model(folder: Path, raw: Any, bos_id: int, eos_id: int) -> bytes:
+    """The valid SentencePiece model in tokenizer.model, or that of tokenizer.json, whose content is raw or None."""
+    path, made_of = folder / TOKENIZER_MODEL, folder / TOKENIZER_JSON
+    if path.is_file():
+        model = path.read_bytes()
+    elif raw is not None:
+        path, model = made_of, sentencepiece_model(made_of, raw, bos_id, eos_id)
+    else:
+        raise CheckpointError(f"{path}: the file is missing, and so is {TOKENIZER_JSON}; one of them is needed")
+    try:
+        Tokenizer(model, bos_id, eos_id)
+    except ModelFileError as error:
+        raise CheckpointError(f"{path}: this is not a sentencepiece model, nor can one be made of it") from error
+    return model
+
+
 def portable_file(path: Path) -> bytes:
     """A file of a valid checkpoint's tokenizer as an app needs it: with the tokens that have a vector, and no others.
 
@@ -72,7 +96,7 @@ def portable_file(path: Path) -> bytes:
     content, folder = path.read_bytes(), path.parent
     rows = optional_json(folder / "config.json")["vocab_size"]
     tokens = read_added_tokens(folder, optional_json(folder / TOKENIZER_JSON))
-    if path.name == "tokenizer.model":
+    if path.name == TOKENIZER_MODEL:
         return add_tokens(content, piece_types(content), tokens, rows, folder)
     beyond = {token.content for token in tokens if token.id >= rows}
     return without_tokens(content, beyond) if beyond and path.name != "config.json" else content

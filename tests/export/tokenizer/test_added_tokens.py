@@ -32,6 +32,9 @@ NAMES = (
 )
 
 
+ALONE = pytest.mark.parametrize("alone", [False, True], ids=["with tokenizer.model", "tokenizer.json alone"])
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A checkpoint with nine rows more than tokenizer.model has pieces."""
@@ -44,15 +47,22 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def add(folder: Path, *tokens: dict[str, Any]) -> None:
-    """Writes tokenizer.json with these tokens added."""
+def add(folder: Path, *tokens: dict[str, Any], alone: bool = False) -> None:
+    """Writes tokenizer.json with these tokens added; if alone, there is no tokenizer.model after it."""
+    if alone:
+        (folder / "tokenizer.model").unlink()
     raw = tiny.tokenizer_json()
     raw["added_tokens"] += [{**FLAGS, "special": False, **token} for token in tokens]
     tiny.write_json(folder / "tokenizer.json", raw)
 
 
-def test_a_fine_tune_with_added_tokens_has_their_ids_and_rows(folder: Path, tmp_path: Path) -> None:
-    add(folder, {"id": 896, "content": "<|doc|>"}, {"id": 376, "content": "the", "normalized": True})
+@ALONE
+def test_a_fine_tune_with_added_tokens_has_their_ids_and_rows(folder: Path, tmp_path: Path, *, alone: bool) -> None:
+    tokens: list[dict[str, Any]] = [
+        {"id": 896, "content": "<|doc|>"},
+        {"id": 376, "content": "the", "normalized": True},
+    ]
+    add(folder, *tokens, alone=alone)
     assert read_checkpoint(folder).config.vocab == 960
     for scheme in ("float32", "int8", "balanced", "mixed", "int4"):
         path = convert(folder, tmp_path / f"{scheme}.safetensors", scheme, calibrated=False, progress=False)
@@ -63,7 +73,9 @@ def test_a_fine_tune_with_added_tokens_has_their_ids_and_rows(folder: Path, tmp_
                 np.testing.assert_allclose(model.encode_ids([[2, 896, 1]]), row_of_20, atol=1e-6)
 
 
-def test_ids_are_those_of_hugging_face(folder: Path) -> None:
+@ALONE
+def test_ids_are_those_of_hugging_face(folder: Path, *, alone: bool) -> None:
+    add(folder, alone=alone)
     rng = random.Random(5)
     refused: list[str] = []
     for _ in range(40):
@@ -111,10 +123,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@ALONE
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_no_piece_can_do_is_refused(folder: Path, case: str) -> None:
+def test_what_no_piece_can_do_is_refused(folder: Path, case: str, *, alone: bool) -> None:
     reason, changes = REFUSED[case]
-    add(folder, {"id": 896, "content": "<|doc|>", **changes})
+    add(folder, {"id": 896, "content": "<|doc|>", **changes}, alone=alone)
     with pytest.raises(CheckpointError, match=rf"added token.*{reason}"):
         read_checkpoint(folder)
 
