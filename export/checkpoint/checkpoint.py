@@ -12,7 +12,6 @@ What the engine does not compute is refused here, since it would give wrong vect
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,10 @@ from ...kernels.config import VOCAB_GRAIN, EncoderConfig
 from ...kernels.errors import CheckpointError, ModelFileError
 from ...kernels.safetensors_file import shorten
 from ..settings import settings
-from ..settings.json_file import read_json
+from ..settings.json_file import integer, positive, read_object
 from ..tokenizer.tokenizer_files import read_tokenizer
 from .checkpoint_tensors import Weights
+from .modules import read_modules
 
 # config.json: the only values that the engine computes. A key that is absent is compared as None.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -74,20 +74,20 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; give the folder that holds config.json")
-    raw = _object(folder / "config.json")
+    raw = read_object(folder / "config.json")
     settings.check_config(folder / "config.json", raw)
     settings.check_sentence_bert(folder)
     config = _encoder_config(folder, raw, sliding_window)
     weights = Weights(folder)
-    rows = _integer(folder / "config.json", raw, "vocab_size")
+    rows = integer(folder / "config.json", raw, "vocab_size")
     weights.check(_encoder_tensors(config, rows))
     prompts, default_prompt_name, similarity_fn_name = _read_prompts(folder, config.hidden)
     return Checkpoint(
         folder=folder,
         config=config,
-        attention_scale=_positive(folder / "config.json", raw, "query_pre_attn_scalar") ** -0.5,
+        attention_scale=positive(folder / "config.json", raw, "query_pre_attn_scalar") ** -0.5,
         weights=weights,
-        dense=_read_modules(folder, config.hidden),
+        dense=read_modules(folder, config.hidden),
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity_fn_name,
@@ -108,25 +108,25 @@ def _encoder_config(folder: Path, raw: dict[str, Any], sliding_window: int | Non
                 f"{path}: {key} is {shorten(raw.get(key))}; only {expected} is supported: "
                 "this is another architecture than EmbeddingGemma's"
             )
-    layers = _integer(path, raw, "num_hidden_layers")
+    layers = integer(path, raw, "num_hidden_layers")
     theta_sliding, theta_full = _rope_thetas(path, raw)
     try:
         return EncoderConfig(
             layers=layers,
-            hidden=_integer(path, raw, "hidden_size"),
-            ffn=_integer(path, raw, "intermediate_size"),
-            heads=_integer(path, raw, "num_attention_heads"),
-            kv_heads=_integer(path, raw, "num_key_value_heads"),
-            head_dim=_integer(path, raw, "head_dim"),
-            vocab=-(-_integer(path, raw, "vocab_size") // VOCAB_GRAIN) * VOCAB_GRAIN,  # see Weights.read_rows
-            max_tokens=_max_tokens(folder, _integer(path, raw, "max_position_embeddings")),
+            hidden=integer(path, raw, "hidden_size"),
+            ffn=integer(path, raw, "intermediate_size"),
+            heads=integer(path, raw, "num_attention_heads"),
+            kv_heads=integer(path, raw, "num_key_value_heads"),
+            head_dim=integer(path, raw, "head_dim"),
+            vocab=-(-integer(path, raw, "vocab_size") // VOCAB_GRAIN) * VOCAB_GRAIN,  # see Weights.read_rows
+            max_tokens=_max_tokens(folder, integer(path, raw, "max_position_embeddings")),
             window=_window(path, raw, sliding_window),
             full_attention_layers=_full_attention_layers(path, raw, layers),
             rope_theta_sliding=theta_sliding,
             rope_theta_full=theta_full,
-            rms_norm_eps=_positive(path, raw, "rms_norm_eps"),
-            bos_id=_integer(path, raw, "bos_token_id"),
-            eos_id=_integer(path, raw, "eos_token_id"),
+            rms_norm_eps=positive(path, raw, "rms_norm_eps"),
+            bos_id=integer(path, raw, "bos_token_id"),
+            eos_id=integer(path, raw, "eos_token_id"),
         ).validate()
     except ModelFileError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -138,7 +138,7 @@ def _window(path: Path, raw: dict[str, Any], override: int | None) -> int:
     transformers halves the value when it loads a bidirectional model. Versions before 5 saved the halved value: 512
     came back as 257, and that as 129. A published window is even; a halved one is odd.
     """
-    window = _integer(path, raw, "sliding_window") if override is None else override
+    window = integer(path, raw, "sliding_window") if override is None else override
     if window < 1 or window % 2:
         raise CheckpointError(
             f"{path}: sliding_window is {window}; expected an even number. An old transformers re-saves 512 as 257, "
@@ -166,7 +166,7 @@ def _rope_thetas(path: Path, raw: dict[str, Any]) -> tuple[float, float]:
     """The rotary bases of sliding and of full layers: in rope_parameters since transformers 5, at top level before."""
     parameters = raw.get("rope_parameters")
     if parameters is None:
-        return _positive(path, raw, "rope_local_base_freq"), _positive(path, raw, "rope_theta")
+        return positive(path, raw, "rope_local_base_freq"), positive(path, raw, "rope_theta")
     thetas = []
     for kind in _LAYER_TYPES:
         rope = parameters.get(kind) if isinstance(parameters, dict) else None
@@ -175,7 +175,7 @@ def _rope_thetas(path: Path, raw: dict[str, Any]) -> tuple[float, float]:
                 f"{path}: rope_parameters of {kind} is {shorten(rope)}; expected rope_type 'default' and a rope_theta, "
                 "as scaled rotary embeddings are not supported"
             )
-        thetas.append(_positive(path, rope, "rope_theta"))
+        thetas.append(positive(path, rope, "rope_theta"))
     return thetas[0], thetas[1]
 
 
@@ -183,9 +183,9 @@ def _max_tokens(folder: Path, positions: int) -> int:
     """The longest text: what sentence-transformers would truncate to."""
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         if (folder / name).is_file():
-            limit = _object(folder / name).get(key)
+            limit = read_object(folder / name).get(key)
             if limit is not None:
-                return min(positions, _integer(folder / name, {key: limit}, key))
+                return min(positions, integer(folder / name, {key: limit}, key))
     return positions
 
 
@@ -213,71 +213,10 @@ def _encoder_tensors(config: EncoderConfig, rows: int) -> dict[str, tuple[int, .
     return {**tensors, "norm.weight": (hidden,)}
 
 
-# ---- the other files --------------------------------------------------------------------------------------------
-
-
-def _read_modules(folder: Path, hidden: int) -> tuple[Weights, ...]:
-    """Checks that the encoder is followed by mean pooling, dense layers and normalisation; gives the dense layers."""
-    path = folder / "modules.json"
-    modules = read_json(path)
-    if not isinstance(modules, list) or not all(
-        isinstance(module, dict) and isinstance(module.get("type"), str) and isinstance(module.get("path"), str)
-        for module in modules
-    ):
-        raise CheckpointError(f"{path}: it is {shorten(modules)}; expected a list of modules with type and path")
-    settings.check_modules(path, modules)
-    kinds = [module["type"].rpartition(".")[2] for module in modules]
-    dense_count = kinds.count("Dense")
-    if dense_count < 1 or kinds != ["Transformer", "Pooling", *["Dense"] * dense_count, "Normalize"]:
-        raise CheckpointError(
-            f"{path}: the modules are {', '.join(kinds)}; expected Transformer, Pooling, Dense (one or more), Normalize"
-        )
-    _check_pooling(folder / modules[1]["path"] / "config.json", hidden)
-    settings.check_normalize(folder / modules[-1]["path"] / "config.json")
-    dense, width = [], hidden
-    for module in modules[2:-1]:
-        weights, width = _read_dense(folder / module["path"], width)
-        dense.append(weights)
-    if width != hidden:
-        raise CheckpointError(f"{path}: the dense layers end with {width} features; expected {hidden}, the hidden size")
-    return tuple(dense)
-
-
-def _check_pooling(path: Path, hidden: int) -> None:
-    """Checks that tokens are averaged, prompt included. sentence-transformers 5 and 6 write different keys."""
-    raw = _object(path)
-    settings.check_pooling(path, raw)
-    modes = [key.removeprefix("pooling_mode_") for key in raw if key.startswith("pooling_mode_") and raw[key] is True]
-    mode = raw.get("pooling_mode", modes)
-    if mode not in ("mean", ["mean"], ["mean_tokens"]) or raw.get("include_prompt", True) is not True:
-        raise CheckpointError(f"{path}: the pooling is {shorten(raw)}; only the mean over all tokens is supported")
-    width = raw.get("embedding_dimension", raw.get("word_embedding_dimension"))
-    if width != hidden:
-        raise CheckpointError(f"{path}: it pools {shorten(width)} features; expected {hidden}, the hidden size")
-
-
-def _read_dense(folder: Path, in_features: int) -> tuple[Weights, int]:
-    """One dense layer, and how many features come out of it."""
-    path = folder / "config.json"
-    raw = _object(path)
-    settings.check_dense(path, raw)
-    out_features = _integer(path, raw, "out_features")
-    if raw.get("in_features") != in_features:
-        raise CheckpointError(f"{path}: in_features is {shorten(raw.get('in_features'))}; expected {in_features}")
-    if raw.get("bias") is not False:
-        raise CheckpointError(f"{path}: bias is {shorten(raw.get('bias'))}; only layers without bias are supported")
-    activation = raw.get("activation_function")
-    if activation not in ("torch.nn.modules.linear.Identity", "torch.nn.Identity"):
-        raise CheckpointError(f"{path}: activation_function is {shorten(activation)}; only Identity is supported")
-    weights = Weights(folder)
-    weights.check({"linear.weight": (out_features, in_features)})
-    return weights, out_features
-
-
 def _read_prompts(folder: Path, hidden: int) -> tuple[dict[str, str], str | None, str]:
     """The prompts by name, the name of the default one or None, and how embeddings are compared."""
     path = folder / "config_sentence_transformers.json"
-    raw = _object(path)
+    raw = read_object(path)
     settings.check_sentence_transformers(path, raw, hidden)
     prompts = raw.get("prompts", {})
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
@@ -289,31 +228,3 @@ def _read_prompts(folder: Path, hidden: int) -> tuple[dict[str, str], str | None
     if not isinstance(similarity, str):
         raise CheckpointError(f"{path}: similarity_fn_name is {shorten(similarity)}; expected a name such as 'cosine'")
     return prompts, default, similarity
-
-
-# ---- JSON -------------------------------------------------------------------------------------------------------
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    raw = read_json(path)
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path}: it is {shorten(raw)}; expected a JSON object")
-    return raw
-
-
-def _integer(path: Path, raw: dict[str, Any], key: str) -> int:
-    """A positive integer of a JSON object."""
-    return int(_number(path, raw, key, int, "integer"))
-
-
-def _positive(path: Path, raw: dict[str, Any], key: str) -> float:
-    """A positive number of a JSON object."""
-    return float(_number(path, raw, key, int | float, "number"))
-
-
-def _number(path: Path, raw: dict[str, Any], key: str, kind: Any, expected: str) -> Any:
-    value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
-        raise CheckpointError(f"{path}: {key} is {shorten(value)}; expected a positive {expected}")
-    return value

@@ -1,12 +1,13 @@
-"""Reads a JSON file of a checkpoint."""
+"""Reads the JSON files of a checkpoint, and numbers in them."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from ...kernels.errors import CheckpointError, ModelFileError
-from ...kernels.safetensors_file import parse_json
+from ...kernels.safetensors_file import parse_json, shorten
 
 
 def read_json(path: Path) -> Any:
@@ -19,3 +20,28 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot read the file: {error.strerror or error}") from error
     except (ModelFileError, RecursionError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: it is {shorten(raw)}; expected a JSON object")
+    return raw
+
+
+def integer(path: Path, raw: dict[str, Any], key: str) -> int:
+    """A positive integer of a JSON object."""
+    return int(_number(path, raw, key, int, "integer"))
+
+
+def positive(path: Path, raw: dict[str, Any], key: str) -> float:
+    """A positive number of a JSON object."""
+    return float(_number(path, raw, key, int | float, "number"))
+
+
+def _number(path: Path, raw: dict[str, Any], key: str, kind: Any, expected: str) -> Any:
+    value = raw.get(key)
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
+        raise CheckpointError(f"{path}: {key} is {shorten(value)}; expected a positive {expected}")
+    return value

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
-from .json_file import read_json
+from .json_file import read_object
 
 ANY = None
 Accepted = Mapping[str, tuple[Any, ...] | None]
@@ -117,7 +117,7 @@ def check_sentence_bert(folder: Path) -> None:
         if older:
             raise CheckpointError(f"{older[0]}: it configures another encoder; rename it to {path.name} if it is right")
         return
-    raw = _object(path)
+    raw = read_object(path)
     _check(path, raw, _SENTENCE_BERT, closed=True)
     for key in _ARGUMENTS:
         arguments = raw.get(key) or {}
@@ -158,14 +158,14 @@ def check_dense(path: Path, raw: Mapping[str, Any]) -> None:
 def check_normalize(path: Path) -> None:
     """The same of the config of the normalisation, which older versions do not write."""
     if path.is_file():
-        _check(path, _object(path), _NORMALIZE, closed=True)
+        _check(path, read_object(path), _NORMALIZE, closed=True)
 
 
 def check_tokenizer_config(path: Path, bos: str, eos: str) -> None:
     """The same of tokenizer_config.json; bos and eos are the pieces that the engine puts around a text."""
     if not path.is_file():
         return
-    raw = _object(path)
+    raw = read_object(path)
     _check(path, raw, _TOKENIZER_CONFIG)
     if ("add_bos_token" in raw) != ("add_eos_token" in raw):  # transformers takes the absent one for false
         raise CheckpointError(
@@ -198,11 +198,3 @@ def _unknown(path: Path, key: str, value: Any) -> CheckpointError:
         f"{path}: the setting {shorten(key)} ({shorten(value)}) is not known here, and may change vectors; save the "
         "model without it"
     )
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    raw = read_json(path)
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path}: it is {shorten(raw)}; expected a JSON object")
-    return raw
