@@ -57,6 +57,9 @@ class Backend(Protocol):
             InputError: an argument has the wrong type or shape, or an id, a length or `dim` is out of range.
         """
 
+    def encode_tokens(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """States (tokens, hidden) of all tokens, end to end: after the final norm, before mean and head."""
+
 
 def available_backends() -> tuple[str, ...]:
     """The backends that this install can run, fastest first."""

@@ -129,6 +129,10 @@ eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocato
 eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,
                     uint32_t normalize, float *out);
 
+/* The same, up to the states that a vector is the mean of: one for each token, after the final norm and without a head.
+ *   out: (offsets[texts], eg_model_dim()) float32 */
+eg_status eg_encode_tokens(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, float *out);
+
 /* ---- a tokenizer: texts to token ids -------------------------------------------------------------------- */
 
 typedef struct eg_tokenizer eg_tokenizer;

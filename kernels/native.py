@@ -157,6 +157,21 @@ class NativeBackend:
         self._library.check(status)
         return out
 
+    def encode_tokens(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """See `Backend.encode_tokens`."""
+        ids, offsets = check_batch(self._config, ids, offsets, self._config.hidden)
+        out = np.empty((len(ids), self._config.hidden), np.float32)
+        ffi = self._library.ffi
+        status = self._library.c.eg_encode_tokens(
+            self._own_context(),
+            ffi.from_buffer("int32_t[]", ids),
+            ffi.from_buffer("uint64_t[]", offsets),
+            len(offsets) - 1,
+            ffi.from_buffer("float[]", out),
+        )
+        self._library.check(status)
+        return out
+
     @contextmanager
     def profiled(self) -> Iterator[dict[str, npt.NDArray[np.float64]]]:
         """Times the operations of all calls inside: the seconds (threads,) that each thread spends on each.

@@ -129,10 +129,22 @@ class ReferenceBackend:
 
     def embed(self, ids: npt.NDArray[np.int32]) -> F64:
         """The embedding (hidden,) of one text, not normalised."""
-        *_, hidden = self.hidden_states(ids)
-        hidden = rms_norm(hidden, self._vector("final_norm"), self.config.rms_norm_eps)
-        pooled = np.mean(hidden, axis=0, keepdims=True)  # (1, hidden): over all tokens, <bos> and <eos> included
+        states = self.final_states(ids)
+        pooled = np.mean(states, axis=0, keepdims=True)  # (1, hidden): over all tokens, <bos> and <eos> included
         return np.asarray(self.linear("head", pooled)[0])
+
+    def encode_tokens(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """States (tokens, hidden) of all tokens, end to end."""
+        ids, offsets = check_batch(self.config, ids, offsets, self.config.hidden)
+        out = np.empty((len(ids), self.config.hidden), np.float32)
+        for start, end in itertools.pairwise(offsets):
+            out[start:end] = self.final_states(ids[start:end])
+        return out
+
+    def final_states(self, ids: npt.NDArray[np.int32]) -> F64:
+        """The residual stream (tokens, hidden) of one text after the last layer and the final norm."""
+        *_, hidden = self.hidden_states(ids)
+        return rms_norm(hidden, self._vector("final_norm"), self.config.rms_norm_eps)
 
     def hidden_states(self, ids: npt.NDArray[np.int32]) -> Iterator[F64]:
         """The residual stream (tokens, hidden) of one text: the embedding rows, then what each layer leaves."""

@@ -69,14 +69,12 @@ static void place_texts(eg_text *placed, const uint64_t *offsets, size_t texts)
     }
 }
 
-eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,
-                    uint32_t normalize, float *out)
+/* Vectors of texts, or states of tokens if dim is 0. */
+static eg_status encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,
+                        uint32_t normalize, float *out)
 {
-    if (context == NULL || (texts > 0 && (ids == NULL || offsets == NULL || out == NULL))) {
-        return eg_fail(EG_ERROR_ARGUMENT, "eg_encode needs a context, ids, offsets and a place for the vectors");
-    }
     const eg_config *config = &context->model->config;
-    eg_status status = check_sizes(config, texts, dim);
+    eg_status status = check_sizes(config, texts, dim > 0 ? dim : config->hidden);
     status = status == EG_OK && texts > 0 ? check_texts(config, ids, offsets, texts) : status;
     if (status != EG_OK) {
         return status;
@@ -93,7 +91,7 @@ eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *off
                             .texts = group.texts,
                             .dim = dim,
                             .normalize = normalize,
-                            .out = out + done * dim};
+                            .out = out + (dim > 0 ? done * dim : offsets[done] * config->hidden)};
             eg_pool_run(context->pool, eg_forward, &call);
             done += group.texts;
             if (atomic_load(&call.unreadable)) {
@@ -104,6 +102,27 @@ eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *off
     }
     pthread_mutex_unlock(&context->busy);
     return status;
+}
+
+eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,
+                    uint32_t normalize, float *out)
+{
+    if (context == NULL || (texts > 0 && (ids == NULL || offsets == NULL || out == NULL))) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_encode needs a context, ids, offsets and a place for the vectors");
+    }
+    const uint32_t hidden = context->model->config.hidden;
+    if (dim == 0 || dim > hidden) {
+        return eg_fail(EG_ERROR_ARGUMENT, "embedding size %u: expected 1 … %u", dim, hidden);
+    }
+    return encode(context, ids, offsets, texts, dim, normalize, out);
+}
+
+eg_status eg_encode_tokens(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, float *out)
+{
+    if (context == NULL || (texts > 0 && (ids == NULL || offsets == NULL || out == NULL))) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_encode_tokens needs a context, ids, offsets and a place for the states");
+    }
+    return encode(context, ids, offsets, texts, 0, 0, out);
 }
 
 /* ---- texts to vectors: the prompt before each text, tokens, vectors ------------------------------------------- */

@@ -286,6 +286,19 @@ static void pool_and_head(const worker *w, size_t index)
     memcpy(w->call->out + index * dim, vector, dim * sizeof(float));
 }
 
+/* The states of the tokens of the chunk: norm(hidden) */
+static void final_norm(const worker *w, const eg_layer *layer, eg_range rows)
+{
+    (void)layer;
+    const size_t hidden = w->model->config.hidden;
+    const float eps = (float)w->model->config.rms_norm_eps;
+    for (size_t i = rows.begin; i < rows.end; i++) {
+        w->ops->norm(hidden_row(w, i), w->model->final_norm, hidden, eps, w->call->out + (w->chunk.begin + i) * hidden);
+    }
+}
+
+static void give_states(const worker *w, const eg_layer *layer) { each_row(w, layer, 1, final_norm, EG_NORM); }
+
 /* ---- all of it ------------------------------------------------------------------------------------------- */
 
 void eg_forward(void *argument, eg_thread *thread)
@@ -310,6 +323,10 @@ void eg_forward(void *argument, eg_thread *thread)
     for (const eg_layer *layer = model->layers; layer < model->layers + model->config.layers; layer++) {
         each_chunk(&w, layer, project_heads);
         each_chunk(&w, layer, attention_and_ffn);
+    }
+    if (call->dim == 0) {
+        each_chunk(&w, NULL, give_states);
+        return;
     }
     w.shared = w.mine;
     for (size_t text; (text = eg_next_task(thread, call->texts)) < call->texts;) {

@@ -12,9 +12,9 @@ typedef struct eg_call {
     const int32_t *ids; /* (tokens,) of all texts, one after another */
     size_t tokens;
     size_t texts;
-    uint32_t dim;
+    uint32_t dim;          /* 0: the states of tokens are wanted, not the vectors of texts */
     uint32_t normalize;    /* 1: to unit length */
-    float *out;            /* (texts, dim) */
+    float *out;            /* (texts, dim), or (tokens, hidden) */
     atomic_int unreadable; /* set to 1 if a thread cannot read the model file */
 } eg_call;
 

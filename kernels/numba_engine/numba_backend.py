@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -52,18 +52,23 @@ class NumbaBackend:
         """See Backend.encode."""
         ids, offsets = check_batch(self.config, ids, offsets, dim)
         out = np.empty((len(offsets) - 1, dim), np.float32)
-        first = 0
-        while first < len(out):
-            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + GROUP_TOKENS, side="right")) - 1)
-            inside = offsets[first : last + 1]
-            out[first:last] = self._encode_group(ids[inside[0] : inside[-1]], inside - inside[0], dim)
-            first = last
+        for first, last in _groups(offsets):
+            out[first:last] = self._encode_group(ids, offsets[first : last + 1], dim)[1]
         if normalize:
             out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), SMALLEST_MAGNITUDE)
         return out
 
-    def _encode_group(self, ids: npt.NDArray[np.int32], offsets: I64, dim: int) -> F32:
-        """Embeds texts that run through the model together: (texts, dim), not normalised."""
+    def encode_tokens(self, ids: npt.NDArray[np.int32], offsets: I64) -> F32:
+        """See Backend.encode_tokens."""
+        ids, offsets = check_batch(self.config, ids, offsets, self.config.hidden)
+        out = np.empty((len(ids), self.config.hidden), np.float32)
+        for first, last in _groups(offsets):
+            out[offsets[first] : offsets[last]] = self._encode_group(ids, offsets[first : last + 1], 1)[0]
+        return out
+
+    def _encode_group(self, ids: npt.NDArray[np.int32], offsets: I64, dim: int) -> tuple[F32, F32]:
+        """Of texts that run through the model together: states (tokens, hidden), and vectors, not normalised."""
+        ids, offsets = ids[offsets[0] : offsets[-1]], offsets - offsets[0]
         hidden = np.ascontiguousarray(embedding_rows(*self._table, self.config.hidden, ids))
         longest = int(np.diff(offsets).max())
         rope = self._rope = self._rope if self._rope.shape[1] >= longest else _rope_table(self.config, longest)
@@ -79,10 +84,19 @@ class NumbaBackend:
         for helper in helpers:
             if not helper.cancel():  # it is running, finds nothing left to do, and ends
                 helper.result()
-        return scratch.product[: len(offsets) - 1, :dim]
+        return hidden, scratch.product[: len(offsets) - 1, :dim]
 
     def _start_helpers(self) -> None:
         self._helpers, self._process = ThreadPoolExecutor(max(1, self.threads - 1), "embgemma"), os.getpid()
+
+
+def _groups(offsets: I64) -> Iterator[tuple[int, int]]:
+    """The first text and the one after the last of runs of up to GROUP_TOKENS tokens."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + GROUP_TOKENS, side="right")) - 1)
+        yield first, last
+        first = last
 
 
 def _bind(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> tuple[Model, list[Tensor]]:

@@ -94,7 +94,7 @@ def forward(
         offsets: (texts + 1,) text i is tokens offsets[i] … offsets[i + 1] - 1.
         blocks: (blocks, 4) see numba_ops.py.
         rope: (2, positions, head_dim) cosines, then sines, of sliding and of full layers.
-        hidden: (tokens, hidden) the residual stream: the embedding rows, and afterwards of no meaning.
+        hidden: (tokens, hidden) the residual stream: the embedding rows, and after the call their final norm.
     """
     for layer in range(len(model.full)):
         run_layer(model, layer, blocks, rope, scratch, hidden, team)

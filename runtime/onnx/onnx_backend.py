@@ -152,6 +152,11 @@ class OnnxBackend:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
 
+    def encode_tokens(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Raises BackendError: the model gives vectors of texts alone."""
+        del ids, offsets
+        raise BackendError(f"{self._path}: an ONNX model gives no embeddings of tokens; load a model file instead")
+
     def run(self, texts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
         """Unit vectors (texts, self.dim) of a padded batch; raises BackendError if ONNX Runtime fails."""
         tokens = max(map(len, texts))

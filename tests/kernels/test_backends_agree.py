@@ -159,6 +159,21 @@ def test_shorter_embeddings_are_the_first_values(model: Callable[[Scheme], Model
         assert np.allclose(unit, short / lengths, rtol=(dim / 2 + 2) * np.finfo(np.float32).eps, atol=0)
 
 
+def test_vectors_are_made_of_the_states_of_tokens(model: Callable[[Scheme], ModelFile], choice: Choice) -> None:
+    backend, head = bind(model("float32"), choice), ReferenceBackend(CONFIG, model("float32").tensors)
+    states = backend.encode_tokens(np.concatenate(texts()), np.cumsum([0, *LENGTHS]))
+    assert states.shape == (sum(LENGTHS), CONFIG.hidden)
+    assert states.dtype == np.float32
+    parts = np.split(states.astype(np.float64), np.cumsum(LENGTHS)[:-1])
+    vectors = head.linear("head", np.stack([part.mean(axis=0) for part in parts]))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert np.max(distance(vectors.astype(np.float32), encode(backend, texts()))) <= FLOAT_TOLERANCE
+    for text, part in list(zip(texts(), parts, strict=True))[::5]:
+        assert np.array_equal(backend.encode_tokens(text, np.array([0, len(text)])), part)
+    with pytest.raises(InputError, match="text 0 has 0 tokens"):
+        backend.encode_tokens(text, np.array([0, 0, len(text)]))
+
+
 WRONG_BATCHES: dict[str, tuple[Any, Any, int, str]] = {
     "id too large": ([2, CONFIG.vocab], [0, 2], 64, "text 0 has id 512 at token 1; expected 0 to 511"),
     "id negative": ([-1, 1], [0, 2], 64, "text 0 has id -1 at token 0"),

@@ -172,6 +172,9 @@ static void check_call_refusals(const eg_model *model)
     CHECK_REFUSED(eg_encode(context, ids, one, 1, 0, 1, out), EG_ERROR_ARGUMENT, "size 0");
     CHECK_REFUSED(eg_encode(context, ids, one, 1, HIDDEN + 1, 1, out), EG_ERROR_ARGUMENT, "size 129");
     CHECK_REFUSED(eg_encode(context, NULL, one, 1, HIDDEN, 1, out), EG_ERROR_ARGUMENT, "ids");
+    CHECK_REFUSED(eg_encode_tokens(context, ids, unknown, 1, out), EG_ERROR_ARGUMENT, "token id 128");
+    CHECK_REFUSED(eg_encode_tokens(context, ids, one, 1, NULL), EG_ERROR_ARGUMENT, "states");
+    CHECK(eg_encode_tokens(context, ids, one, 1, out) == EG_OK, "the states of one token");
     CHECK(eg_encode(context, ids, one, 0, HIDDEN, 1, out) == EG_OK, "no texts are nothing to do");
     CHECK(eg_encode(context, ids, one, 1, HIDDEN, 1, out) == EG_OK, "a refused call does no harm to the next");
     eg_context_free(context);
