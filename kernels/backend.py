@@ -55,6 +55,7 @@ class Backend(Protocol):
 
         Raises:
             InputError: an argument has the wrong type or shape, or an id, a length or `dim` is out of range.
+            VectorError: a text has no vector, since the weights are damaged.
         """
 
     def encode_tokens(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

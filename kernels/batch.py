@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import EncoderConfig
-from .errors import InputError
+from .errors import InputError, VectorError
+
+# A vector of a length in this range has a direction, and its squares lose no digits in float32. No model comes near.
+SHORTEST, LONGEST = 2.0**-50, float(np.sqrt(np.finfo(np.float32).max))
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,24 @@ def check_batch(
         token = wrong[0] - offsets[text]
         raise InputError(f"text {text} has id {ids[wrong[0]]} at token {token}; expected 0 to {config.vocab - 1}")
     return np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(offsets, np.int64)
+
+
+def finish_vectors(vectors: npt.NDArray[Any], normalize: bool) -> npt.NDArray[np.float32]:
+    """Float32 vectors (texts, dim) of what a backend computed in any float type, of unit length if that is asked for.
+
+    Raises VectorError for the first that is not finite, or has no direction.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    wrong = np.flatnonzero(~((lengths >= SHORTEST) & (lengths <= LONGEST)))  # as is NaN
+    if wrong.size:
+        raise VectorError(int(wrong[0]))
+    return np.asarray(vectors / lengths if normalize else vectors, np.float32)
+
+
+def check_finite(rows: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The rows of texts at these offsets; raises VectorError for the first text with one that is not finite."""
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if wrong.size:
+        raise VectorError(int(np.searchsorted(offsets, wrong[0], side="right")) - 1)
+    return rows

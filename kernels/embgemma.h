@@ -86,7 +86,9 @@ size_t eg_context_scratch_bytes(const eg_context *context);
  *   prompt_name: the prompt to put before every text; "" for none, NULL for the model's default, if it has one
  *   dim:         size of the vectors, 1 … eg_model_dim(); EmbeddingGemma was trained for 768, 512, 256 and 128
  *   out:         (count, dim) float32, each vector of length 1, so that a dot product is a cosine
- * A text of more than eg_model_max_tokens() is cut at its end. */
+ * A model whose weights are damaged may have no vector for a text: then the call fails with EG_ERROR_MODEL, the message
+ * tells the number of the text, and nothing in out is a vector. A text of more than eg_model_max_tokens() is cut at its
+ * end. */
 eg_status eg_embed(eg_context *context, const char *const *texts, const size_t *bytes, size_t count,
                    const char *prompt_name, uint32_t dim, float *out);
 
@@ -123,7 +125,7 @@ eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocato
  *   offsets:   (texts + 1,) text i is ids[offsets[i]] … ids[offsets[i + 1] - 1]; at least one token each
  *   dim:       embedding size, 1 … hidden: the first dim rows of the head (a Matryoshka size)
  *   normalize: 1 to scale each vector to unit length, 0 to leave it as the head gives it
- *   out:       (texts, dim) float32
+ *   out:       (texts, dim) float32; after EG_ERROR_MODEL only NaN, for texts that have no vector, and zeros
  * A text's vector does not depend, to the bit, on the other texts, their order, or the number of threads.
  * Calls on one context from several threads are safe and run one after another. */
 eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,

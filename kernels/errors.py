@@ -31,6 +31,25 @@ class ModelFileError(EmbgemmaError):
     """A model file is cut, corrupt, of another version, or contradicts its own config."""
 
 
+class VectorError(ModelFileError):
+    """A text has no vector: what the model gives for it is zero or not finite.
+
+    Attributes:
+        text: its number in the call.
+    """
+
+    def __init__(self, text: int, path: os.PathLike[str] | None = None) -> None:
+        super().__init__(
+            f"{'' if path is None else f'{path}: '}text {text} has no vector: it comes out as zero or not finite; the "
+            "model file is damaged, or was made of damaged weights: check it with `embgemma info --check FILE`, or "
+            "convert the checkpoint again"
+        )
+        self.text, self._path = text, path
+
+    def __reduce__(self) -> tuple[type[VectorError], tuple[int, os.PathLike[str] | None]]:
+        return VectorError, (self.text, self._path)
+
+
 class CheckpointError(EmbgemmaError):
     """A training checkpoint is incomplete, has wrong shapes or values, or is of another architecture."""
 

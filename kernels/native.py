@@ -21,7 +21,7 @@ import cffi
 import numpy as np
 import numpy.typing as npt
 
-from .batch import check_batch
+from .batch import check_batch, check_finite
 from .errors import BackendError, EmbgemmaError, InputError, ModelFileError
 from .model_file import ModelFile
 
@@ -154,6 +154,8 @@ class NativeBackend:
             normalize,
             ffi.from_buffer("float[]", out),
         )
+        if status == self._library.c.EG_ERROR_MODEL:
+            check_finite(out, np.arange(texts + 1))
         self._library.check(status)
         return out
 
@@ -169,6 +171,8 @@ class NativeBackend:
             len(offsets) - 1,
             ffi.from_buffer("float[]", out),
         )
+        if status == self._library.c.EG_ERROR_MODEL:
+            check_finite(out, offsets)
         self._library.check(status)
         return out
 

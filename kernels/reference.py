@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .batch import check_batch
+from .batch import check_batch, check_finite, finish_vectors
 from .layout import PANEL, embedding_rows, unpack_matrix
 from .rotation import rotate_blocks
 
@@ -117,15 +117,13 @@ class ReferenceBackend:
     def encode(
         self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], dim: int, normalize: bool
     ) -> npt.NDArray[np.float32]:
-        """Embeds text i, which is ids[offsets[i]:offsets[i + 1]]: float32 (texts, dim). Raises InputError."""
+        """Embeds text i, which is ids[offsets[i]:offsets[i + 1]]: float32 (texts, dim). See Backend.encode."""
         ids, offsets = check_batch(self.config, ids, offsets, dim)
-        out = np.empty((len(offsets) - 1, dim), np.float32)
-        for text, (start, end) in enumerate(itertools.pairwise(offsets)):
-            embedding = self.embed(ids[start:end])[:dim]
-            if normalize:
-                embedding = embedding / max(float(np.linalg.norm(embedding)), np.finfo(np.float64).tiny)
-            out[text] = embedding
-        return out
+        out = np.empty((len(offsets) - 1, dim))
+        with np.errstate(all="ignore"):  # what damaged weights give is not finite to the end
+            for text, (start, end) in enumerate(itertools.pairwise(offsets)):
+                out[text] = self.embed(ids[start:end])[:dim]
+        return finish_vectors(out, normalize)
 
     def embed(self, ids: npt.NDArray[np.int32]) -> F64:
         """The embedding (hidden,) of one text, not normalised."""
@@ -137,9 +135,10 @@ class ReferenceBackend:
         """States (tokens, hidden) of all tokens, end to end."""
         ids, offsets = check_batch(self.config, ids, offsets, self.config.hidden)
         out = np.empty((len(ids), self.config.hidden), np.float32)
-        for start, end in itertools.pairwise(offsets):
-            out[start:end] = self.final_states(ids[start:end])
-        return out
+        with np.errstate(all="ignore"):
+            for start, end in itertools.pairwise(offsets):
+                out[start:end] = self.final_states(ids[start:end])
+        return check_finite(out, offsets)
 
     def final_states(self, ids: npt.NDArray[np.int32]) -> F64:
         """The residual stream (tokens, hidden) of one text after the last layer and the final norm."""

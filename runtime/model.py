@@ -13,7 +13,7 @@ from . import similarity as _similarity
 from .batches import batches, open_tokenizer
 from .inputs import check_integer, check_texts, check_unicode, join_token_ids
 from .kernels.batch import check_batch
-from .kernels.errors import EmbgemmaError, InputError, ModelFileError
+from .kernels.errors import EmbgemmaError, InputError, ModelFileError, VectorError
 from .notices import TruncationWarning, progress_bar, warn
 from .source import Source, check_same, file_state, fingerprint
 
@@ -128,6 +128,7 @@ class EmbeddingModel:
 
         Raises:
             InputError: a text is not a string or not valid Unicode, the prompt is unknown, or a size is out of range.
+            ModelFileError: the file is damaged, so that a text has no vector: it comes out as zero or not finite.
 
         Warns:
             TruncationWarning: texts had more than `max_seq_length` tokens, prompt included, and were cut.
@@ -315,7 +316,10 @@ class EmbeddingModel:
         done = 0
         with progress_bar(count, "text", shown=options.show_progress) as advance:
             for ids, offsets in batches(tokenized, options.batch_size, self.config.max_tokens):
-                vectors = backend.encode(ids, offsets, computed_dim, True)
+                try:
+                    vectors = backend.encode(ids, offsets, computed_dim, True)
+                except VectorError as error:
+                    raise VectorError(done + error.text, self.path) from error
                 embeddings[done : done + len(vectors)] = vectors[:, : options.dim]
                 done += len(vectors)
                 advance(len(vectors))

@@ -2,6 +2,7 @@
 #include "engine/encoder.h"
 #include "common/error.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- token ids to vectors ------------------------------------------------------------------------------------ */
@@ -69,34 +70,75 @@ static void place_texts(eg_text *placed, const uint64_t *offsets, size_t texts)
     }
 }
 
-/* Vectors of texts, or states of tokens if dim is 0. */
-static eg_status encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,
-                        uint32_t normalize, float *out)
+/* What eg_encode or eg_encode_tokens is asked for; or a part of what eg_embed is asked for. */
+typedef struct request {
+    const int32_t *ids;
+    const uint64_t *offsets;
+    size_t texts;
+    size_t first_text; /* the number of the first text in messages */
+    uint32_t dim;      /* 0: the states of tokens, not vectors of texts */
+    uint32_t normalize;
+    float *out;
+} request;
+
+/* Where the vector of a text is, or the states of its tokens are. */
+static float *place_of(const request *r, const eg_config *config, size_t text)
+{
+    return r->out + (r->dim > 0 ? text * r->dim : r->offsets[text] * config->hidden);
+}
+
+/* Leaves no vector in out, after the first `done` texts were computed: those without one keep a NaN, others get zeros.
+ * The message names the first. */
+static eg_status refuse_vectors(const request *r, const eg_config *config, size_t done)
+{
+    size_t found = done;
+    for (size_t text = 0; text < r->texts; text++) {
+        int has_none = 0;
+        float *const begin = place_of(r, config, text), *const end = place_of(r, config, text + 1);
+        for (const float *value = begin; text < done && value < end; value++) {
+            has_none |= isnan(*value);
+        }
+        if (!has_none) {
+            memset(begin, 0, (size_t)(end - begin) * sizeof *begin);
+        } else if (found == done) {
+            found = text;
+        }
+    }
+    return eg_fail(
+        EG_ERROR_MODEL,
+        "text %zu has no vector: it comes out as zero or not finite; the model file is damaged, or was made of "
+        "damaged weights: check it with `embgemma info --check FILE`, or convert the checkpoint again",
+        r->first_text + found);
+}
+
+static eg_status encode(eg_context *context, const request *r)
 {
     const eg_config *config = &context->model->config;
-    eg_status status = check_sizes(config, texts, dim > 0 ? dim : config->hidden);
-    status = status == EG_OK && texts > 0 ? check_texts(config, ids, offsets, texts) : status;
+    eg_status status = check_sizes(config, r->texts, r->dim > 0 ? r->dim : config->hidden);
+    status = status == EG_OK && r->texts > 0 ? check_texts(config, r->ids, r->offsets, r->texts) : status;
     if (status != EG_OK) {
         return status;
     }
     pthread_mutex_lock(&context->busy);
-    for (size_t done = 0; done < texts && status == EG_OK;) {
-        const eg_extent group = next_group(config, offsets + done, texts - done);
+    for (size_t done = 0; done < r->texts && status == EG_OK;) {
+        const eg_extent group = next_group(config, r->offsets + done, r->texts - done);
         status = eg_context_reserve(context, group);
         if (status == EG_OK) {
-            place_texts(context->scratch.texts, offsets + done, group.texts);
+            place_texts(context->scratch.texts, r->offsets + done, group.texts);
             eg_call call = {.context = context,
-                            .ids = ids + offsets[done],
+                            .ids = r->ids + r->offsets[done],
                             .tokens = group.tokens,
                             .texts = group.texts,
-                            .dim = dim,
-                            .normalize = normalize,
-                            .out = out + (dim > 0 ? done * dim : offsets[done] * config->hidden)};
+                            .dim = r->dim,
+                            .normalize = r->normalize,
+                            .out = place_of(r, config, done)};
             eg_pool_run(context->pool, eg_forward, &call);
             done += group.texts;
             if (atomic_load(&call.unreadable)) {
                 status = eg_fail(EG_ERROR_SYSTEM,
                                  "cannot read the model file any more; it must stay as it was when it was opened");
+            } else if (atomic_load(&call.without_vector)) {
+                status = refuse_vectors(r, config, done);
             }
         }
     }
@@ -104,25 +146,31 @@ static eg_status encode(eg_context *context, const int32_t *ids, const uint64_t 
     return status;
 }
 
+/* Whether a call has all it needs. */
+static int is_complete(const eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts,
+                       const float *out)
+{
+    return context != NULL && (texts == 0 || (ids != NULL && offsets != NULL && out != NULL));
+}
+
 eg_status eg_encode(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, uint32_t dim,
                     uint32_t normalize, float *out)
 {
-    if (context == NULL || (texts > 0 && (ids == NULL || offsets == NULL || out == NULL))) {
+    if (!is_complete(context, ids, offsets, texts, out)) {
         return eg_fail(EG_ERROR_ARGUMENT, "eg_encode needs a context, ids, offsets and a place for the vectors");
     }
-    const uint32_t hidden = context->model->config.hidden;
-    if (dim == 0 || dim > hidden) {
-        return eg_fail(EG_ERROR_ARGUMENT, "embedding size %u: expected 1 … %u", dim, hidden);
+    if (dim == 0) {
+        return eg_fail(EG_ERROR_ARGUMENT, "embedding size 0: expected 1 … %u", context->model->config.hidden);
     }
-    return encode(context, ids, offsets, texts, dim, normalize, out);
+    return encode(context, &(request){ids, offsets, texts, 0, dim, normalize, out});
 }
 
 eg_status eg_encode_tokens(eg_context *context, const int32_t *ids, const uint64_t *offsets, size_t texts, float *out)
 {
-    if (context == NULL || (texts > 0 && (ids == NULL || offsets == NULL || out == NULL))) {
+    if (!is_complete(context, ids, offsets, texts, out)) {
         return eg_fail(EG_ERROR_ARGUMENT, "eg_encode_tokens needs a context, ids, offsets and a place for the states");
     }
-    return encode(context, ids, offsets, texts, 0, 0, out);
+    return encode(context, &(request){ids, offsets, texts, 0, 0, 0, out});
 }
 
 /* ---- texts to vectors: the prompt before each text, tokens, vectors ------------------------------------------- */
@@ -187,7 +235,10 @@ static eg_status embed(const embed_call *c, uint32_t dim, float *out)
         }
         c->offsets[text - first] = ids;
         if (status == EG_OK) {
-            status = eg_encode(c->context, c->ids, c->offsets, text - first, dim, 1, out + first * dim);
+            status = encode(c->context, &(request){c->ids, c->offsets, text - first, first, dim, 1, out + first * dim});
+            if (status == EG_ERROR_MODEL) { /* texts before have vectors, of which none is handed out */
+                memset(out, 0, first * dim * sizeof *out);
+            }
         }
     }
     return status;

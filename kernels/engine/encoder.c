@@ -11,6 +11,7 @@
 #include "engine/encoder.h"
 #include "engine/attention.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -259,6 +260,27 @@ static void attention_and_ffn(const worker *w, const eg_layer *layer)
 
 /* ---- the head -------------------------------------------------------------------------------------------- */
 
+/* Least sum of squares of a vector that has a direction. Its elements lose no digits when they are squared. No model
+ * comes near; only zeros do. */
+#define LEAST_SQUARES 0x1p-100f
+
+/* Writes the vector (dim,) of a text, of unit length if that is asked for; NaN if it has none. `vector` has room for
+ * the zeros that fill its last tile. */
+static void write_vector(const worker *w, float *vector, size_t padded_dim, size_t index)
+{
+    const size_t dim = w->call->dim;
+    float *out = w->call->out + index * dim;
+    memset(vector + dim, 0, (padded_dim - dim) * sizeof(float));
+    const float squares = w->ops->sum_of_squares(vector, padded_dim);
+    float factor = w->call->normalize ? 1.0f / sqrtf(squares) : 1.0f;
+    if (!(squares >= LEAST_SQUARES && squares <= FLT_MAX)) { /* or it is NaN */
+        atomic_store(&w->call->without_vector, 1);
+        factor = NAN;
+    }
+    w->ops->scale(vector, factor, padded_dim, vector);
+    memcpy(out, vector, dim * sizeof(float));
+}
+
 /* Final norm, mean over a text's tokens, head, unit length. One thread does all of a text: its sums have one order. */
 static void pool_and_head(const worker *w, size_t index)
 {
@@ -278,12 +300,7 @@ static void pool_and_head(const worker *w, size_t index)
     float *vector = w->shared->branch;
     const size_t tiles = (dim + EG_TILE_CHANNELS - 1) / EG_TILE_CHANNELS; /* Matryoshka: only the first dim rows */
     eg_matmul(w->context->isa, &model->head, &w->shared->inputs, 1, (eg_range){0, tiles}, vector);
-    if (w->call->normalize) {
-        memset(vector + dim, 0, (tiles * EG_TILE_CHANNELS - dim) * sizeof(float));
-        const float length = sqrtf(w->ops->sum_of_squares(vector, tiles * EG_TILE_CHANNELS));
-        w->ops->scale(vector, length > 0.0f ? 1.0f / length : 0.0f, tiles * EG_TILE_CHANNELS, vector);
-    }
-    memcpy(w->call->out + index * dim, vector, dim * sizeof(float));
+    write_vector(w, vector, tiles * EG_TILE_CHANNELS, index);
 }
 
 /* The states of the tokens of the chunk: norm(hidden) */
@@ -293,7 +310,12 @@ static void final_norm(const worker *w, const eg_layer *layer, eg_range rows)
     const size_t hidden = w->model->config.hidden;
     const float eps = (float)w->model->config.rms_norm_eps;
     for (size_t i = rows.begin; i < rows.end; i++) {
-        w->ops->norm(hidden_row(w, i), w->model->final_norm, hidden, eps, w->call->out + (w->chunk.begin + i) * hidden);
+        float *state = w->call->out + (w->chunk.begin + i) * hidden;
+        w->ops->norm(hidden_row(w, i), w->model->final_norm, hidden, eps, state);
+        if (!isfinite(w->ops->sum_of_squares(state, hidden))) {
+            atomic_store(&w->call->without_vector, 1);
+            state[0] = NAN;
+        }
     }
 }
 

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ..batch import check_batch
+from ..batch import check_batch, check_finite, finish_vectors
 from ..config import EncoderConfig
 from ..cpu_quota import cpu_quota
 from ..errors import InputError
@@ -18,7 +18,7 @@ from ..layout import DTYPE_FORMATS, PANEL, Tensor, embedding_rows, matrices
 from .numba_dot import CPU_NAME, ISA
 from .numba_forward import STEPS_AROUND, STEPS_PER_LAYER, Model, forward
 from .numba_matmul import F32, FORMATS, MATRIX, WIDTH, Scratch
-from .numba_ops import BLOCK_QUERIES, I64, KEY_GRAIN, SMALLEST_MAGNITUDE
+from .numba_ops import BLOCK_QUERIES, I64, KEY_GRAIN
 from .numba_team import make_teams
 
 GROUP_TOKENS = 512  # texts run together up to so many: more take 20 kB a token, and more time as they leave the caches
@@ -54,9 +54,7 @@ class NumbaBackend:
         out = np.empty((len(offsets) - 1, dim), np.float32)
         for first, last in _groups(offsets):
             out[first:last] = self._encode_group(ids, offsets[first : last + 1], dim)[1]
-        if normalize:
-            out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), SMALLEST_MAGNITUDE)
-        return out
+        return finish_vectors(out, normalize)
 
     def encode_tokens(self, ids: npt.NDArray[np.int32], offsets: I64) -> F32:
         """See Backend.encode_tokens."""
@@ -64,12 +62,13 @@ class NumbaBackend:
         out = np.empty((len(ids), self.config.hidden), np.float32)
         for first, last in _groups(offsets):
             out[offsets[first] : offsets[last]] = self._encode_group(ids, offsets[first : last + 1], 1)[0]
-        return out
+        return check_finite(out, offsets)
 
     def _encode_group(self, ids: npt.NDArray[np.int32], offsets: I64, dim: int) -> tuple[F32, F32]:
         """Of texts that run through the model together: states (tokens, hidden), and vectors, not normalised."""
         ids, offsets = ids[offsets[0] : offsets[-1]], offsets - offsets[0]
-        hidden = np.ascontiguousarray(embedding_rows(*self._table, self.config.hidden, ids))
+        with np.errstate(all="ignore"):  # what damaged weights give is not finite to the end
+            hidden = np.ascontiguousarray(embedding_rows(*self._table, self.config.hidden, ids))
         longest = int(np.diff(offsets).max())
         rope = self._rope = self._rope if self._rope.shape[1] >= longest else _rope_table(self.config, longest)
         blocks, slots = cut_into_blocks(offsets)

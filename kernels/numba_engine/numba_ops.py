@@ -54,12 +54,19 @@ def exp(x: Scalar) -> Scalar:
 
 
 @jit_sum
-def inverse_rms(x: F32, eps: Scalar) -> Scalar:
-    """1 / sqrt(mean of squares + eps): what RMSNorm (arXiv 1910.07467) multiplies by."""
+def sum_of_squares(x: F32) -> Scalar:
+    """Σ x²."""
     total = ZERO
     for i in range(len(x)):
         total += x[i] * x[i]
-    return ONE / np.sqrt(total / np.float32(len(x)) + eps)
+    return total
+
+
+@jit
+def inverse_rms(x: F32, eps: Scalar) -> Scalar:
+    """1 / sqrt(mean of squares + eps): what RMSNorm (arXiv 1910.07467) multiplies by; NaN if that is not finite."""
+    mean = sum_of_squares(x) / np.float32(len(x)) + eps
+    return ONE / np.sqrt(mean) + (mean - mean)  # NaN unless it is finite: 0 would let the row vanish
 
 
 @jit
@@ -195,7 +202,7 @@ def softmax(x: F32) -> None:
     largest = np.int32(ordered(bits)).view(np.float32)
     for i in range(len(x)):
         power = exp(x[i] - largest)
-        x[i] = power if x[i] - largest > SOFTMAX_LOWEST else ZERO
+        x[i] = ZERO if x[i] - largest <= SOFTMAX_LOWEST else power  # in this order, NaN stays
     inverse = ONE / sum_of(x)  # the largest score gives 1, so the sum is no less
     for i in range(len(x)):
         x[i] *= inverse

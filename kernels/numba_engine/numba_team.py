@@ -24,7 +24,7 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck":
 jit = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 # As jit, for sums, which LLVM vectorises only if it may add up in any order. The order depends on the number of terms
 # alone, if no loop stores: for one that does, LLVM also compiles a scalar version, and picks by the addresses.
-jit_sum = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath={"reassoc", "nnan", "nsz"})
+jit_sum = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath={"reassoc", "nsz"})
 
 COUNTER_BYTES = 64  # a cache line for each of the two counters of a step: parts claimed, items done
 PARTS_PER_THREAD = 4  # enough that a thread that is held up does not hold up the others for long

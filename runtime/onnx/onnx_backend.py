@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..kernels.batch import check_batch
+from ..kernels.batch import check_batch, finish_vectors
 from ..kernels.config import EncoderConfig
 from ..kernels.cpu_quota import cpu_quota
 from ..kernels.errors import BackendError, InputError, ModelFileError
@@ -147,10 +147,7 @@ class OnnxBackend:
         if dim > self.dim:
             raise InputError(f"an embedding size of {dim} was asked for; this model was exported with {self.dim}")
         vectors = self.run([ids[start:end] for start, end in itertools.pairwise(offsets)])[:, :dim]
-        if not normalize:
-            return vectors
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny))
+        return finish_vectors(vectors, normalize)
 
     def encode_tokens(self, ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Raises BackendError: the model gives vectors of texts alone."""

@@ -26,9 +26,9 @@ static float largest_of(const float *x, size_t n)
 {
     vf largest = vf_set(0.0f);
     for (size_t i = 0; i < n; i += VF_LANES) {
-        largest = vf_max(largest, vf_abs(vf_load(x + i)));
+        largest = vf_larger_magnitude(largest, vf_load(x + i));
     }
-    return vf_reduce_max(largest);
+    return vf_reduce_magnitude(largest);
 }
 
 /* codes = round(x · steps_per_one). codes may begin where x does: what is written is never ahead of what is read. */
@@ -40,19 +40,23 @@ static void store_codes(const float *x, size_t n, float steps_per_one, int16_t *
     }
 }
 
-/* The steps in 1 for a row of queries or keys; 0 for a row of zeros. */
-static float steps_of(const float *x, size_t n)
+/* The steps in 1 for a row of queries or keys, and the scale, which is what one is worth. Both are 0 for a row of
+ * zeros; the scale is NaN for a row that is not finite, or too long for a float32. */
+static float steps_of(const float *x, size_t n, float *scale)
 {
     const float largest = largest_of(x, n), length = sqrtf(sum_of_squares(x, n));
     const float by_length = LARGEST_LENGTH / length, by_code = INT16_CODE_MAX / largest;
-    return largest > 0.0f ? by_length < by_code ? by_length : by_code : 0.0f;
+    const float steps = largest > 0.0f ? by_length < by_code ? by_length : by_code : 0.0f;
+    *scale = (steps > 0.0f ? 1.0f / steps : 0.0f) + unless_finite(length);
+    return steps;
 }
 
 static float store_query(float *query, size_t n)
 {
-    const float steps = steps_of(query, n);
+    float scale;
+    const float steps = steps_of(query, n, &scale);
     store_codes(query, n, steps, (int16_t *)(void *)query);
-    return steps > 0.0f ? 1.0f / steps : 0.0f;
+    return scale;
 }
 
 /* ---- scores and weights ----------------------------------------------------------------------------------- */
@@ -80,11 +84,12 @@ static float store_weights(float *weights, size_t n, float sum, const float *val
             largest = vf_max(largest, weight);
         }
     }
-    const float by_sum = LARGEST_SUM / add_up(lanes), by_code = INT16_CODE_MAX / vf_reduce_max(largest);
+    const float total = add_up(lanes);
+    const float by_sum = LARGEST_SUM / total, by_code = INT16_CODE_MAX / vf_reduce_max(largest);
     const float steps = by_sum < by_code ? by_sum : by_code;
     const int all_zero = !(steps < INFINITY);
     store_codes(weights, n, all_zero ? 0.0f : steps, (int16_t *)(void *)weights);
-    return all_zero ? 0.0f : 1.0f / (steps * sum);
+    return (all_zero ? 0.0f : 1.0f / (steps * sum)) + unless_finite(total);
 }
 
 #endif

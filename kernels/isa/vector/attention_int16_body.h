@@ -16,7 +16,8 @@ enum {
 /* To a column of a panel: one pair a line. */
 static float store_key(const float *key, size_t head_dim, void *panel, size_t column)
 {
-    const float steps = steps_of(key, head_dim);
+    float scale;
+    const float steps = steps_of(key, head_dim, &scale);
     char *lines = (char *)panel + column * PAIR * sizeof(int16_t);
     for (size_t i = 0; i < head_dim; i += VF_LANES) {
         int16_t codes[VF_LANES];
@@ -25,7 +26,7 @@ static float store_key(const float *key, size_t head_dim, void *panel, size_t co
             __builtin_memcpy(lines + (i / PAIR + pair) * LINE, &codes[pair * PAIR], PAIR * sizeof *codes);
         }
     }
-    return steps > 0.0f ? 1.0f / steps : 0.0f;
+    return scale;
 }
 
 /* To half a line of each panel: the even or the odd elements of the pairs. */

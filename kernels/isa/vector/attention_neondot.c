@@ -14,7 +14,8 @@ enum {
 
 static float store_key(const float *key, size_t head_dim, void *panel, size_t column)
 {
-    const float steps = steps_of(key, head_dim);
+    float scale;
+    const float steps = steps_of(key, head_dim, &scale);
     int16_t *element = (int16_t *)panel + column;
     for (size_t i = 0; i < head_dim; i += VF_LANES) {
         int16_t codes[VF_LANES];
@@ -23,7 +24,7 @@ static float store_key(const float *key, size_t head_dim, void *panel, size_t co
             element[(i + lane) * EG_PANEL] = codes[lane];
         }
     }
-    return steps > 0.0f ? 1.0f / steps : 0.0f;
+    return scale;
 }
 
 static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)

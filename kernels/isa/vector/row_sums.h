@@ -11,6 +11,9 @@
 
 enum { SUM_LANES = 16, SUM_VECTORS = SUM_LANES / VF_LANES };
 
+/* 0, or NaN if x is not finite. Added to a result that x would not reach, it carries on that something overflowed. */
+static inline float unless_finite(float x) { return x - x; }
+
 EG_ALWAYS_INLINE void start_sum(vf lanes[SUM_VECTORS])
 {
     EG_UNROLL

@@ -5,10 +5,13 @@
  * Each simd_<isa>.h defines:
  *   vf_load, vf_store                   VF_LANES floats
  *   vf_set                              one float in all lanes
- *   vf_add … vf_fma (a·b + c), vf_max, vf_min, vf_abs
+ *   vf_add … vf_fma (a·b + c), vf_abs
+ *   vf_max, vf_min                      b if a or b is NaN, or NaN
  *   vf_round                            to the nearest integer, ties to even
  *   vf_exponent                         2 to the power a, for integral a in -126 … 127
  *   vf_reduce_add, vf_reduce_max        over the lanes; sums by halves: lane i and i + VF_LANES / 2, and so on
+ *   vf_larger_magnitude                 the larger of a magnitude and |b|, where NaN is larger than infinity
+ *   vf_reduce_magnitude                 the largest of the lanes, in that order
  *   vf_hadamard                         the lanes times Hadamard's matrix of VF_LANES, in Sylvester's order:
  *                                       butterflies between lanes 1, 2, 4 … apart, in this order
  *   vf_from_int32, vf_from_int8         VF_LANES integers as floats
@@ -46,7 +49,7 @@
 /* exp(x) for x <= 88, by Cody and Waite's range reduction x = n·ln 2 + r and the Taylor series of degree 7 on |r| <= ln
  * 2 / 2, whose first neglected term is r^8 / 8! < 6e-9. Largest relative error with rounding: 1.5e-7
  * (tests/kernels/isa/test_vector_ops.c). Arguments below EXP_LOWEST, where exp leaves the normal range, give
- * exp(EXP_LOWEST). */
+ * exp(EXP_LOWEST); NaN gives NaN. */
 #define EXP_LOWEST  (-87.0f)
 #define EXP_HIGHEST 88.0f
 
@@ -55,7 +58,7 @@ static inline vf vf_exp(vf x)
     const vf log2e = vf_set(1.44269504f);
     const vf ln2_high = vf_set(0.693359375f); /* 9 significant bits: n · ln2_high is exact */
     const vf ln2_low = vf_set(-2.12194440e-4f);
-    x = vf_min(vf_max(x, vf_set(EXP_LOWEST)), vf_set(EXP_HIGHEST));
+    x = vf_min(vf_set(EXP_HIGHEST), vf_max(vf_set(EXP_LOWEST), x)); /* in this order, NaN stays */
     const vf n = vf_round(vf_mul(x, log2e));
     const vf r = vf_sub(vf_sub(x, vf_mul(n, ln2_high)), vf_mul(n, ln2_low));
     vf series = vf_set(1.0f / 5040.0f);

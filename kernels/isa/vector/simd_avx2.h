@@ -31,6 +31,21 @@ static inline float vf_reduce_add(vf a)
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+/* Magnitudes are compared by their bits, as integers. */
+static inline vf vf_larger_magnitude(vf largest, vf a)
+{
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(largest), _mm256_castps_si256(vf_abs(a))));
+}
+
+static inline float vf_reduce_magnitude(vf a)
+{
+    const __m256i bits = _mm256_castps_si256(a);
+    __m128i half = _mm_max_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(1, 0, 3, 2)));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(2, 3, 0, 1)));
+    return _mm_cvtss_f32(_mm_castsi128_ps(half));
+}
+
 static inline float vf_reduce_max(vf a)
 {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -25,6 +25,19 @@ static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 static inline vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 static inline vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline float vf_reduce_max(vf a) { return _mm512_reduce_max_ps(a); }
+
+/* Magnitudes are compared by their bits, as integers. */
+static inline vf vf_larger_magnitude(vf largest, vf a)
+{
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(largest), _mm512_castps_si512(vf_abs(a))));
+}
+
+static inline float vf_reduce_magnitude(vf a)
+{
+    const __m128i bits = _mm_cvtsi32_si128(_mm512_reduce_max_epi32(_mm512_castps_si512(a)));
+    return _mm_cvtss_f32(_mm_castsi128_ps(bits));
+}
+
 static inline vf vf_exponent(vf a) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), a); }
 static inline vf vf_hadamard(vf a)
 {

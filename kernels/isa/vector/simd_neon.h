@@ -26,6 +26,18 @@ static inline vf vf_round(vf a) { return vrndnq_f32(a); }
 static inline float vf_reduce_add(vf a) { return vpadds_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a))); }
 static inline float vf_reduce_max(vf a) { return vmaxvq_f32(a); }
 
+/* Magnitudes are compared by their bits, as integers. */
+static inline vf vf_larger_magnitude(vf largest, vf a)
+{
+    return vreinterpretq_f32_s32(vmaxq_s32(vreinterpretq_s32_f32(largest), vreinterpretq_s32_f32(vf_abs(a))));
+}
+
+static inline float vf_reduce_magnitude(vf a)
+{
+    const int32x2_t bits = vdup_n_s32(vmaxvq_s32(vreinterpretq_s32_f32(a)));
+    return vget_lane_f32(vreinterpret_f32_s32(bits), 0);
+}
+
 static inline vf vf_exponent(vf a)
 {
     const int32x4_t biased = vaddq_s32(vcvtnq_s32_f32(a), vdupq_n_s32(127));

@@ -24,9 +24,17 @@ static inline vf vf_abs(vf a) { return fabsf(a); }
 static inline vf vf_round(vf a) { return nearbyintf(a); }
 static inline float vf_reduce_add(vf a) { return a; }
 static inline float vf_reduce_max(vf a) { return a; }
+static inline vf vf_larger_magnitude(vf largest, vf a)
+{
+    return largest >= fabsf(a) || isnan(largest) ? largest : fabsf(a);
+}
+static inline float vf_reduce_magnitude(vf a) { return a; }
 
 static inline vf vf_exponent(vf a)
 {
+    if (isnan(a)) {
+        return a;
+    }
     int32_t bits = ((int32_t)a + 127) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);

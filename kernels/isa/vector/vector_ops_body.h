@@ -37,7 +37,7 @@ EG_ALWAYS_INLINE vf rotate_block(vf *block, float *out, vf largest)
     EG_UNROLL
     for (size_t i = 0; i < BLOCK_VECTORS; i++) {
         vf_store(out + i * VF_LANES, block[i]);
-        largest = vf_max(largest, vf_abs(block[i]));
+        largest = vf_larger_magnitude(largest, block[i]);
     }
     return largest;
 }
@@ -57,7 +57,7 @@ static void rotate_row(float *x, size_t n)
 
 /* ---- token embeddings -------------------------------------------------------------------------------- */
 
-/* IEEE 754 binary16 to float32. A scale is finite, and may be negative. */
+/* IEEE 754 binary16 to float32. */
 static float half_to_float(uint16_t half)
 {
     const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
@@ -66,7 +66,7 @@ static float half_to_float(uint16_t half)
     if (exponent == 0) {
         return (sign ? -0x1p-24f : 0x1p-24f) * (float)fraction;
     }
-    const uint32_t bits = sign | (exponent + (127 - 15)) << 23 | fraction << 13;
+    const uint32_t bits = sign | (exponent == 0x1F ? 0xFF : exponent + (127 - 15)) << 23 | fraction << 13;
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
@@ -106,11 +106,14 @@ static void embed_int4(const uint8_t *row, const uint8_t *codebooks, const uint1
 
 /* ---- sums over a row --------------------------------------------------------------------------------- */
 
-/* 1 / sqrt(mean(x²) + eps) */
-static float inverse_rms(const float *x, size_t n, float eps)
+/* 1 / sqrt(mean(x²) + eps), given the sum of squares; NaN if that is not finite: 0 would let the row vanish. */
+static float inverse_root(float squares, size_t n, float eps)
 {
-    return 1.0f / sqrtf(sum_of_squares(x, n) / (float)n + eps);
+    const float mean = squares / (float)n + eps;
+    return 1.0f / sqrtf(mean) + unless_finite(mean);
 }
+
+static float inverse_rms(const float *x, size_t n, float eps) { return inverse_root(sum_of_squares(x, n), n, eps); }
 
 static void add(float *sum, const float *x, size_t n)
 {
@@ -146,7 +149,8 @@ static void add_norm(float *hidden, const float *branch, const float *multiplier
     }
 }
 
-/* The codes of a rotated row whose largest magnitude is max; returns their sum. */
+/* The codes of a rotated row whose largest magnitude is max; returns their sum. A row that is not finite has a scale
+ * that is not, so its codes do not matter. */
 static int32_t round_row(const float *rotated, size_t n, float max, int8_t *codes)
 {
     const vf to_code = vf_set(max > 0.0f ? (float)EG_CODE_MAX / max : 0.0f);
@@ -170,7 +174,7 @@ static void quantize(const float *x, size_t n, float *rotated, int8_t *codes, fl
         }
         largest = rotate_block(block, rotated + start, largest);
     }
-    const float max = vf_reduce_max(largest);
+    const float max = vf_reduce_magnitude(largest);
     *row_scale = max / ((float)EG_CODE_MAX * ROTATION_LENGTH);
     *sum = round_row(rotated, n, max, codes);
 }
@@ -190,8 +194,8 @@ static void norm_quantize(const float *x, const float *multiplier, size_t n, flo
         }
         largest = rotate_block(block, rotated + start, largest);
     }
-    const float inverse = 1.0f / sqrtf(add_up(squares) / (float)n + eps);
-    const float max = vf_reduce_max(largest);
+    const float inverse = inverse_root(add_up(squares), n, eps);
+    const float max = vf_reduce_magnitude(largest);
     *row_scale = max / ((float)EG_CODE_MAX * ROTATION_LENGTH) * inverse;
     *sum = round_row(rotated, n, max, codes);
 }

@@ -12,6 +12,7 @@ import pytest
 import embgemma
 from embgemma.cli.main import main
 from embgemma.kernels.errors import CheckpointError, EmbgemmaError, InputError, ModelFileError
+from embgemma.onnx.onnx_backend import OnnxBackend
 from tests import tiny
 from tests.processes import PYTHON, run
 
@@ -168,3 +169,14 @@ def test_damaged_models_are_refused(model: Path, tmp_path: Path) -> None:
         path.write_bytes(data[:size])
         with pytest.raises(ModelFileError, match=r"cut\.onnx"):
             embgemma.load(path)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
+def test_a_text_without_a_vector_is_an_error(model: Path, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
+    opened = embgemma.load(model)
+    vectors = np.ones((3, opened.get_embedding_dimension()), np.float32)
+    vectors[2, :] = wrong
+    monkeypatch.setattr(OnnxBackend, "run", lambda _self, texts: vectors[: len(texts)])
+    assert opened.encode(["a", "b"]).shape[0] == 2
+    with pytest.raises(ModelFileError, match="text 2 has no vector"):
+        opened.encode(["a", "b", "c"])
