@@ -24,7 +24,7 @@ from ..settings import settings
 from ..settings.json_file import integer, positive, read_object
 from ..tokenizer.tokenizer_files import read_tokenizer
 from .checkpoint_tensors import Weights
-from .modules import read_modules
+from .modules import PROMPTS, find_modules
 
 # config.json: the only values that the engine computes. A key that is absent is compared as None.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -37,6 +37,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "rope_scaling": (None, {"rope_type": "default"}),
 }
 
+SIMILARITY = "cosine"  # sentence-transformers' default
 _LAYER_TYPES = {"sliding_attention": False, "full_attention": True}
 _DEFAULT_PATTERN = 6  # of transformers' Gemma3TextConfig: every sixth layer attends to all tokens
 
@@ -47,6 +48,7 @@ class Checkpoint:
 
     Attributes:
         folder: where it is.
+        encoder_folder: where its encoder is, with config.json and the tokenizer.
         config: shapes and constants of the encoder.
         attention_scale: what scores are scaled by: query_pre_attn_scalar ** -0.5.
         weights: the encoder's tensors, by the names of transformers' Gemma3TextModel.
@@ -56,6 +58,7 @@ class Checkpoint:
     """
 
     folder: Path
+    encoder_folder: Path
     config: EncoderConfig
     attention_scale: float
     weights: Weights
@@ -74,24 +77,34 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; give the folder that holds config.json")
-    raw = read_object(folder / "config.json")
-    settings.check_config(folder / "config.json", raw)
-    settings.check_sentence_bert(folder)
-    config = _encoder_config(folder, raw, sliding_window)
-    weights = Weights(folder)
-    rows = integer(folder / "config.json", raw, "vocab_size")
+    modules = find_modules(folder)
+    encoder = modules.encoder
+    path = encoder / "config.json"
+    raw = read_object(path)
+    settings.check_config(path, raw)
+    settings.check_sentence_bert(encoder)
+    config = _encoder_config(encoder, raw, sliding_window)
+    weights = Weights(encoder)
+    rows = integer(path, raw, "vocab_size")
     weights.check(_encoder_tensors(config, rows))
-    prompts, default_prompt_name, similarity_fn_name = _read_prompts(folder, config.hidden)
+    published = _read_prompts(folder, config.hidden) if modules.pooling is not None else ({}, None, SIMILARITY)
+    prompts, default_prompt_name, similarity_fn_name = published
+    if not modules.normalized and similarity_fn_name != SIMILARITY:
+        raise CheckpointError(
+            f"{folder / PROMPTS}: similarity_fn_name is {shorten(similarity_fn_name)}, and no Normalize comes last in "
+            f"modules.json; only {SIMILARITY!r} is supported there, as embgemma's vectors have length 1"
+        )
     return Checkpoint(
         folder=folder,
+        encoder_folder=encoder,
         config=config,
-        attention_scale=positive(folder / "config.json", raw, "query_pre_attn_scalar") ** -0.5,
+        attention_scale=positive(path, raw, "query_pre_attn_scalar") ** -0.5,
         weights=weights,
-        dense=read_modules(folder, config.hidden),
+        dense=modules.read_dense(config.hidden),
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity_fn_name,
-        tokenizer_model=read_tokenizer(folder, rows, config.bos_id, config.eos_id),
+        tokenizer_model=read_tokenizer(encoder, rows, config.bos_id, config.eos_id),
     )
 
 
@@ -215,7 +228,7 @@ def _encoder_tensors(config: EncoderConfig, rows: int) -> dict[str, tuple[int, .
 
 def _read_prompts(folder: Path, hidden: int) -> tuple[dict[str, str], str | None, str]:
     """The prompts by name, the name of the default one or None, and how embeddings are compared."""
-    path = folder / "config_sentence_transformers.json"
+    path = folder / PROMPTS
     raw = read_object(path)
     settings.check_sentence_transformers(path, raw, hidden)
     prompts = raw.get("prompts", {})
@@ -224,7 +237,7 @@ def _read_prompts(folder: Path, hidden: int) -> tuple[dict[str, str], str | None
     default = raw.get("default_prompt_name")
     if default is not None and default not in [*prompts]:
         raise CheckpointError(f"{path}: default_prompt_name is {shorten(default)}; expected null or one of the prompts")
-    similarity = raw.get("similarity_fn_name") or "cosine"  # sentence-transformers' default
+    similarity = raw.get("similarity_fn_name") or SIMILARITY
     if not isinstance(similarity, str):
         raise CheckpointError(f"{path}: similarity_fn_name is {shorten(similarity)}; expected a name such as 'cosine'")
     return prompts, default, similarity

@@ -18,13 +18,15 @@ Float32 = npt.NDArray[np.float32]
 _FLOAT_DTYPES = ("F32", "F16", "BF16")
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_TABLE, _OUTPUT = "embed_tokens.weight", "lm_head.weight"
 
 
 class Weights:
     """The tensors of a folder that holds `model.safetensors`, or shards of it and an index.
 
-    Opening reads only headers. Names are those of the bare encoder: a `model.` prefix, which checkpoints saved
-    from a causal language model have, is taken off.
+    Opening reads only headers. Names are those of the bare encoder: whatever its library puts before them all, such as
+    `model.` or `0.auto_model.`, is taken off, and the output layer of a language model is left out.
 
     Raises:
         CheckpointError: a file is missing, cut or corrupt, or a tensor is not floating-point.
@@ -44,7 +46,21 @@ class Weights:
                         f"{path}: tensor {name!r} has dtype {entry.dtype}; expected {', '.join(_FLOAT_DTYPES)}: "
                         "convert the original checkpoint, not one that was quantised"
                     )
-                self._tensors[name.removeprefix("model.")] = (file, entry)
+                self._tensors[name] = (file, entry)
+        self._tensors = self._of_encoder()
+
+    def _of_encoder(self) -> dict[str, tuple[SafetensorsFile, Entry]]:
+        """The tensors by the names that they have in the bare encoder."""
+        prefixes = {name.removesuffix(_TABLE) for name in self._tensors if f".{name}".endswith(f".{_TABLE}")}
+        prefix = min(prefixes, key=len, default="")
+        tensors = {}
+        for name, tensor in self._tensors.items():
+            short = name.removeprefix(prefix)
+            if short in tensors:
+                raise CheckpointError(f"{self.folder}: two tensors are called {short!r}, with and without {prefix!r}")
+            if not f".{name}".endswith(f".{_OUTPUT}"):
+                tensors[short] = tensor
+        return tensors
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Raises CheckpointError unless the tensors are exactly those expected, by name and shape."""
@@ -94,10 +110,15 @@ def _files(folder: Path) -> dict[Path, list[str] | None]:
     if (folder / _SINGLE_FILE).is_file():
         return {folder / _SINGLE_FILE: None}
     index = folder / _INDEX_FILE
+    pickled = next((folder / name for name in _PICKLED if (folder / name).exists()), None)
+    if not index.is_file() and pickled is not None:
+        raise CheckpointError(
+            f"{pickled}: weights are read from safetensors alone, as a pickle may run any code; make them with "
+            "SentenceTransformer(FOLDER).save_pretrained(NEW_FOLDER)"
+        )
     if not index.is_file():
         raise CheckpointError(
-            f"{folder / _SINGLE_FILE}: the file is missing, and so is {_INDEX_FILE}; download the checkpoint again, "
-            "or save it as safetensors if it has only pytorch_model.bin"
+            f"{folder / _SINGLE_FILE}: the file is missing, and so is {_INDEX_FILE}; download the checkpoint again"
         )
     raw = read_json(index)
     weight_map = raw.get("weight_map") if isinstance(raw, dict) else None
@@ -115,6 +136,8 @@ def _open(path: Path) -> SafetensorsFile:
     """Opens one safetensors file of a checkpoint."""
     try:
         return open_safetensors(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot open the file: {error.strerror or error}") from error
     except ModelFileError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

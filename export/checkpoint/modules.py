@@ -1,41 +1,105 @@
-"""What follows the encoder, as modules.json lists it: mean pooling, dense layers, normalisation."""
+"""The modules of a checkpoint, as modules.json lists them: encoder, mean pooling, dense layers, normalisation."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
+from ...notices import warn
 from ..settings import settings
 from ..settings.json_file import integer, read_json, read_object
 from .checkpoint_tensors import Weights
 
+MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
+_LINEAR = ("Dense", "Normalize", "Dropout")  # what may follow pooling: a norm in between changes only the length
 
-def read_modules(folder: Path, hidden: int) -> tuple[Weights, ...]:
-    """Checks that the encoder is followed by mean pooling, dense layers and normalisation; gives the dense layers."""
-    path = folder / "modules.json"
-    modules = read_json(path)
-    if not isinstance(modules, list) or not all(
+
+@dataclass(frozen=True)
+class Modules:
+    """Where the modules of a checkpoint lie.
+
+    Attributes:
+        listed: modules.json, or the folder of an encoder without one.
+        encoder: the folder of the encoder.
+        pooling: the folder of the pooling; None without modules.json.
+        dense: the folders of the dense layers, in order.
+        normalized: whether vectors have length 1.
+    """
+
+    listed: Path
+    encoder: Path
+    pooling: Path | None = None
+    dense: tuple[Path, ...] = ()
+    normalized: bool = False
+
+    def read_dense(self, hidden: int) -> tuple[Weights, ...]:
+        """Checks pooling and dense layers, which keep the encoder's hidden size; gives the dense layers."""
+        if self.pooling is not None:
+            _check_pooling(self.pooling / "config.json", hidden)
+        dense, width = [], hidden
+        for folder in self.dense:
+            weights, width = _read_dense(folder, width)
+            dense.append(weights)
+        if width != hidden:
+            raise CheckpointError(
+                f"{self.listed}: the dense layers end with {width} features; expected {hidden}, the hidden size"
+            )
+        return tuple(dense)
+
+
+def find_modules(folder: Path) -> Modules:
+    """The modules of the checkpoint in a folder; raises CheckpointError for any that the engine does not compute."""
+    path = folder / MODULES
+    if not path.exists() and (folder / "config.json").is_file() and not (folder / PROMPTS).exists():
+        return _plain_encoder(folder)
+    listed = read_json(path)
+    if not isinstance(listed, list) or not all(
         isinstance(module, dict) and isinstance(module.get("type"), str) and isinstance(module.get("path"), str)
-        for module in modules
+        for module in listed
     ):
-        raise CheckpointError(f"{path}: it is {shorten(modules)}; expected a list of modules with type and path")
-    settings.check_modules(path, modules)
-    kinds = [module["type"].rpartition(".")[2] for module in modules]
-    dense_count = kinds.count("Dense")
-    if dense_count < 1 or kinds != ["Transformer", "Pooling", *["Dense"] * dense_count, "Normalize"]:
+        raise CheckpointError(f"{path}: it is {shorten(listed)}; expected a list of modules with type and path")
+    settings.check_modules(path, listed)
+    kinds = [module["type"].rpartition(".")[2] for module in listed]
+    if kinds[:2] != ["Transformer", "Pooling"] or not {*kinds[2:]} <= {*_LINEAR}:
         raise CheckpointError(
-            f"{path}: the modules are {', '.join(kinds)}; expected Transformer, Pooling, Dense (one or more), Normalize"
+            f"{path}: the modules are {', '.join(kinds)}; expected Transformer and Pooling, and after them none but "
+            f"{', '.join(_LINEAR)}"
         )
-    _check_pooling(folder / modules[1]["path"] / "config.json", hidden)
-    settings.check_normalize(folder / modules[-1]["path"] / "config.json")
-    dense, width = [], hidden
-    for module in modules[2:-1]:
-        weights, width = _read_dense(folder / module["path"], width)
-        dense.append(weights)
-    if width != hidden:
-        raise CheckpointError(f"{path}: the dense layers end with {width} features; expected {hidden}, the hidden size")
-    return tuple(dense)
+    encoder, pooling, *others = [_folder(path, module) for module in listed]
+    for kind, other in zip(kinds[2:], others, strict=True):
+        if kind != "Dense":
+            settings.check_without_weights(other / "config.json", kind)
+    if "Normalize" not in kinds[-1:]:
+        warn(f"{path}: no Normalize comes last; embgemma's vectors have length 1 all the same")
+    dense = tuple(other for kind, other in zip(kinds[2:], others, strict=True) if kind == "Dense")
+    return Modules(path, encoder, pooling, dense, normalized=kinds[-1] == "Normalize")
+
+
+def _plain_encoder(folder: Path) -> Modules:
+    """What sentence-transformers makes of a folder that transformers saved: the mean over tokens, and nothing else."""
+    raw = read_object(folder / "config.json")
+    made_for = raw.get("architectures")
+    if isinstance(made_for, list) and any(str(name).endswith("ForCausalLM") for name in made_for):
+        raise CheckpointError(
+            f"{folder}: there is no {MODULES}, and of {shorten(made_for)} sentence-transformers would take the vector "
+            f"of the last token, which is not supported; copy {MODULES} and the folders in it from the published model"
+        )
+    warn(
+        f"{folder}: there is no {MODULES}, so vectors are the mean over tokens, as in sentence-transformers: without "
+        "prompts, and without the dense layers that EmbeddingGemma has"
+    )
+    return Modules(folder, folder)
+
+
+def _folder(path: Path, module: dict[str, Any]) -> Path:
+    """The folder of a module, inside of that of modules.json."""
+    relative = Path(module["path"])
+    if relative.is_absolute() or ".." in relative.parts:
+        raise CheckpointError(f"{path}: path {shorten(module['path'])} leaves the folder; expected one inside of it")
+    return path.parent / relative
 
 
 def _check_pooling(path: Path, hidden: int) -> None:

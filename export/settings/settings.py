@@ -75,7 +75,10 @@ _DENSE: Accepted = {
     "module_output_name": _EMBEDDING,
     "use_residual": (None, False),
 }
-_NORMALIZE: Accepted = {"module_input_name": _EMBEDDING, "module_output_name": _EMBEDDING}
+_WITHOUT_WEIGHTS: Mapping[str, Accepted] = {
+    "Normalize": {"module_input_name": _EMBEDDING, "module_output_name": _EMBEDDING},
+    "Dropout": {"dropout": ANY},  # for training
+}
 
 # tokenizer_config.json. transformers keeps keys that Gemma's tokenizer does not know and ignores them.
 _TOKENIZER_CONFIG: Accepted = {
@@ -138,11 +141,6 @@ def check_modules(path: Path, modules: list[dict[str, Any]]) -> None:
     names = [module.get("name", module.get("idx")) for module in modules]
     if any(name in names[:i] for i, name in enumerate(names)):
         raise CheckpointError(f"{path}: two modules have one name in {shorten(names)}; give each its own")
-    if modules and modules[0]["path"]:
-        raise CheckpointError(
-            f"{path}: the first module has path {shorten(modules[0]['path'])}; only '' is supported: move the files of "
-            "that folder beside modules.json"
-        )
 
 
 def check_pooling(path: Path, raw: Mapping[str, Any]) -> None:
@@ -155,10 +153,10 @@ def check_dense(path: Path, raw: Mapping[str, Any]) -> None:
     _check(path, raw, _DENSE, closed=True)
 
 
-def check_normalize(path: Path) -> None:
-    """The same of the config of the normalisation, which older versions do not write."""
+def check_without_weights(path: Path, kind: str) -> None:
+    """The same of the config of a Normalize or a Dropout, which older versions do not write."""
     if path.is_file():
-        _check(path, read_object(path), _NORMALIZE, closed=True)
+        _check(path, read_object(path), _WITHOUT_WEIGHTS[kind], closed=True)
 
 
 def check_tokenizer_config(path: Path, bos: str, eos: str) -> None:

@@ -45,10 +45,7 @@ def sentencepiece_model(path: Path, raw: Any, bos_id: int, eos_id: int) -> bytes
     special = {unknown: UNKNOWN, names[bos_id]: CONTROL, names[eos_id]: CONTROL}
     added = {content for content in _added(raw) if content in vocab}
     kinds = {**dict.fromkeys(added, USER_DEFINED), **special, **dict.fromkeys(BYTE_NAMES, BYTE)}
-    try:
-        pieces = [_piece(name, i, kinds.get(name, NORMAL)) for i, name in enumerate(names)]
-    except UnicodeEncodeError as error:
-        raise CheckpointError(f"{path}: its vocabulary has {shorten(error.object)}, which is no text") from error
+    pieces = [_piece(name, i, kinds.get(name, NORMAL)) for i, name in enumerate(names)]
     trainer = _number(_MODEL_TYPE, BYTE_PAIRS) + _number(_VOCAB_SIZE, len(names)) + _number(_BYTE_FALLBACK, 1)
     for number, name in enumerate(special, start=_FIRST_SPELLING):
         trainer += length_delimited(number, name.encode())

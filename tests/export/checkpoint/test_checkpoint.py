@@ -198,7 +198,7 @@ def test_settings_that_change_vectors_are_refused(folder: Path, name: str, chang
 
 @pytest.mark.parametrize(
     "changes",
-    [{"type": "mine.Transformer"}, {"name": "1"}, {"path": "0_Transformer"}, {"kwargs": ["task"]}, {"new": 1}],
+    [{"type": "mine.Transformer"}, {"name": "1"}, {"kwargs": ["task"]}, {"new": 1}],
 )
 def test_modules_of_another_kind_are_refused(folder: Path, changes: dict[str, Any]) -> None:
     modules = json.loads((folder / "modules.json").read_text())
@@ -227,11 +227,11 @@ def test_other_models_are_refused_naming_what_differs(folder: Path, case: str) -
     refused(folder, reason)
 
 
-@pytest.mark.parametrize("kinds", [[0, 1, 2, 3], [0, 1, 4], [1, 0, 2, 3, 4], [0, 1, 2, 4], []])
+@pytest.mark.parametrize("kinds", [[0], [0, 2, 3, 4], [1, 0, 2, 3, 4], [0, 1, 2, 4], [0, 1, 3, 2, 4], []])
 def test_another_order_of_modules_is_refused(folder: Path, kinds: list[int]) -> None:
     modules = json.loads((folder / "modules.json").read_text())
     tiny.write_json(folder / "modules.json", [modules[i] for i in kinds])
-    refused(folder, r"modules|dense layers end")
+    refused(folder, r"modules|dense layers end|in_features")
 
 
 MODEL_FILES = (

@@ -124,7 +124,7 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "no unknown token": ("unk_token", lambda raw: raw["model"].update(unk_token=None)),
     "an odd unknown token": ("unk_token", lambda raw: raw["model"].update(unk_token=["<unk>"])),
     "an unknown token that ends texts": ("unk_token", lambda raw: raw["model"].update(unk_token="<eos>")),
-    "a token that is no text": ("no text", lambda raw: rename(raw, "the", "\ud800")),
+    "a token that is no text": ("surrogate", lambda raw: rename(raw, "the", "\ud800")),
     "an empty token": ("merges|sentencepiece", lambda raw: rename(raw, "the", "")),
     "no byte": ("nor can one be made", lambda raw: rename(raw, "<0x41>", "<0x4>")),
     "a vocabulary without merges": ("merges", lambda raw: raw["model"].update(merges=[])),
