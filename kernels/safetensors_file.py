@@ -31,6 +31,25 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 4, 8, 8, 8
 _SHORT.maxstring = _SHORT.maxother = 150  # characters
 
+# What people take for safetensors, by bytes at its beginning. None can begin a header of a good length.
+_MAGIC_BYTES = 64
+_KINDS = (
+    (0, b"version https://git-lfs", "a pointer of Git LFS, with the file itself not downloaded (git lfs pull gets it)"),
+    (0, b"GGUF", "a GGUF file of llama.cpp"),
+    (4, b"TFL3", "a TensorFlow Lite model"),
+    (0, b"PK\x03\x04", "a zip archive, such as a pytorch_model.bin or a .task file"),
+    (0, b"\x80\x02", "a pickle, such as a pytorch_model.bin"),
+    (0, b"\x80\x04", "a pickle"),
+    (0, b"\x89HDF\r\n", "an HDF5 file of Keras"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"BZh", "a bzip2 archive"),
+    (0, b"\xfd7zXZ", "an xz archive"),
+    (0, b"(\xb5/\xfd", "a Zstandard archive"),
+    (0, b"<", "a web page or other XML, as a failed download leaves"),
+    (0, b"{", "a JSON file"),
+)
+_ONNX = re.compile(rb"\x08[\x03-\x20][\x12\x1a\x22\x2a\x32\x3a\x42]")  # ModelProto: ir_version, then a text
+
 ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
@@ -108,13 +127,25 @@ def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(mapping[:LENGTH_BYTES], "little")
     data_start = LENGTH_BYTES + length
     if length > MAX_HEADER_BYTES:
-        raise ModelFileError(f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}; not a safetensors file")
+        kind = kind_of_file(mapping[:_MAGIC_BYTES])
+        raise ModelFileError(
+            f"this is {kind}, not a safetensors file"
+            if kind
+            else f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}; not a safetensors file"
+        )
     if data_start > len(mapping):
         raise ModelFileError(f"the file ends in its header, at byte {len(mapping)} of {data_start}: get it again")
     header = parse_json("header", mapping[LENGTH_BYTES:data_start])
     if not isinstance(header, dict):
         raise ModelFileError(f"the header is {shorten(header)}; expected a JSON object")
     return header, data_start
+
+
+def kind_of_file(begin: bytes) -> str | None:
+    """What a file is that begins with these bytes, if it is of a known kind."""
+    if _ONNX.match(begin):
+        return "an ONNX model, whose name must end in .onnx,"
+    return next((kind for at, magic, kind in _KINDS if begin.startswith(magic, at)), None)
 
 
 def _entry(name: str, raw: Any, data_start: int) -> Entry:

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import similarity as _similarity
 from .batches import batches, open_tokenizer
+from .find import find_model_file
 from .inputs import check_integer, check_texts, check_unicode, join_token_ids
 from .kernels.batch import check_batch
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError, VectorError
@@ -58,8 +59,8 @@ def load(
     """Opens a model file, made by `embgemma convert`.
 
     Args:
-        path: the model file, or an ONNX model (*.onnx) made by `embgemma export-onnx`. It is mapped into memory and
-            read as needed, so it must stay as it is while the model is open; replacing it by a rename is fine.
+        path: the model file, or an ONNX model (*.onnx) or a bundle made by `embgemma export-onnx`. It is mapped into
+            memory and read as needed, so it must stay as it is while the model is open; a rename may replace it.
         backend: "auto" or one of `embgemma.available_backends()`; for an ONNX model "onnx" (ONNX Runtime).
         threads: number of threads; None for the number of physical cores, or the CPU quota if less.
         isa: instruction set of the native backend, such as "avx2"; None for the best of this CPU.
@@ -69,7 +70,7 @@ def load(
         BackendError: the backend or the instruction set is unknown or missing here.
         InputError: `threads` is not a positive integer.
     """
-    source = Source(Path(path), backend, threads, isa)
+    source = Source(find_model_file(Path(path)), backend, threads, isa)
     return EmbeddingModel(*source.open(), source)
 
 

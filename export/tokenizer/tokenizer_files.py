@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...kernels.errors import CheckpointError, ModelFileError
-from ...kernels.safetensors_file import shorten
+from ...kernels.safetensors_file import kind_of_file, shorten
 from ...tokenizer import Tokenizer
 from ..settings.settings import check_tokenizer_config
 from .added_tokens import TOKENIZER_JSON, add_tokens, optional_json, read_added_tokens, without_tokens
@@ -84,6 +84,9 @@ def _read_model(folder: Path, raw: Any, bos_id: int, eos_id: int) -> bytes:
     try:
         Tokenizer(model, bos_id, eos_id)
     except ModelFileError as error:
+        kind = kind_of_file(model)
+        if kind is not None and path.name == TOKENIZER_MODEL:
+            raise CheckpointError(f"{path}: this is {kind}, not a sentencepiece model") from error
         raise CheckpointError(f"{path}: this is not a sentencepiece model, nor can one be made of it") from error
     return model
 

@@ -190,6 +190,29 @@ static eg_status check_tiling(eg_safetensors *file, const char *data, size_t byt
 
 /* ---- all of it ------------------------------------------------------------------------------------------------ */
 
+/* What people take for safetensors, by bytes at its beginning; NULL if it is of no such kind. More than 8 bytes. */
+static const char *kind_of_file(const unsigned char *data)
+{
+    static const struct {
+        size_t at;
+        const char *magic, *kind;
+    } kinds[] = {
+        {0, "version ", "a pointer of Git LFS, with the file itself not downloaded (git lfs pull gets it)"},
+        {0, "GGUF", "a GGUF file of llama.cpp"},
+        {4, "TFL3", "a TensorFlow Lite model"},
+        {0, "PK\x03\x04", "a zip archive, such as a pytorch_model.bin or a .task file"},
+        {0, "\x80\x02", "a pickle, such as a pytorch_model.bin"},
+        {0, "<", "a web page or other XML, as a failed download leaves"},
+        {0, "{", "a JSON file"},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (memcmp(data + kinds[i].at, kinds[i].magic, strlen(kinds[i].magic)) == 0) {
+            return kinds[i].kind;
+        }
+    }
+    return NULL;
+}
+
 static eg_status header_length(const unsigned char *data, size_t bytes, size_t *length)
 {
     if (bytes <= LENGTH_BYTES) {
@@ -201,6 +224,10 @@ static eg_status header_length(const unsigned char *data, size_t bytes, size_t *
         claimed = claimed << 8 | data[i];
     }
     if (claimed > MAX_HEADER_BYTES) {
+        const char *kind = kind_of_file(data);
+        if (kind != NULL) {
+            return eg_fail(EG_ERROR_MODEL, "this is %s, not a safetensors file", kind);
+        }
         return eg_fail(EG_ERROR_MODEL, "the header claims %llu bytes, more than %d; this is not a safetensors file",
                        (unsigned long long)claimed, MAX_HEADER_BYTES);
     }

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..find import find_model_file
 from ..kernels import available_backends, create_backend
 from ..kernels.layout import DTYPE_FORMATS
 from ..kernels.model_file import ModelFile, read_model_file
@@ -40,7 +41,7 @@ PARTS = {
 
 def run_info(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
-    path = Path(arguments.model)
+    path = find_model_file(Path(arguments.model))
     if path.suffix == ONNX_SUFFIX:
         return _run_onnx_info(path, arguments)
     model_file = read_model_file(path)

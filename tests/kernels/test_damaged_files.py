@@ -344,6 +344,23 @@ def test_a_header_that_claims_too_much_is_refused(good: Path, read: Reader) -> N
         refused(read, good, "header")
 
 
+KINDS = {
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:",
+    "GGUF": b"GGUF\3\0\0\0",
+    "TensorFlow Lite": b"\x1c\0\0\0TFL3",
+    "zip": b"PK\3\4\0\0\x08\x08",
+    "pickle": b"\x80\x02}q\0(X\x05",
+    "web page": b"<!DOCTYPE html>",
+    "JSON": b'{"metadata": 1}',
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_another_kind_is_named(good: Path, read: Reader, kind: str) -> None:
+    good.write_bytes(KINDS[kind].ljust(100, b" "))
+    refused(read, good, f"this is .*{kind}.*not a safetensors file")
+
+
 def test_data_that_is_not_aligned_is_refused(good: Path, read: Reader) -> None:
     header, data = split(good)
     text = as_text(header)

@@ -121,3 +121,10 @@ def test_any_prefix_of_all_names_is_taken_off(tmp_path: Path, prefix: str) -> No
 def test_pickled_weights_are_refused_with_the_way_out(folder: Path, place: str, name: str) -> None:
     (folder / place / "model.safetensors").rename(folder / place / name)
     refused(folder, rf"{name}: .*safetensors alone.*save_pretrained")
+
+
+@pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "2_Dense/model.safetensors", "tokenizer.model"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "checkpoint", shards=3)
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4689074\n")
+    refused(folder, rf"{name}: this is a pointer of Git LFS")

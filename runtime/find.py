@@ -1,0 +1,46 @@
+"""Which file a user means who gives a folder or a name, or what to do to get one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from .kernels.errors import ModelFileError
+
+_MANIFEST = "manifest.json"  # of a bundle
+_BUNDLED = ("onnx/model.onnx", "model.onnx")
+_OF_CHECKPOINT = ("modules.json", "config.json", "adapter_config.json")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_model_file(path: Path) -> Path:
+    """The model file at `path`, or in the bundle there; raises ModelFileError for what must be converted first."""
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.exists() and _HUB_NAME.fullmatch(path.as_posix()) and not path.parent.is_dir():
+        name = path.name
+        raise ModelFileError(
+            f"{path}: there is no such file; if it is a name on the Hugging Face hub, download it once: hf download "
+            f"{path.as_posix()} --local-dir {name} && {_convert(Path(name))}, then load that file"
+        )
+    return path
+
+
+def _in_folder(folder: Path) -> Path:
+    if (folder / _MANIFEST).is_file():
+        for name in _BUNDLED:
+            if (folder / name).is_file():
+                return folder / name
+    if any((folder / name).is_file() for name in _OF_CHECKPOINT):
+        raise ModelFileError(
+            f"{folder}: this is a checkpoint; convert it once: {_convert(folder)}, then load that file"
+        )
+    files = sorted(file.name for suffix in ("safetensors", "onnx") for file in folder.glob(f"*.{suffix}"))
+    found = f"give the path of one of its files, such as {files[0]}" if files else "it holds no model"
+    raise ModelFileError(f"{folder}: this is a folder, and no checkpoint; {found}")
+
+
+def _convert(folder: Path) -> str:
+    name = folder.absolute().name or "model"
+    return f"embgemma convert {shlex.quote(str(folder))} -o {shlex.quote(f'{name}.int8.safetensors')}"

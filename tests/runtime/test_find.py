@@ -1,0 +1,59 @@
+"""A folder or a name given instead of a model file: the model in it is opened, or the command to make one is said."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+import embgemma
+from embgemma.cli.main import main
+from embgemma.find import find_model_file
+from embgemma.kernels.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_model_file_is_itself(model_path: Path, tmp_path: Path) -> None:
+    assert find_model_file(model_path) == model_path
+    assert find_model_file(tmp_path / "none.safetensors") == tmp_path / "none.safetensors"
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "model.onnx"])
+def test_a_bundle_is_its_model(tmp_path: Path, name: str) -> None:
+    for file in ("manifest.json", "config.json", name):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    assert find_model_file(tmp_path) == tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["fine-tune", "two words", "it's"])
+@pytest.mark.parametrize("file", ["config.json", "modules.json", "adapter_config.json"])
+def test_a_checkpoint_is_refused_with_the_command_that_converts_it(
+    tmp_path: Path, name: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / file).write_text("{}")
+    with pytest.raises(ModelFileError, match="convert it once") as raised:
+        embgemma.load(folder)
+    command = str(raised.value).partition("once: ")[2].partition(", then")[0]
+    assert shlex.split(command) == ["embgemma", "convert", str(folder), "-o", f"{name}.int8.safetensors"]
+    assert main(["info", str(folder)]) == 1
+    assert command in capsys.readouterr().err
+
+
+def test_another_folder_is_refused(model_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"such as small\.safetensors"):
+        embgemma.load(model_path.parent)
+    with pytest.raises(ModelFileError, match="holds no model"):
+        embgemma.load(tmp_path)
+
+
+def test_a_name_of_the_hub_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"hf download google/some-model .*embgemma convert some-model -o"):
+        embgemma.load("google/some-model")
+    with pytest.raises(ModelFileError, match="such file"):
+        embgemma.load(tmp_path / "google/some-model")
