@@ -16,6 +16,7 @@ from .kernels import available_backends
 from .kernels.errors import BackendError, CheckpointError, EmbgemmaError, InputError, ModelFileError
 from .model import EmbeddingModel, load
 from .notices import TruncationWarning
+from .sentence_transformer import SentenceTransformer
 
 try:
     __version__ = importlib.metadata.version("embgemma")
@@ -29,6 +30,7 @@ __all__ = [
     "EmbgemmaError",
     "InputError",
     "ModelFileError",
+    "SentenceTransformer",
     "TruncationWarning",
     "__version__",
     "available_backends",

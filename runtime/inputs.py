@@ -16,20 +16,40 @@ if TYPE_CHECKING:
     TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
-def check_texts(sentences: str | Iterable[str]) -> list[str]:
+def check_texts(inputs: str | Iterable[str]) -> list[str]:
     """The texts as a list of valid strings; raises InputError naming the first that is not one."""
-    if isinstance(sentences, str):
-        texts = [sentences]
-    elif isinstance(sentences, bytes | bytearray | Mapping | Set) or not isinstance(sentences, Iterable):
-        hint = '; decode it first, as with text.decode("utf-8")' if isinstance(sentences, bytes | bytearray) else ""
-        raise InputError(f"sentences is of type {type(sentences).__name__}; expected a str or a list of str{hint}")
+    if isinstance(inputs, str):
+        texts = [inputs]
+    elif not _is_row(inputs):
+        raise InputError(f"inputs is of type {type(inputs).__name__}; expected a str or a list of str{_hint(inputs)}")
     else:
-        texts = list(sentences)
+        texts = list(inputs)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"sentences[{i}] is of type {type(text).__name__}; expected str")
-        check_unicode(f"sentences[{i}]", text)
+            raise InputError(f"inputs[{i}] is of type {type(text).__name__}; expected str{_hint(text)}")
+        check_unicode(f"inputs[{i}]", text)
     return texts
+
+
+def _is_row(inputs: object) -> bool:
+    """Whether iterating gives values in an order, not keys or the names of columns."""
+    if isinstance(inputs, bytes | bytearray | Mapping | Set | type) or not isinstance(inputs, Iterable):
+        return False
+    dimensions = getattr(inputs, "ndim", None)  # arrays, and the series, index and data frame of pandas have it
+    return not hasattr(inputs, "keys") if dimensions is None else dimensions == 1
+
+
+def _hint(value: object) -> str:
+    """What to do with a value that is no text."""
+    if isinstance(value, bytes | bytearray):
+        return '; decode it first, as with text.decode("utf-8")'
+    if isinstance(value, Mapping) and {"role", "content"} <= value.keys():
+        return "; pass the content of a chat message"
+    if hasattr(value, "columns"):
+        return "; pass one of its columns"
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return "; join a pair of texts into one, and flatten lists of texts"
+    return ""
 
 
 def join_token_ids(texts: Sequence[TokenIds]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

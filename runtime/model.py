@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 
-from . import similarity as _similarity
+from .arguments import Options, check_devices, check_options, refuse_unknown
 from .batches import batches, open_tokenizer
+from .compatible import SentenceTransformerCalls, takes_sentences, with_prompt_of
 from .find import find_model_file
 from .inputs import check_integer, check_texts, check_unicode, join_token_ids
 from .kernels.batch import check_batch
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError, VectorError
 from .notices import TruncationWarning, progress_bar, warn
+from .outputs import deliver
+from .pool import share, temporary_pool
 from .source import Source, check_same, file_state, fingerprint
+from .tokens import TokenizerCalls
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     import numpy.typing as npt
 
+    from .arguments import OutputValue, Precision
     from .batches import Tokenized
     from .inputs import TokenIds
     from .kernels.backend import Backend
     from .kernels.config import EncoderConfig
     from .kernels.model_file import ModelFile
     from .kernels.native_tokenizer import NativeTokenizer
+    from .pool import Pool
     from .tokenizer import Tokenizer
 
     Embeddings: TypeAlias = npt.NDArray[np.float32]
-
-logger = logging.getLogger("embgemma")
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first of them that the model has
@@ -43,18 +46,17 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first of them that t
 TOKENIZED_AT_ONCE = 256  # texts: enough to hide the cost of a call and to fill batches
 
 
-@dataclass(frozen=True)
-class _Options:
-    """Checked arguments of `EmbeddingModel.encode`: how to compute."""
-
-    batch_size: int
-    show_progress: bool
-    normalize: bool
-    dim: int  # of the embeddings returned
-
-
 def load(
-    path: str | os.PathLike[str], *, backend: str = "auto", threads: int | None = None, isa: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    isa: str | None = None,
+    truncate_dim: int | None = None,
+    prompts: Mapping[str, str] | None = None,
+    default_prompt_name: str | None = None,
+    similarity_fn_name: str | None = None,
+    device: Any = None,
 ) -> EmbeddingModel:
     """Opens a model file, made by `embgemma convert`.
 
@@ -64,22 +66,35 @@ def load(
         backend: "auto" or one of `embgemma.available_backends()`; for an ONNX model "onnx" (ONNX Runtime).
         threads: number of threads; None for the number of physical cores, or the CPU quota if less.
         isa: instruction set of the native backend, such as "avx2"; None for the best of this CPU.
+        truncate_dim: size of the embeddings where a call names none; None for the full size.
+        prompts: added to those of the model, or in their place if the names are the same.
+        default_prompt_name: the prompt of `encode` where a call names none.
+        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; None for the model's own.
+        device: None or "cpu".
 
     Raises:
         ModelFileError: the file is no model file, is damaged, or has a version that this release does not read.
         BackendError: the backend or the instruction set is unknown or missing here.
-        InputError: `threads` is not a positive integer.
+        InputError: an argument is out of range or unknown.
     """
+    check_devices(device)
     source = Source(find_model_file(Path(path)), backend, threads, isa)
-    return EmbeddingModel(*source.open(), source)
+    model = EmbeddingModel(*source.open(), source)
+    model.configure(truncate_dim, prompts, default_prompt_name, similarity_fn_name)
+    return model
 
 
-class EmbeddingModel:
+class EmbeddingModel(SentenceTransformerCalls):
     """An embedding model that is ready to run; `embgemma.load` makes one.
 
-    Several threads may call it at once. `close`, or the end of a `with` block, frees its memory. A model that is
-    pickled or copied keeps the path of its file and its settings: the other side opens that file again, which must be
-    the same.
+    Its calls are those of `sentence_transformers.SentenceTransformer`. Several threads may make them at once. `close`,
+    or the end of a `with` block, frees its memory. A model that is pickled or copied keeps the path of its file and its
+    settings: the other side opens that file again, which must be the same.
+
+    Attributes:
+        prompts: prompt texts by name; more may be added.
+        default_prompt_name: the prompt of `encode` where a call names none, or None.
+        truncate_dim: size of the embeddings where a call names none, or None for the full size.
     """
 
     def __init__(self, model_file: ModelFile, backend: Backend, source: Source | None = None) -> None:
@@ -89,83 +104,138 @@ class EmbeddingModel:
         self.path: Path = model_file.path
         self.config: EncoderConfig = model_file.config
         self.scheme = model_file.scheme
-        self.prompts = dict(model_file.prompts)
+        self.prompts = {**dict.fromkeys((*QUERY_PROMPTS, *DOCUMENT_PROMPTS[:1]), ""), **model_file.prompts}
         self.default_prompt_name = model_file.default_prompt_name
-        self.similarity_fn_name = model_file.similarity_fn_name
+        self.truncate_dim: int | None = None
+        self._similarity_fn_name = model_file.similarity_fn_name
         self._embedding_dim = model_file.embedding_dim or model_file.config.hidden
         self._open_backend: Backend | None = backend
         self._tokenizer = open_tokenizer(model_file)
         self._max_seq_length = model_file.config.max_tokens
 
+    def configure(
+        self,
+        truncate_dim: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | None = None,
+    ) -> None:
+        """Settings of `embgemma.load`, checked; None leaves one as it is."""
+        for name, prompt in (prompts or {}).items():
+            self.prompts[name] = self._prompt(None, prompt)
+        if default_prompt_name is not None:
+            self._prompt(default_prompt_name, None)
+            self.default_prompt_name = default_prompt_name
+        if truncate_dim is not None:
+            self.truncate_dim = check_integer("truncate_dim", truncate_dim, 1, self._embedding_dim)
+        if similarity_fn_name is not None:
+            self.similarity_fn_name = similarity_fn_name
+
     # ---- texts to embeddings ----
 
+    @overload
     def encode(
         self,
-        sentences: str | Iterable[str],
-        *,
+        inputs: str | Iterable[str],
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        output_value: Literal["sentence_embedding"] = ...,
+        precision: Precision = ...,
+        convert_to_numpy: Literal[True] = ...,
+        convert_to_tensor: Literal[False] = ...,
+        device: Any = ...,
+        normalize_embeddings: bool = ...,
+        truncate_dim: int | None = ...,
+        pool: Pool | None = ...,
+        chunk_size: int | None = ...,
+    ) -> npt.NDArray[Any]: ...
+
+    @overload
+    def encode(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    @takes_sentences
+    def encode(
+        self,
+        inputs: str | Iterable[str],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
-        normalize_embeddings: bool = True,
+        output_value: OutputValue | None = "sentence_embedding",
+        precision: Precision | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-    ) -> Embeddings:
-        """Embeds one text or many.
+        pool: Pool | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Embeds one text or many. Memory beside the texts and their embeddings does not grow with their number.
 
         Args:
-            sentences: a text, or a list or other iterable of texts.
-            prompt_name: which of `prompts` to put before every text; None for the model's default, which is often none.
+            inputs: a text, or a list or other iterable of texts. `sentences`, its older name, is taken too.
+            prompt_name: which of `prompts` to put before every text; None for `default_prompt_name`, often none.
             prompt: the prompt itself; it overrides prompt_name.
             batch_size: most texts computed at once. It never changes a result, not even the last bit. A batch never
                 has more than `config.max_tokens` tokens.
             show_progress_bar: None shows a bar if the level of the logger "embgemma" is INFO or DEBUG.
-            normalize_embeddings: True gives vectors of length 1, also if shortened. False gives the first values of
-                the full vector of length 1, as sentence-transformers does by default.
-            truncate_dim: size of the embeddings; EmbeddingGemma was trained for 768, 512, 256 and 128. None for the
-                full size.
+            output_value: "token_embeddings" gives a list of float32 (tokens, hidden), the states that a text's
+                embedding is the mean of; None a dict for each text of all that there is.
+            precision: "int8", "uint8", "binary" or "ubinary" quantise the embeddings: see `outputs.quantize`.
+            convert_to_numpy: False gives a list of torch tensors.
+            convert_to_tensor: True gives one torch tensor. Only this and the former import torch.
+            device: None or "cpu", or a list of "cpu", one for each process to share the work.
+            normalize_embeddings: whether shortened embeddings get length 1 again. Full ones have length 1 always.
+            truncate_dim: size of the embeddings; EmbeddingGemma was trained for 768, 512, 256 and 128. None for
+                `self.truncate_dim`.
+            pool: processes to share the work, from `start_multi_process_pool`.
+            chunk_size: texts that a process takes at a time.
+            kwargs: `task` has no effect; others are refused.
 
         Returns:
-            float32 (dim,) for one text, (texts, dim) for several, in their order.
+            float32 (dim,) for one text, (texts, dim) for several, in their order; see output_value and the arguments
+            after it.
 
         Raises:
-            InputError: a text is not a string or not valid Unicode, the prompt is unknown, or a size is out of range.
+            InputError: inputs are no texts or not valid Unicode, the prompt is unknown, or an argument is out of range
+                or cannot be had on a CPU.
             ModelFileError: the file is damaged, so that a text has no vector: it comes out as zero or not finite.
 
         Warns:
             TruncationWarning: texts had more than `max_seq_length` tokens, prompt included, and were cut.
         """
-        options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
-        return self._encode(sentences, self._prompt(prompt_name, prompt, ()), options)
+        refuse_unknown("encode", kwargs, without_effect=("task",))
+        options = self._options(
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            output_value=output_value,
+            precision=precision,
+            convert_to_numpy=convert_to_numpy,
+            convert_to_tensor=convert_to_tensor,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+        )
+        prefix = self._prompt(prompt_name, prompt)
+        texts = check_texts(inputs)
+        with temporary_pool(self, check_devices(device), pool) as processes:
+            if processes is None or not texts:
+                rows, cut = self._compute(texts, prefix, options)
+            else:
+                rows, cut = share(processes, texts, prefix, options, chunk_size)
+        if cut:
+            message = (
+                f"{len(cut)} of {len(texts)} texts have more than {self._max_seq_length} tokens, the first of them "
+                f"text {cut[0]}; the rest was cut off: split long texts into parts"
+            )
+            warn(TruncationWarning(message, cut))
+        return deliver(rows, options, single=isinstance(inputs, str))
 
-    def encode_query(
-        self,
-        sentences: str | Iterable[str],
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        normalize_embeddings: bool = True,
-        truncate_dim: int | None = None,
-    ) -> Embeddings:
-        """Embeds what a user searches with: `encode` with the prompt "query", unless another is given."""
-        options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
-        return self._encode(sentences, self._prompt(prompt_name, prompt, QUERY_PROMPTS), options)
-
-    def encode_document(
-        self,
-        sentences: str | Iterable[str],
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        normalize_embeddings: bool = True,
-        truncate_dim: int | None = None,
-    ) -> Embeddings:
-        """Embeds what a user searches in: `encode` with the prompt "document", unless another is given."""
-        options = self._options(batch_size, show_progress_bar, normalize_embeddings, truncate_dim)
-        return self._encode(sentences, self._prompt(prompt_name, prompt, DOCUMENT_PROMPTS), options)
+    encode_query = with_prompt_of(encode, "encode_query", QUERY_PROMPTS)
+    encode_document = with_prompt_of(encode, "encode_document", DOCUMENT_PROMPTS)
 
     def encode_ids(
         self, ids: Sequence[TokenIds], *, truncate_dim: int | None = None, normalize_embeddings: bool = True
@@ -175,36 +245,30 @@ class EmbeddingModel:
         Raises InputError if a text is empty or longer than `config.max_tokens`, or an id is out of range.
         """
         flat, offsets = join_token_ids(ids)
-        options = self._options(max(1, len(ids)), False, normalize_embeddings, truncate_dim)
+        options = self._options(
+            truncate_dim=truncate_dim, normalize_embeddings=normalize_embeddings, batch_size=max(1, len(ids))
+        )
         return self._embed([check_batch(self.config, flat, offsets, options.dim)], len(ids), options)
 
     @overload
-    def tokenize(  # type: ignore[overload-overlap]  # a str is an iterable of str too; the first match wins
-        self, sentences: str, *, prompt_name: str | None = ..., prompt: str | None = ...
+    def token_ids(  # type: ignore[overload-overlap]  # a str is an iterable of str too; the first match wins
+        self, inputs: str, *, prompt_name: str | None = ..., prompt: str | None = ...
     ) -> list[int]: ...
 
     @overload
-    def tokenize(
-        self, sentences: Iterable[str], *, prompt_name: str | None = ..., prompt: str | None = ...
+    def token_ids(
+        self, inputs: Iterable[str], *, prompt_name: str | None = ..., prompt: str | None = ...
     ) -> list[list[int]]: ...
 
-    def tokenize(
-        self, sentences: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
+    def token_ids(
+        self, inputs: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> list[int] | list[list[int]]:
         """Token ids of one text or several, as `encode` uses them: with prompt, `<bos>` and `<eos>`."""
-        prefix = self._prompt(prompt_name, prompt, ())
+        prefix = self._prompt(prompt_name, prompt)
         tokenizer = self._text_tokenizer()
-        texts = [prefix + text for text in check_texts(sentences)]
+        texts = [prefix + text for text in check_texts(inputs)]
         ids = tokenizer.encode_batch(texts, self._max_seq_length).split()
-        return ids[0] if isinstance(sentences, str) else ids
-
-    def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Embeddings:
-        """Scores (n, m) of all embeddings1 (n, dim) with all embeddings2 (m, dim), by `similarity_fn_name`."""
-        return _similarity.similarity(self.similarity_fn_name, embeddings1, embeddings2)
-
-    def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Embeddings:
-        """Scores (n,) of each of embeddings1 (n, dim) with its pair in embeddings2 (n, dim)."""
-        return _similarity.similarity_pairwise(self.similarity_fn_name, embeddings1, embeddings2)
+        return ids[0] if isinstance(inputs, str) else ids
 
     # ---- what it is and what it runs on ----
 
@@ -224,6 +288,18 @@ class EmbeddingModel:
         return self._backend().threads
 
     @property
+    def tokenizer(self) -> TokenizerCalls:
+        """Gives token ids by the calls of a Hugging Face tokenizer."""
+        tokenizer = self._text_tokenizer()
+        return TokenizerCalls(
+            tokenizer.encode_batch,
+            bos_token_id=self.config.bos_id,
+            eos_token_id=self.config.eos_id,
+            vocab_size=tokenizer.vocab,
+            model_max_length=self._max_seq_length,
+        )
+
+    @property
     def max_seq_length(self) -> int:
         """Most tokens of a text, prompt, `<bos>` and `<eos>` included; longer texts are cut. It may be lowered."""
         return self._max_seq_length
@@ -233,12 +309,8 @@ class EmbeddingModel:
         self._max_seq_length = check_integer("max_seq_length", tokens, 2, self.config.max_tokens)
 
     def get_embedding_dimension(self) -> int:
-        """Size of a full embedding."""
-        return self._embedding_dim
-
-    def get_sentence_embedding_dimension(self) -> int:
-        """Size of a full embedding; sentence-transformers used this name before version 6."""
-        return self._embedding_dim
+        """Size of an embedding where a call names no other."""
+        return min(self._embedding_dim, self.truncate_dim or self._embedding_dim)
 
     def close(self) -> None:
         """Frees weights, scratch memory and threads. Running calls finish; later calls raise EmbgemmaError."""
@@ -275,40 +347,55 @@ class EmbeddingModel:
 
     # ---- inside ----
 
-    def _options(
-        self, batch_size: int, show_progress_bar: bool | None, normalize: bool, truncate_dim: int | None
-    ) -> _Options:
-        """Checks the arguments of `encode` other than texts and prompts."""
-        full = self._embedding_dim
-        dim = full if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, full)
-        if show_progress_bar is None:
-            show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
-        return _Options(check_integer("batch_size", batch_size, 1, None), show_progress_bar, normalize, dim)
+    def _options(self, *, truncate_dim: int | None, **arguments: Any) -> Options:
+        """The arguments of `encode` that are no texts and no prompts, checked."""
+        dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        return check_options(truncate_dim=dim, full_dim=self._embedding_dim, **arguments)
 
-    def _encode(self, sentences: str | Iterable[str], prompt: str, options: _Options) -> Embeddings:
+    def _compute(self, texts: list[str], prompt: str, options: Options) -> tuple[Any, list[int]]:
+        """Embeddings (texts, dim), or a list of what else the options want for each text; and which texts were cut."""
         tokenizer = self._text_tokenizer()
-        texts = check_texts(sentences)
         limit = self._max_seq_length
-        truncated: list[int] = []
+        cut: list[int] = []
 
         def tokenize() -> Iterator[Tokenized]:
             at_once = options.batch_size * max(1, TOKENIZED_AT_ONCE // options.batch_size)
             for start in range(0, len(texts), at_once):
                 part = [prompt + text for text in texts[start : start + at_once]]
                 tokenized = tokenizer.encode_batch(part, limit)
-                truncated.extend((start + np.flatnonzero(tokenized.truncated)).tolist())
+                cut.extend((start + np.flatnonzero(tokenized.truncated)).tolist())
                 yield tokenized.ids, tokenized.offsets
 
-        embeddings = self._embed(tokenize(), len(texts), options)
-        if truncated:
-            message = (
-                f"{len(truncated)} of {len(texts)} texts have more than {limit} tokens, the first of them text "
-                f"{truncated[0]}; the rest was cut off: split long texts into parts"
-            )
-            warn(TruncationWarning(message, truncated))
-        return embeddings[0] if isinstance(sentences, str) else embeddings
+        if options.output_value == "sentence_embedding":
+            return self._embed(tokenize(), len(texts), options), cut
+        return self._features(tokenize(), len(texts), options), cut
 
-    def _embed(self, tokenized: Iterable[Tokenized], count: int, options: _Options) -> Embeddings:
+    def _features(self, tokenized: Iterable[Tokenized], count: int, options: Options) -> list[Any]:
+        """For each text the states of its tokens (tokens, hidden), or a dict that has them beside all else."""
+        backend, features = self._backend(), list[Any]()
+        with progress_bar(count, "text", shown=options.show_progress) as advance:
+            for ids, offsets in batches(tokenized, options.batch_size, self.config.max_tokens):
+                inside = offsets[1:-1]
+                states = np.split(backend.encode_tokens(ids, offsets), inside)
+                if options.output_value is None:
+                    vectors = backend.encode(ids, offsets, self._embedding_dim, True)[:, : options.dim]
+                    rows = zip(np.split(ids.astype(np.int64), inside), states, vectors, strict=True)
+                    features += [
+                        {
+                            "input_ids": row,
+                            "attention_mask": np.ones_like(row),
+                            "modality": "text",
+                            "token_embeddings": tokens,
+                            "sentence_embedding": vector,
+                        }
+                        for row, tokens, vector in rows
+                    ]
+                else:
+                    features += states
+                advance(len(states))
+        return features
+
+    def _embed(self, tokenized: Iterable[Tokenized], count: int, options: Options) -> Embeddings:
         """Embeddings (count, dim) of all texts, computed in batches to bound the scratch memory."""
         backend = self._backend()
         # A unit vector of `dim` values needs only the first `dim` rows of the head.
@@ -341,8 +428,8 @@ class EmbeddingModel:
             )
         return self._tokenizer
 
-    def _prompt(self, name: str | None, prompt: str | None, fallbacks: Sequence[str]) -> str:
-        """The prompt as given, else by name, else the first fallback that the model has, else its default."""
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        """The prompt as given, else by name, else the default one."""
         if prompt is not None:
             if not isinstance(prompt, str):
                 raise InputError(f"prompt is of type {type(prompt).__name__}; expected str")
@@ -351,9 +438,7 @@ class EmbeddingModel:
             check_unicode("prompt", prompt)
             return prompt
         if name is None:
-            name = next((fallback for fallback in fallbacks if fallback in self.prompts), self.default_prompt_name)
-        if name is None:
-            return ""
+            return self.prompts.get(self.default_prompt_name, "") if self.default_prompt_name is not None else ""
         if name not in self.prompts:
             raise InputError(f"prompt_name={name!r} is not a prompt of this model; it has {', '.join(self.prompts)}")
         return self.prompts[name]

@@ -40,11 +40,17 @@ def similarity_pairwise(name: str, left: npt.ArrayLike, right: npt.ArrayLike) ->
     return np.asarray(np.einsum("nd,nd->n", a, b), np.float32)
 
 
+def check_name(name: str) -> str:
+    """The name of a similarity function; raises InputError for others."""
+    if name not in SIMILARITY_FUNCTIONS:
+        raise InputError(f"the similarity function is {name!r}; expected one of {', '.join(SIMILARITY_FUNCTIONS)}")
+    return name
+
+
 def _comparable(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> tuple[Vectors, Vectors]:
     """Both as rows of one size, which have length 1 if the function is the cosine."""
     a, b = _as_rows("embeddings1", left), _as_rows("embeddings2", right)
-    if name not in SIMILARITY_FUNCTIONS:
-        raise InputError(f"the similarity function is {name!r}; expected one of {', '.join(SIMILARITY_FUNCTIONS)}")
+    check_name(name)
     if a.shape[1] != b.shape[1]:
         raise InputError(
             f"embeddings of {a.shape[1]} and {b.shape[1]} dimensions cannot be compared; "

@@ -165,7 +165,7 @@ def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequenc
     with load(reference.path, threads=1) as model:
 
         def tokenized(prompt: str, texts: list[str]) -> list[Ids]:
-            ids = model.tokenize(texts, prompt_name=prompt if prompt in model.prompts else None)
+            ids = model.token_ids(texts, prompt_name=prompt if prompt in model.prompts else None)
             return [np.array(text, np.int32) for text in ids]
 
         hidden = model.config.hidden

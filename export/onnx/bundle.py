@@ -139,7 +139,7 @@ def _examples(path: Path) -> list[dict[str, Any]]:
     with load(path) as model:
         prompt = next(iter(model.prompts.values()), "")
         for text in EXAMPLES:
-            ids = model.tokenize(text, prompt=prompt)
+            ids = model.token_ids(text, prompt=prompt)
             vector = model.encode_ids([ids])[0, :_EXAMPLE_NUMBERS]
             numbers = [round(float(number), _EXAMPLE_DIGITS) for number in vector]
             examples.append({"prompt_and_text": prompt + text, "input_ids": ids, "embedding_begins": numbers})

@@ -172,6 +172,7 @@ def _embed_chunk(
                 prompt=arguments.prompt,
                 batch_size=arguments.batch_size,
                 show_progress_bar=False,
+                normalize_embeddings=True,
                 truncate_dim=arguments.dim,
             )
         )

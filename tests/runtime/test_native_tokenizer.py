@@ -36,7 +36,7 @@ def test_a_file_without_a_table_is_tokenized_by_sentencepiece(tmp_path: Path, mo
     with embgemma.load(model_path) as model, embgemma.load(old_path) as old:
         assert isinstance(model._text_tokenizer(), NativeTokenizer)
         assert isinstance(old._text_tokenizer(), Tokenizer)
-        assert model.tokenize(TEXTS) == old.tokenize(TEXTS)
+        assert model.token_ids(TEXTS) == old.token_ids(TEXTS)
         with pytest.warns(embgemma.TruncationWarning) as warnings:
             vectors = model.encode(TEXTS), old.encode(TEXTS)
     np.testing.assert_array_equal(*vectors)

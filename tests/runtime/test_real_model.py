@@ -110,7 +110,7 @@ def test_backends_agree_with_the_reference(
 def test_ids_are_those_of_the_hugging_face_tokenizer(converted: Callable[[Scheme], Path], values: Golden) -> None:
     with embgemma.load(converted("mixed"), backend=embgemma.available_backends()[-1]) as model:
         for text, prompt_name, ids in zip(values.texts, values.prompt_names, values.ids, strict=True):
-            assert model.tokenize(text, prompt_name=prompt_name) == ids
+            assert model.token_ids(text, prompt_name=prompt_name) == ids
 
 
 @pytest.mark.parametrize("scheme", ["float32", "int8", "mixed"])

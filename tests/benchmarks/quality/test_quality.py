@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for scheme in ("float32", "int8"):
         convert(checkpoint, folder / f"{scheme}.safetensors", scheme, calibrated=False)
     with embgemma.load(folder / "float32.safetensors", backend="reference") as model:
-        ids = model.tokenize(TEXTS)
+        ids = model.token_ids(TEXTS)
         vectors = model.encode_ids(ids)
     np.savez(folder / "fp32.npz", ids=np.concatenate(ids), offsets=np.cumsum([0, *map(len, ids)]), embeddings=vectors)
     pairs = [{"s1": TEXTS[i], "s2": TEXTS[-i], "score": i} for i in range(len(TEXTS))]

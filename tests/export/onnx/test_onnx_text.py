@@ -58,7 +58,7 @@ def test_the_file_has_one_tokenizer_and_is_used_like_any_other(model: Path) -> N
     assert "tokenizer_model" not in {entry.key for entry in stored.metadata_props}
     with embgemma.load(model) as loaded:  # takes the tokenizer off, and needs no onnxruntime-extensions
         vectors = loaded.encode(TEXTS[:2])
-        assert loaded.tokenize("the <bos> of")[2:] != loaded.tokenize("the of")[2:]
+        assert loaded.token_ids("the <bos> of")[2:] != loaded.token_ids("the of")[2:]
     given = text_session(model).run(None, {"text": np.array(TEXTS[:2], object)})[0]
     assert np.sum(vectors * given, axis=1).min() > 0.99999
 

@@ -68,7 +68,7 @@ def test_a_fine_tune_with_added_tokens_has_their_ids_and_rows(folder: Path, tmp_
         path = convert(folder, tmp_path / f"{scheme}.safetensors", scheme, calibrated=False, progress=False)
         for backend in embgemma.kernels.available_backends():
             with embgemma.load(path, backend=backend) as model:
-                assert model.tokenize("<|doc|> the")[1:4] == [896, 760, 376]
+                assert model.token_ids("<|doc|> the")[1:4] == [896, 760, 376]
                 row_of_20 = model.encode_ids([[2, 20, 1]])
                 np.testing.assert_allclose(model.encode_ids([[2, 896, 1]]), row_of_20, atol=1e-6)
 

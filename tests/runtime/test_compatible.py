@@ -1,0 +1,268 @@
+"""Arguments and calls of sentence-transformers, where that library is not needed to know what is right."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import embgemma
+from embgemma import EmbeddingModel, EmbgemmaError, InputError, TruncationWarning
+from embgemma.outputs import quantize
+from tests.runtime.conftest import CONFIG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TEXTS = ["the of and", "", "is that for it", "a", "you 你好 😀", "<bos> [multimodal]"]
+DIM = CONFIG.hidden
+
+
+@pytest.fixture(scope="module")
+def model(model_path: Path) -> EmbeddingModel:
+    return embgemma.load(model_path, backend="reference")
+
+
+@pytest.fixture(scope="module")
+def pool(model: EmbeddingModel) -> Iterator[Any]:
+    started = model.start_multi_process_pool(["cpu", "cpu"])
+    yield started
+    model.stop_multi_process_pool(started)
+
+
+class Columns:
+    """Like a data frame: iterating gives names of columns."""
+
+    columns = ("a", "b")
+    ndim = 2
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+class Headers:
+    """Like the headers of a message: iterating gives keys, and it is no Mapping."""
+
+    def keys(self) -> list[str]:
+        return ["a", "b"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (Columns(), "inputs is of type Columns; .*; pass one of its columns"),
+        (Headers(), "inputs is of type Headers"),
+        (np.array("the"), "inputs is of type ndarray"),
+        (np.array([["the", "of"]]), "inputs is of type ndarray"),
+        (os.environ, "inputs is of type _Environ"),
+        ({"a": 1}.keys(), "inputs is of type dict_keys"),
+        (frozenset("a"), "inputs is of type frozenset"),
+        (signal.Signals, "inputs is of type EnumType|EnumMeta"),
+        ([("the", "of")], r"inputs\[0\] is of type tuple; .*join a pair of texts into one"),
+        (["the", ["of", "and"]], r"inputs\[1\] is of type list; .*flatten"),
+        ([{"role": "user", "content": "hi"}], r"inputs\[0\] is of type dict; .*the content of a chat message"),
+        ([Columns()], r"inputs\[0\] is of type Columns; .*pass one of its columns"),
+    ],
+)
+def test_what_iterates_but_is_no_list_of_texts(model: EmbeddingModel, inputs: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        model.encode(inputs)
+
+
+def test_places_and_names_of_arguments(model: EmbeddingModel) -> None:
+    expected = model.encode(TEXTS, prompt="x: ", truncate_dim=16)
+    false = False
+    given = model.encode(
+        TEXTS, "query", None, 2, false, "sentence_embedding", "float32", True, false, "cpu", false, 16, None, None
+    )
+    assert np.array_equal(model.encode(TEXTS, None, "x: ", truncate_dim=16), expected)
+    assert np.array_equal(given, model.encode(TEXTS, prompt_name="query", truncate_dim=16))
+    for call in (model.encode, model.encode_query, model.encode_document):
+        assert np.array_equal(call(sentences=TEXTS, prompt="x: ", task="query", truncate_dim=16), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "cuda"}, "device='cuda': embgemma computes on the CPU"),
+        ({"device": ["cpu", "mps"]}, "device='mps'"),
+        ({"device": 0}, "device='0'"),
+        ({"output_value": "tokens"}, "output_value='tokens'; expected one of 'sentence_embedding', 'token_embeddings'"),
+        ({"precision": "int4"}, "precision='int4'; expected one of 'float32', 'int8'"),
+        ({"precision": "int8", "output_value": None}, "precision='int8' is for embeddings"),
+        ({"precision": "int8"}, "precision='int8' takes its range from the embeddings of the call, and one has none"),
+        ({"processing_kwargs": {"text": {}}}, r"encode\(\) has no argument 'processing_kwargs' here"),
+        ({"normalise_embeddings": False}, "no argument 'normalise_embeddings'"),
+        ({"pool": 3}, "pool is of type int; expected what start_multi_process_pool"),
+    ],
+)
+def test_arguments_that_cannot_be_had(model: EmbeddingModel, arguments: dict[str, Any], message: str) -> None:
+    for call in (model.encode, model.encode_query, model.encode_document):
+        with pytest.raises(InputError, match=message):
+            call("the of", **arguments)
+
+
+def test_tensors_without_torch(model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert model.encode("the").shape == (DIM,)
+    for arguments in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
+        with pytest.raises(InputError, match="torch cannot be imported"):
+            model.encode(["the"], **arguments)
+
+
+def test_quantised_embeddings(model: EmbeddingModel) -> None:
+    values = np.array([[-5, 0, 5], [250, 0, 5], [186.5, 0, 260]], np.float32)
+    with pytest.warns(UserWarning, match="from 3 embeddings"):
+        assert quantize(values, "uint8").tolist() == [[0, 0, 0], [255, 0, 0], [191, 0, 255]]
+    with pytest.warns(UserWarning, match="from 3 embeddings"):
+        assert quantize(values, "int8").tolist() == [[-128, -128, -128], [127, -128, -128], [63, -128, 127]]
+    assert quantize(values, "ubinary").tolist() == [[0b00100000], [0b10100000], [0b10100000]]
+    assert quantize(values, "binary").tolist() == [[0b00100000 - 128], [0b10100000 - 128], [0b10100000 - 128]]
+    assert quantize(np.tile(values, (40, 1)), "int8").dtype == np.int8
+    assert model.encode("the", precision="ubinary").shape == (DIM // 8,)
+    assert model.encode([], precision="int8").shape == (0, DIM)
+
+
+def test_token_embeddings(model: EmbeddingModel) -> None:
+    ids = model.token_ids(TEXTS, prompt_name="query")
+    states = model.encode(TEXTS, "query", output_value="token_embeddings", batch_size=2)
+    assert [len(state) for state in states] == [len(text) for text in ids]
+    assert np.array_equal(model.encode_query(TEXTS[0], output_value="token_embeddings"), states[0])
+    everything = model.encode(TEXTS, "query", output_value=None, truncate_dim=16)
+    for row, text, state, vector in zip(everything, ids, states, model.encode_query(TEXTS), strict=True):
+        assert row["input_ids"].tolist() == text
+        assert row["attention_mask"].tolist() == [1] * len(text)
+        assert np.array_equal(row["token_embeddings"], state)
+        assert np.array_equal(row["sentence_embedding"], vector[:16])
+    assert model.encode([], output_value="token_embeddings") == []
+
+
+def test_pool_gives_the_same(model: EmbeddingModel, pool: Any) -> None:
+    with pytest.warns(TruncationWarning) as caught:
+        expected = model.encode([*TEXTS, "the of " * 50, "a"], "query")
+    with pytest.warns(TruncationWarning) as again:
+        found = model.encode([*TEXTS, "the of " * 50, "a"], "query", pool=pool, chunk_size=3)
+    assert np.array_equal(found, expected)
+    assert str(again[0].message) == str(caught[0].message)
+    assert np.array_equal(model.encode_multi_process(TEXTS, pool), model.encode(TEXTS))
+    assert np.array_equal(model.encode("the", pool=pool), model.encode("the"))
+    assert model.encode([], pool=pool).shape == (0, DIM)
+    states = model.encode(TEXTS, output_value="token_embeddings", pool=pool, chunk_size=1)
+    assert all(map(np.array_equal, states, model.encode(TEXTS, output_value="token_embeddings")))
+
+
+def test_pool_survives_errors_and_late_results(model: EmbeddingModel, pool: Any) -> None:
+    for chunk_size in (0, "2"):
+        with pytest.raises(InputError, match="chunk_size"):
+            model.encode(TEXTS, pool=pool, chunk_size=chunk_size)
+    pool["input"].put((-1, 0, ["of a call that was interrupted"], "", None))  # fails, and belongs to no call
+    pool["output"].put((-1, 0, (np.zeros((1, DIM), np.float32), [])))
+    assert np.array_equal(model.encode(TEXTS, pool=pool, chunk_size=1), model.encode(TEXTS))
+
+
+def test_pool_whose_processes_end(model_path: Path) -> None:
+    model = embgemma.load(model_path, backend="reference")
+    pool = model.start_multi_process_pool(["cpu"])
+    try:
+        pool["processes"][0].kill()
+        with pytest.raises(EmbgemmaError, match=r"1 processes of the pool have ended, exit codes \[-9\]"):
+            model.encode(TEXTS, pool=pool)
+    finally:
+        model.stop_multi_process_pool(pool)
+
+
+def test_list_of_devices_is_a_pool_for_one_call(model: EmbeddingModel) -> None:
+    assert np.array_equal(model.encode(TEXTS, device=["cpu", "cpu"]), model.encode(TEXTS))
+    with pytest.raises(InputError, match="device='cuda'"):
+        model.start_multi_process_pool(["cuda"])
+
+
+def test_settings_of_a_model(model_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "truncate_dim": 16,
+        "prompts": {"query": "q: ", "other": "o: "},
+        "default_prompt_name": "other",
+        "similarity_fn_name": "dot",
+        "device": "cpu",
+    }
+    plain = embgemma.load(model_path, backend="reference")
+    theirs = embgemma.SentenceTransformer(model_path, backend="reference", trust_remote_code=False, **settings)
+    for model in (embgemma.load(model_path, backend="reference", **settings), theirs, copy.deepcopy(theirs)):
+        assert model.similarity_fn_name == "dot"
+        assert model.get_embedding_dimension() == model.get_sentence_embedding_dimension() == 16
+        assert np.array_equal(model.encode("the"), plain.encode("o: the")[:16])
+        assert np.array_equal(model.encode_query("the", truncate_dim=DIM), plain.encode("q: the"))
+        with model.truncate_embeddings(None), model.truncate_sentence_embeddings(5):
+            assert model.encode(["the"]).shape == (1, 5)
+        assert model.get_embedding_dimension() == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"truncate_dim": 65}, "truncate_dim=65"),
+        ({"prompts": {"a": 3}}, "prompt is of type int"),
+        ({"default_prompt_name": "nonsense"}, "prompt_name='nonsense'"),
+        ({"similarity_fn_name": "maxsim"}, "'maxsim'"),
+        ({"device": "cuda:0"}, "device='cuda:0'"),
+        ({"model_kwargs": {"torch_dtype": "float16"}}, "model_kwargs has no meaning for a model file"),
+        ({"revision": "main"}, "revision has no meaning"),
+        ({"model_name_or_path": None}, "model_name_or_path is missing"),
+    ],
+)
+def test_settings_that_are_refused(model_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        embgemma.SentenceTransformer(**{"model_name_or_path": model_path, "backend": "reference", **arguments})
+    if "kwargs" not in message:
+        with pytest.raises((InputError, TypeError)):
+            embgemma.load(model_path, backend="reference", **arguments)
+
+
+def test_what_a_torch_module_has(model: EmbeddingModel) -> None:
+    assert model.to("cpu") is model.to(device="cpu") is model.cpu() is model.eval() is model.float() is model
+    assert model.device == "cpu"
+    assert model.device.type == "cpu"
+    assert model.get_max_seq_length() == model.max_seq_length
+    for call in (lambda: model.to("cuda"), lambda: model.to(dtype="float16"), lambda: model.to("cpu", "float16")):
+        with pytest.raises(InputError):
+            call()
+    for name, reason in (
+        ("fit", "train"),
+        ("half", "--scheme"),
+        ("save_pretrained", "convert"),
+        ("nonsense", "no attri"),
+    ):
+        assert not hasattr(model, name)
+        with pytest.raises(AttributeError, match=reason):
+            getattr(model, name)
+
+
+def test_preprocess(model: EmbeddingModel) -> None:
+    features = model.tokenize(TEXTS)
+    assert [row[mask == 1].tolist() for row, mask in zip(*list(features.values())[:2], strict=True)] == model.token_ids(
+        TEXTS
+    )
+    assert features["input_ids"].dtype == np.int64
+    assert model.preprocess("the", prompt="x: ")["input_ids"].tolist() == [model.token_ids("x: the")]
+    assert model.preprocess([]) == {}
+
+
+def test_tokenizer(model: EmbeddingModel) -> None:
+    long = "the of " * 100
+    tokenizer = model.tokenizer
+    assert tokenizer(TEXTS)["input_ids"] == model.token_ids(TEXTS)
+    assert tokenizer("the of", add_special_tokens=False)["input_ids"] == model.token_ids("the of")[1:-1]
+    assert len(tokenizer.encode(long)) > model.max_seq_length
+    assert tokenizer.encode(long, truncation=True) == model.token_ids(long)
+    assert tokenizer.encode(long, truncation=True, max_length=7) == [*model.token_ids(long)[:6], tokenizer.eos_token_id]
+    with pytest.raises(InputError, match="no argument 'return_tensors'"):
+        tokenizer("the", return_tensors="pt")
