@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,12 @@ from ..kernels.layout import Tensor
 from ..kernels.model_file import (
     ALIGNMENT,
     CHECKSUM,
+    DATA_CHECKSUM,
     DTYPE_NAMES,
     FORMAT_NAME,
     FORMAT_VERSION,
     TensorInfo,
+    checksum_text,
     metadata_checksum,
 )
 from ..kernels.safetensors_file import LENGTH_BYTES
@@ -36,7 +39,10 @@ def model_metadata(
     producer: str = f"embgemma {__version__}",
     others: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The `__metadata__` of a model file, checksum included; others are keys of the writer's own."""
+    """The `__metadata__` of a model file, its own checksum included; others are keys of the writer's own.
+
+    ModelFileWriter adds the checksum of the data.
+    """
     metadata = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
@@ -56,6 +62,7 @@ class ModelFileWriter:
 
     def __init__(self, file: BinaryIO, tensors: Mapping[str, TensorInfo]) -> None:
         self._file = file
+        self._crc = 0  # of the data written so far
         self._pending = dict(tensors)
         self._rows_written = 0  # of the tensor that is being written
 
@@ -77,11 +84,13 @@ class ModelFileWriter:
         """
         check_destination(path, force=force)
         with whole_file(path) as file:
-            file.write(_header(metadata, tensors))
+            file.write(_header(metadata, 0, tensors))
             writer = cls(file, tensors)
             yield writer
             if writer._pending:
                 raise ValueError(f"tensors {list(writer._pending)[:4]} were promised and not written")
+            file.seek(0)
+            file.write(_header(metadata, writer._crc, tensors))  # of the same size
 
     def write(self, name: str, part: Tensor) -> None:
         """Writes a tensor, or the next rows of one that comes in parts, in the order promised."""
@@ -91,16 +100,19 @@ class ModelFileWriter:
             raise ValueError(
                 f"wrote {part.dtype} {part.shape} as {name!r} from row {self._rows_written}; expected {expected} {info}"
             )
-        self._file.write(np.ascontiguousarray(part).data)
+        stored = np.ascontiguousarray(part).data
+        self._file.write(stored)
+        self._crc = zlib.crc32(stored, self._crc)
         self._rows_written = rows
         if rows == info.shape[0]:
             del self._pending[name]
             self._rows_written = 0
 
 
-def _header(metadata: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> bytes:
-    """Length and JSON header, padded with spaces so that the data that follows is aligned."""
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
+def _header(metadata: Mapping[str, str], data_crc: int, tensors: Mapping[str, TensorInfo]) -> bytes:
+    """Length and JSON header with both checksums, padded with spaces so that the data that follows is aligned."""
+    signed = {**metadata, DATA_CHECKSUM: checksum_text(data_crc)}
+    header: dict[str, object] = {"__metadata__": {**signed, CHECKSUM: metadata_checksum(signed)}}
     begin = 0
     for name, info in tensors.items():
         end = begin + info.size_bytes

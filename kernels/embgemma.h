@@ -54,6 +54,11 @@ typedef struct eg_model eg_model;
  * fine). A model is never written to and may be shared by any number of contexts and threads. */
 eg_status eg_model_open(const char *path, eg_model **model);
 
+/* Reads the whole file, and compares its bytes with the checksums that were made when it was written: EG_OK if it is as
+ * written and eg_model_open() opens it. This takes as long as reading the file does; a model in use is better checked
+ * once, after a download. */
+eg_status eg_model_check(const char *path);
+
 /* Free its contexts first. NULL is fine, here and in every function that frees. */
 void eg_model_free(eg_model *model);
 

@@ -6,7 +6,7 @@ import math
 import mmap
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,7 +34,7 @@ from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_js
 from .tokenizer_table import check_tokenizer_table
 
 FORMAT_NAME = "embgemma"
-FORMAT_VERSION = "4"
+FORMAT_VERSION = "5"
 Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 DEFAULT_SCHEME: Scheme = "int8"  # the most exact of the small ones
@@ -45,8 +45,9 @@ EMBEDDING = "embedding"
 TOKENIZER_TABLE = "tokenizer.table"
 TOKENIZER = "tokenizer.model"
 CHECKSUM = "metadata_crc32"
+DATA_CHECKSUM = "data_crc32"
 METADATA_KEYS = {"format", "format_version", "scheme", "config", "prompts", "default_prompt_name"}
-METADATA_KEYS |= {"similarity_fn_name", "producer", CHECKSUM}
+METADATA_KEYS |= {"similarity_fn_name", "producer", CHECKSUM, DATA_CHECKSUM}
 MOST_METADATA, MOST_PROMPTS = 1024, 256
 
 DTYPE_NAMES: dict[np.dtype[Any], str] = {
@@ -148,22 +149,33 @@ def metadata_checksum(metadata: Mapping[str, str]) -> str:
     Otherwise a flipped bit in a rope base or an epsilon would give wrong vectors, and no check of shapes would see it.
     """
     lines = "".join(f"{key}={metadata[key]}\n" for key in sorted(metadata) if key != CHECKSUM)
-    return f"{zlib.crc32(lines.encode('utf-8', 'surrogatepass')):08x}"
+    return checksum_text(zlib.crc32(lines.encode("utf-8", "surrogatepass")))
 
 
-def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
-    """Maps and checks the model file at `path`; raises ModelFileError, naming the file, for any defect."""
+def checksum_text(crc: int) -> str:
+    """A CRC-32 as the metadata states it: eight hexadecimal digits."""
+    return f"{crc:08x}"
+
+
+def read_model_file(path: str | os.PathLike[str], *, every_byte: bool = False) -> ModelFile:
+    """Maps and checks the model file at `path`; raises ModelFileError, naming the file, for any defect.
+
+    every_byte: whether to read the whole file too, and compare it with its checksum. Otherwise weights are not read.
+    """
     with reading(path, ModelFileError):
         path = Path(path)
         if path.is_dir():
             raise ModelFileError("this is a folder, not a model file; make one of a checkpoint with `embgemma convert`")
-        return _check(path, open_safetensors(path))
+        return _check(path, open_safetensors(path), every_byte)
 
 
-def _check(path: Path, file: SafetensorsFile) -> ModelFile:
+def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     """The model file, if its tensors are those that its config asks for."""
     metadata = file.metadata
     check_metadata(metadata)
+    if every_byte:
+        with memoryview(file.mapping) as content:
+            _compare(metadata, DATA_CHECKSUM, checksum_text(zlib.crc32(content[file.data_start :])))
     config = EncoderConfig.from_json(metadata["config"])
     infos = _expected(config, file.entries)
     _check_entries(file, infos)
@@ -189,8 +201,8 @@ def _check(path: Path, file: SafetensorsFile) -> ModelFile:
     )
 
 
-def check_metadata(metadata: dict[str, str]) -> None:
-    """Checks that the metadata is complete, of a version that this release reads, and not corrupt."""
+def check_metadata(metadata: dict[str, str], keys: Set[str] = METADATA_KEYS) -> None:
+    """Checks that the metadata has these keys, is of a version that this release reads, and is not corrupt."""
     if metadata.get("format") != FORMAT_NAME:
         raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
     version = metadata.get("format_version")
@@ -201,14 +213,17 @@ def check_metadata(metadata: dict[str, str]) -> None:
         )
     if len(metadata) > MOST_METADATA:
         raise ModelFileError(f"there are {len(metadata)} keys of metadata; expected at most {MOST_METADATA}")
-    missing = METADATA_KEYS - metadata.keys()
+    missing = keys - metadata.keys()
     if missing:
         raise ModelFileError(f"the metadata lacks {sorted(missing)}; convert the checkpoint again")
-    checksum = metadata_checksum(metadata)
-    if metadata[CHECKSUM] != checksum:
-        raise ModelFileError(
-            f"the metadata's checksum is {checksum}, not {shorten(metadata[CHECKSUM])}: the file is corrupt"
-        )
+    _compare(metadata, CHECKSUM, metadata_checksum(metadata))
+
+
+def _compare(metadata: Mapping[str, str], key: str, checksum: str) -> None:
+    """Raises ModelFileError unless the metadata states this checksum under this key."""
+    if metadata[key] != checksum:
+        stated = shorten(metadata[key])
+        raise ModelFileError(f"the checksum {key} is {checksum}, not {stated}: the file is corrupt; get it again")
 
 
 def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:

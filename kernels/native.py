@@ -102,6 +102,12 @@ def instruction_sets() -> tuple[InstructionSet, ...]:
     )
 
 
+def check_model(path: Path) -> None:
+    """Reads a whole model file in C; raises ModelFileError unless it is as written and can be opened."""
+    library = load_library()
+    library.check(library.c.eg_model_check(os.fsencode(path)))
+
+
 class NativeBackend:
     """A model bound to the C engine. Calls from several threads are safe and run one after another.
 

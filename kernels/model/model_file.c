@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FORMAT_VERSION "4" /* of export/FORMAT.md: the one that this release reads */
+#define FORMAT_VERSION "5" /* of export/FORMAT.md: the one that this release reads */
 
 enum {
     MAX_PROMPTS = 256,
@@ -22,6 +22,18 @@ enum {
 };
 
 /* ---- metadata ------------------------------------------------------------------------------------------------- */
+
+/* Compares a checksum with the one that the metadata states under this key. */
+static eg_status compare(const eg_safetensors *file, const char *key, uint32_t crc)
+{
+    char found[9];
+    snprintf(found, sizeof found, "%08x", (unsigned)crc);
+    const eg_string stated = eg_metadata(file, key);
+    return eg_string_is(stated, found)
+               ? EG_OK
+               : eg_fail(EG_ERROR_MODEL, "the checksum %s is %s, not %.20s: the file is corrupt; get it again", key,
+                         found, stated.text);
+}
 
 static eg_status check_checksum(const eg_safetensors *file)
 {
@@ -35,24 +47,18 @@ static eg_status check_checksum(const eg_safetensors *file)
             crc = eg_crc32(crc, "\n", 1);
         }
     }
-    char expected[9];
-    snprintf(expected, sizeof expected, "%08x", (unsigned)crc);
-    const eg_string stated = eg_metadata(file, "metadata_crc32");
 #if defined(FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION) /* a fuzzer must get past it, to the checks that follow */
-    (void)stated;
-#else
-    if (!eg_string_is(stated, expected)) {
-        return eg_fail(EG_ERROR_MODEL, "the metadata's checksum is %s, not %.20s: the file is corrupt", expected,
-                       stated.text);
-    }
-#endif
     return EG_OK;
+#else
+    return compare(file, "metadata_crc32", crc);
+#endif
 }
 
 static eg_status check_metadata(const eg_safetensors *file)
 {
     static const char *const keys[] = {
-        "scheme", "config", "prompts", "default_prompt_name", "similarity_fn_name", "producer", "metadata_crc32"};
+        "scheme",   "config",     "prompts",       "default_prompt_name", "similarity_fn_name",
+        "producer", "data_crc32", "metadata_crc32"};
     const eg_string format = eg_metadata(file, "format"), version = eg_metadata(file, "format_version");
     if (format.text == NULL || !eg_string_is(format, "embgemma")) {
         return eg_fail(EG_ERROR_MODEL,
@@ -151,13 +157,18 @@ static eg_status read_prompts(const eg_safetensors *file, const eg_allocator *al
 
 /* ---- all of it ------------------------------------------------------------------------------------------------ */
 
+typedef enum read_extent { AS_NEEDED, EVERY_BYTE } read_extent;
+
 /* The model of a file whose header was read; takes over the header. */
-static eg_status open_header(eg_safetensors *file, const eg_allocator *allocator, eg_model **out)
+static eg_status open_header(eg_safetensors *file, read_extent extent, const eg_allocator *allocator, eg_model **out)
 {
     eg_config config;
     eg_model *model = NULL;
     const eg_tensor *table = NULL;
     eg_status status = check_metadata(file);
+    if (status == EG_OK && extent == EVERY_BYTE) {
+        status = compare(file, "data_crc32", eg_crc32(0, file->data, file->data_bytes));
+    }
     status = status == EG_OK ? eg_config_read(eg_metadata(file, "config"), &config) : status;
     status = status == EG_OK ? eg_model_bind(&config, file, allocator, &model, &table) : status;
     status = status == EG_OK ? read_prompts(file, allocator, &model->file) : status;
@@ -172,12 +183,13 @@ static eg_status open_header(eg_safetensors *file, const eg_allocator *allocator
     return EG_OK;
 }
 
-static eg_status open_bytes(const void *data, size_t bytes, const eg_allocator *allocator, eg_model **out)
+static eg_status open_bytes(const void *data, size_t bytes, read_extent extent, const eg_allocator *allocator,
+                            eg_model **out)
 {
     eg_safetensors file;
     eg_status status = eg_safetensors_read(data, bytes, allocator, &file);
     if (status == EG_OK) {
-        status = open_header(&file, allocator, out);
+        status = open_header(&file, extent, allocator, out);
         eg_safetensors_free(&file, allocator);
     }
     return status;
@@ -191,7 +203,7 @@ eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocato
     }
     *out = NULL;
     const eg_allocator allocator = eg_allocator_or_default(given);
-    return open_bytes(data, bytes, &allocator, out);
+    return open_bytes(data, bytes, AS_NEEDED, &allocator, out);
 }
 
 static eg_status map_file(const char *path, eg_model_file *file)
@@ -235,17 +247,14 @@ static eg_status fail_naming(eg_status status, const char *path)
     return eg_fail(status, "%s: %s", path + (length > PATH_SHOWN ? length - PATH_SHOWN : 0), message);
 }
 
-eg_status eg_model_open(const char *path, eg_model **out)
+static eg_status open_path(const char *path, read_extent extent, eg_model **out)
 {
-    if (path == NULL || out == NULL) {
-        return eg_fail(EG_ERROR_ARGUMENT, "eg_model_open needs a path and a place for the model");
-    }
     *out = NULL;
     eg_model_file file = {.mapping = NULL};
     eg_status status = map_file(path, &file);
     if (status == EG_OK) {
         const eg_allocator allocator = eg_allocator_or_default(NULL);
-        status = open_bytes(file.mapping, file.mapping_bytes, &allocator, out);
+        status = open_bytes(file.mapping, file.mapping_bytes, extent, &allocator, out);
         if (status == EG_OK) {
             (*out)->file.mapping = file.mapping;
             (*out)->file.mapping_bytes = file.mapping_bytes;
@@ -255,6 +264,25 @@ eg_status eg_model_open(const char *path, eg_model **out)
         }
     }
     return status == EG_OK ? EG_OK : fail_naming(status, path);
+}
+
+eg_status eg_model_open(const char *path, eg_model **out)
+{
+    if (path == NULL || out == NULL) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_model_open needs a path and a place for the model");
+    }
+    return open_path(path, AS_NEEDED, out);
+}
+
+eg_status eg_model_check(const char *path)
+{
+    if (path == NULL) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_model_check needs a path");
+    }
+    eg_model *model = NULL;
+    const eg_status status = open_path(path, EVERY_BYTE, &model);
+    eg_model_free(model);
+    return status;
 }
 
 void eg_model_free(eg_model *model)

@@ -262,6 +262,8 @@ eg_status eg_safetensors_read(const void *data, size_t bytes, const eg_allocator
 
     const char *const first = (const char *)data + LENGTH_BYTES + length;
     const size_t data_bytes = bytes - LENGTH_BYTES - length;
+    file->data = first;
+    file->data_bytes = data_bytes;
     eg_json json = eg_json_read((eg_string){file->header, length});
     read_header(&json, file, first, data_bytes);
     if (json.problem != NULL) {

@@ -28,6 +28,8 @@ typedef struct eg_safetensors {
     size_t metadata_count;
     eg_tensor *tensors; /* (tensor_count,) in file order; their data covers the file to its end */
     size_t tensor_count;
+    const void *data; /* (data_bytes,) of all tensors */
+    size_t data_bytes;
 } eg_safetensors;
 
 /* data: (bytes,), 64-byte aligned. Fails with EG_ERROR_MODEL for anything that the format does not allow; then nothing

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..find import find_model_file
 from ..kernels import available_backends, create_backend
+from ..kernels.errors import InputError
 from ..kernels.layout import DTYPE_FORMATS
 from ..kernels.model_file import ModelFile, read_model_file
-from ..kernels.native import instruction_sets
+from ..kernels.native import check_model, instruction_sets, library_problem
 from ..model import load
 from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
 from ..onnx.onnx_facts import OnnxFacts, onnx_facts
@@ -44,8 +45,12 @@ def run_info(arguments: argparse.Namespace) -> int:
     path = find_model_file(Path(arguments.model))
     if path.suffix == ONNX_SUFFIX:
         return _run_onnx_info(path, arguments)
-    model_file = read_model_file(path)
+    model_file = read_model_file(path, every_byte=arguments.check)
     _print_facts(_file_facts(model_file))  # also if nothing can run it
+    if arguments.check:
+        if library_problem() is None:
+            check_model(path)
+        _print_facts([("checked", "every byte is as written")])
     backend = create_backend(model_file, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
     _print_facts(_engine_facts(backend))
     return 0
@@ -53,6 +58,8 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 def _run_onnx_info(path: Path, arguments: argparse.Namespace) -> int:
     """Runs the command for an ONNX model."""
+    if arguments.check:
+        raise InputError(f"{path}: an ONNX model has no checksum, so --check cannot tell whether it is as written")
     file = read_onnx_file(path, with_tokenizer=True)
     model_file = describe_onnx_model(path, file)
     _print_facts(_onnx_facts(model_file, onnx_facts(path, file)))

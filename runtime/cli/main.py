@@ -130,6 +130,9 @@ def make_parser() -> argparse.ArgumentParser:
         description="Shows what a model file or an ONNX model holds, and what runs it here.",
     )
     _add_model_arguments(info)
+    info.add_argument(
+        "--check", action="store_true", help="also read the whole model file, and compare it with its checksums"
+    )
     info.set_defaults(run=run_info)
     return parser
 

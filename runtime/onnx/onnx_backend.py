@@ -15,7 +15,15 @@ from ..kernels.batch import check_batch, finish_vectors
 from ..kernels.config import EncoderConfig
 from ..kernels.cpu_quota import cpu_quota
 from ..kernels.errors import BackendError, InputError, ModelFileError
-from ..kernels.model_file import FORMAT_NAME, FORMAT_VERSION, ModelFile, check_metadata, read_prompts
+from ..kernels.model_file import (
+    DATA_CHECKSUM,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    METADATA_KEYS,
+    ModelFile,
+    check_metadata,
+    read_prompts,
+)
 from .onnx_file import OnnxFile, read_onnx_file
 
 if TYPE_CHECKING:
@@ -60,7 +68,7 @@ def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
             f"{path}: the model has format version {version!r}, this release reads {FORMAT_VERSION!r}; export it again"
         )
     try:
-        check_metadata(file.metadata)
+        check_metadata(file.metadata, METADATA_KEYS - {DATA_CHECKSUM})
         config = EncoderConfig.from_json(file.metadata["config"])
         prompts, default_prompt_name = read_prompts(file.metadata)
         tokenizer_model = file.tokenizer_model or zlib.decompress(base64.b64decode(file.metadata[TOKENIZER_KEY]))

@@ -10,7 +10,7 @@ import pytest
 
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.model_file import read_model_file
-from embgemma.kernels.native import library_problem, load_library
+from embgemma.kernels.native import check_model, library_problem, load_library
 from embgemma.kernels.safetensors_file import LENGTH_BYTES
 from tests.kernels.changed_file import as_text, join, split, write_smallest
 
@@ -187,7 +187,8 @@ HEADER: list[Damage] = [
     ("embgemma s", "embgemma S", "checksum", "checksum"),
     ("1e-06", "1e-05", "checksum", "checksum"),
     ('"embgemma"', '"pt"', "not an embgemma model file", "not an embgemma model file"),
-    ('format_version":"4', 'format_version":"5', "format version '5'", "version 5"),
+    ('format_version":"5', 'format_version":"4', "format version '4'", "version 4"),
+    ('"data_crc32"', '"data_crc23"', "lacks .*data_crc32", "lacks data_crc32"),
     ('"scheme"', '"scheming"', "lacks .*scheme", "lacks scheme"),
     ('"prompts"', '"prompt"', "lacks .*prompts", "lacks prompts"),
     ('"producer"', '"scheme"', "twice", "twice"),
@@ -377,6 +378,19 @@ def test_norms_and_scales_that_are_not_finite_are_refused(good: Path, read: Read
         end = header[name]["data_offsets"][1]
         changed = data[: end - 4] + np.float32(value).tobytes() + data[end:]
         refused(read, join(good, as_text(header), changed), f"{name}.*not finite")
+
+
+def test_every_byte_of_the_data_is_in_the_checksum(good: Path, reader: str) -> None:
+    def check(path: Path) -> None:
+        check_model(path) if reader == "c" else read_model_file(path, every_byte=True)
+
+    content = good.read_bytes()
+    check(good)
+    for place in (data_start(content), *random.Random(0).sample(range(data_start(content), len(content)), 20), -1):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        good.write_bytes(changed)
+        refused(check, good, "data_crc32")
 
 
 def test_a_missing_file_a_folder_and_a_checkpoint_are_refused(tmp_path: Path, reader: str) -> None:

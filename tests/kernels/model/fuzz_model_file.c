@@ -57,7 +57,7 @@ static size_t fresh(unsigned char *input, size_t most, unsigned seed)
     static tensors t;
     static buffer header;
     list_tensors(&t, seed % 3 == 0 ? EG_F32 : EG_I8, seed % 3 == 0 ? EG_F32 : seed % 3 == 1 ? EG_I8 : EG_U8);
-    const size_t data_bytes = make_header(&header, &t);
+    const size_t data_bytes = make_header(&header, &t, "00000000");
     if (most < SIZE_BYTES + header.length) {
         return 0;
     }

@@ -103,17 +103,18 @@ static inline void append_quoted(buffer *t, const char *value)
     append(t, "\"");
 }
 
-static inline void append_metadata(buffer *header)
+static inline void append_metadata(buffer *header, const char *data_crc32)
 {
     /* Sorted by key, as the checksum asks for. */
-    static const char *const items[][2] = {
+    const char *const items[][2] = {
         {"config", "{\"layers\": 2, \"hidden\": 128, \"ffn\": 192, \"heads\": 2, \"kv_heads\": 1, \"head_dim\": 64, "
                    "\"vocab\": 128, \"max_tokens\": 80, \"window\": 5, \"full_attention_layers\": [1], "
                    "\"rope_theta_sliding\": 10000.0, \"rope_theta_full\": 1000000, \"rms_norm_eps\": 1e-06, "
                    "\"bos_id\": 2, \"eos_id\": 1}"},
+        {"data_crc32", data_crc32},
         {"default_prompt_name", "\"query\""},
         {"format", "embgemma"},
-        {"format_version", "4"},
+        {"format_version", "5"},
         {"producer", "a test"},
         {"prompts", "{\"query\": \"task: search result | query: \", \"\\u00e9t\\u00e9\": \"\\ud83d\\ude00\\n\\\"\"}"},
         {"scheme", "mixed"},
@@ -150,12 +151,12 @@ static inline void append_tensor(buffer *header, const eg_tensor *tensor, size_t
     append(header, entry);
 }
 
-/* Writes the header; returns how many bytes of data it tells of. */
-static inline size_t make_header(buffer *header, const tensors *t)
+/* Writes the header; returns how many bytes of data it tells of. data_crc32: eight digits. */
+static inline size_t make_header(buffer *header, const tensors *t, const char *data_crc32)
 {
     header->length = 0;
     append(header, "{");
-    append_metadata(header);
+    append_metadata(header, data_crc32);
     size_t data_bytes = 0;
     for (size_t i = 0; i < t->count; i++) {
         append_tensor(header, &t->list[i], data_bytes);
@@ -203,7 +204,7 @@ static inline void fill(unsigned char *data, const eg_tensor *tensor, uint64_t *
 static inline unsigned char *make_file(const tensors *t, size_t *bytes)
 {
     static buffer header;
-    const size_t data_bytes = make_header(&header, t);
+    const size_t data_bytes = make_header(&header, t, "00000000");
     uint64_t random = 1;
     size_t at;
     unsigned char *file = make_head(header.characters, header.length, data_bytes, &at);
@@ -212,6 +213,10 @@ static inline unsigned char *make_file(const tensors *t, size_t *bytes)
         fill(file + at, &t->list[i], &random);
         at += eg_tensor_bytes(&t->list[i]);
     }
+    char checksum[9];
+    snprintf(checksum, sizeof checksum, "%08x", (unsigned)eg_crc32(0, file + *bytes - data_bytes, data_bytes));
+    make_header(&header, t, checksum); /* of the same length */
+    memcpy(file + LENGTH_BYTES, header.characters, header.length);
     return file;
 }
 

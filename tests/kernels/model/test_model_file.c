@@ -9,6 +9,7 @@
 
 enum {
     CUTS_OF_DATA = 100,
+    CHECKED_BYTES = 100,
     MOST_REFUSALS = 200, /* allocations of a model, a context and a call */
 };
 
@@ -46,6 +47,8 @@ static void check_valid(eg_dtype attention, eg_dtype others)
     free(file);
 }
 
+static size_t header_end(const unsigned char *file) { return LENGTH_BYTES + (size_t)file[0] + ((size_t)file[1] << 8); }
+
 /* ---- files on disk -------------------------------------------------------------------------------------------- */
 
 static void write_file(const char *path, const void *data, size_t bytes)
@@ -66,6 +69,48 @@ static void check_unreadable(const eg_model *model)
     eg_context_free(context);
 }
 
+/* No bit of the data may be another. */
+static void check_every_byte(const char *path, const unsigned char *file, size_t bytes)
+{
+    unsigned char *changed = aligned_new(bytes);
+    memcpy(changed, file, bytes);
+    write_file(path, changed, bytes);
+    CHECK(eg_model_check(path) == EG_OK, "%s", eg_error_message());
+    const size_t begin = header_end(file);
+    for (size_t i = 0; i < CHECKED_BYTES; i++) {
+        const size_t at = i == 0 ? begin : begin + (bytes - begin) * i / CHECKED_BYTES;
+        changed[at] ^= 1 << i % 8;
+        write_file(path, changed, bytes);
+        CHECK_REFUSED(eg_model_check(path), EG_ERROR_MODEL, "data_crc32");
+        changed[at] = file[at];
+    }
+    CHECK_REFUSED(eg_model_check(NULL), EG_ERROR_ARGUMENT, "path");
+    free(changed);
+}
+
+/* Any length and alignment, and any cut in two, against the definition bit by bit. */
+static void check_crc32(void)
+{
+    enum { MOST = 9000 };
+    unsigned char data[MOST];
+    uint64_t random = 3;
+    for (size_t i = 0; i < MOST; i++) {
+        data[i] = (unsigned char)random_bits(&random);
+    }
+    CHECK(eg_crc32(0, "123456789", 9) == 0xCBF43926u, "the published check value");
+    for (size_t begin = 0; begin < 9; begin++) {
+        for (size_t bytes = MOST - 600; bytes <= MOST - begin; bytes += 17) {
+            uint32_t expected = 0;
+            for (size_t i = 0; i < bytes; i++) {
+                expected = eg_crc32(expected, data + begin + i, 1);
+            }
+            CHECK(eg_crc32(0, data + begin, bytes) == expected, "%zu bytes from %zu", bytes, begin);
+            const uint32_t half = eg_crc32(0, data + begin, bytes / 2);
+            CHECK(eg_crc32(half, data + begin + bytes / 2, bytes - bytes / 2) == expected, "two halves");
+        }
+    }
+}
+
 static void check_paths(const unsigned char *file, size_t bytes)
 {
     char folder[] = "/tmp/embgemma-test-XXXXXX", path[64];
@@ -84,6 +129,7 @@ static void check_paths(const unsigned char *file, size_t bytes)
     eg_model_free(in_memory);
     check_unreadable(model);
     eg_model_free(model);
+    check_every_byte(path, file, bytes);
 
     write_file(path, file, 0);
     CHECK_REFUSED(eg_model_open(path, &model), EG_ERROR_MODEL, "empty");
@@ -98,8 +144,6 @@ static void check_paths(const unsigned char *file, size_t bytes)
 }
 
 /* ---- files that are not ---------------------------------------------------------------------------------------- */
-
-static size_t header_end(const unsigned char *file) { return LENGTH_BYTES + (size_t)file[0] + ((size_t)file[1] << 8); }
 
 static void check_cut(const unsigned char *file, size_t bytes)
 {
@@ -177,6 +221,7 @@ static void check_no_tokenizer(const unsigned char *file, size_t bytes)
 
 int main(void)
 {
+    check_crc32();
     check_valid(EG_F32, EG_F32);
     check_valid(EG_I8, EG_I8);
     check_valid(EG_I8, EG_U8);

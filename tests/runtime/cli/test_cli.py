@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -354,6 +355,23 @@ def test_info(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert expected in out
     whole, *parts = (float(size) for size in re.findall(r"([0-9.]+) MB", out))
     assert whole == pytest.approx(sum(parts), abs=0.1 * len(parts))
+
+
+def test_info_check_reads_every_byte(model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.safetensors"
+    shutil.copy(model_path, path)
+    assert main(["info", "--check", str(path)]) == 0
+    assert "checked     every byte is as written\n" in capsys.readouterr().out
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        changed = bytes([file.read(1)[0] ^ 4])
+        file.seek(-1, 1)
+        file.write(changed)
+    assert main(["info", str(path)]) == 0
+    assert main(["info", "--check", str(path)]) == 1
+    assert f"embgemma: {path}: the checksum data_crc32 is " in capsys.readouterr().err
+    assert main(["info", "--check", str(tmp_path / "a.onnx")]) != 0
+    assert "has no checksum" in capsys.readouterr().err
 
 
 def test_convert_reports_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
