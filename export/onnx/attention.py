@@ -64,6 +64,7 @@ def make_batch(graph: Graph, config: EncoderConfig, ids: str, mask: str) -> Batc
     """The batch of the inputs ids and mask, (batch, tokens) int64 each."""
     shape = graph.op("Shape", ids)
     batch, given = (graph.op("Gather", shape, graph.integer(axis)) for axis in (0, 1))
+    ids = graph.op("Add", ids, _refuse_long(graph, config, given))
     blocks, block, keys = _blocks(graph, config, given)
     tokens = graph.op("Mul", blocks, block)
     padding = _end_padding(graph, 2, 1, graph.op("Sub", tokens, given))
@@ -91,6 +92,14 @@ def make_batch(graph: Graph, config: EncoderConfig, ids: str, mask: str) -> Batc
         bias_full=_bias(graph, graph.op("Unsqueeze", graph.cast(padded_real, BOOL), graph.integers(1, 2))),
         bias_sliding=_sliding_bias(graph, config, padded_real, blocks, block, key_position),
     )
+
+
+def _refuse_long(graph: Graph, config: EncoderConfig, tokens: str) -> str:
+    """Zero, and an error that says what is wrong if texts have too many tokens: ONNX Runtime names the operation."""
+    zeros = graph.constant("zero_for_each_token", np.zeros(config.max_tokens, np.int8))
+    last = graph.op("Sub", tokens, graph.integer(1))
+    name = f"texts_must_have_at_most_{config.max_tokens}_tokens"
+    return graph.cast(graph.op("Gather", zeros, last, name=name), INT64)
 
 
 def _blocks(graph: Graph, config: EncoderConfig, tokens: str) -> tuple[str, str, str]:

@@ -48,13 +48,15 @@ class Graph:
     prefix: str = ""
     _small: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+    def op(self, kind: str, *inputs: str, name: str = "", domain: str = "", **attributes: Any) -> str:
         """Adds an operation with one output, whose name it gives. An input that is left out is ""."""
-        return self.ops(kind, 1, *inputs, domain=domain, **attributes)[0]
+        return self.ops(kind, 1, *inputs, name=name, domain=domain, **attributes)[0]
 
-    def ops(self, kind: str, outputs: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
-        """Adds an operation with several outputs, whose names it gives."""
-        name = f"{self.prefix}{kind}_{len(self.nodes)}"
+    def ops(
+        self, kind: str, outputs: int, *inputs: str, name: str = "", domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """Adds an operation with several outputs, whose names it gives; its own is of its kind unless one is given."""
+        name = self.prefix + (name or f"{kind}_{len(self.nodes)}")
         values = [name if outputs == 1 else f"{name}.{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), values, name=name, domain=domain, **attributes))
         return values
