@@ -11,27 +11,18 @@ from typing import Any
 
 from ... import __version__
 from ...kernels.errors import InputError
+from ...kernels.model_file import ModelFile
 from ...model import load
 from ...onnx.onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
-from ...onnx.onnx_facts import onnx_facts
+from ...onnx.onnx_facts import OnnxFacts, onnx_facts
 from ...onnx.onnx_file import read_onnx_file
 from ...output_file import whole_folder
-from ..tokenizer.tokenizer_files import portable_file
+from .bundle_files import TOKENIZER_FILES, write_modules, write_readme, write_tokenizer_files
 from .export import Exported, export_onnx
 
-MODEL = "model.onnx"
+MODEL = "onnx/model.onnx"  # where transformers.js and sentence-transformers look for it
 MANIFEST = "manifest.json"
 OPERATORS = "required_operators.config"
-
-# What libraries that tokenize read of a checkpoint: those of Hugging Face in Rust, Swift, Kotlin and JavaScript the
-# first four, SentencePiece the last.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "config.json",
-    "tokenizer.model",
-)
 
 FORMAT_NAME, FORMAT_VERSION = "embgemma-onnx-bundle", 1
 
@@ -79,23 +70,27 @@ def export_bundle(
     """
     folder = Path(folder)
     check_bundle_destination(folder, force=force)
+    text = bool(options.get("text"))
+    if options.get("last_hidden_state"):
+        raise InputError("last_hidden_state of a bundle is what libraries pool; leave the option out, or take --output")
     with whole_folder(folder) as made:
-        exported = export_onnx(checkpoint, made / MODEL, **options)
+        (made / MODEL).parent.mkdir()
+        exported = export_onnx(checkpoint, made / MODEL, for_pooling=not text, **options)
         (made / OPERATORS).write_text(exported.operators_config, "utf-8")
-        if not options.get("text"):
-            for name in TOKENIZER_FILES:
-                if (Path(checkpoint) / name).is_file():
-                    (made / name).write_bytes(portable_file(Path(checkpoint) / name))
-        text = json.dumps(_manifest(made), ensure_ascii=False, indent=1)
-        (made / MANIFEST).write_text(text + "\n", "utf-8")
+        file = read_onnx_file(made / MODEL, with_tokenizer=True)
+        model, facts = describe_onnx_model(made / MODEL, file), onnx_facts(made / MODEL, file)
+        dim = int(facts.outputs[SENTENCE_EMBEDDING].shape[1])
+        if not text:
+            write_tokenizer_files(Path(checkpoint), made, model.config.max_tokens)
+            write_modules(model, dim, made)
+        write_readme(made, model, dim, folder.name, MODEL, text=text)
+        manifest = json.dumps(_manifest(made, model, facts), ensure_ascii=False, indent=1)
+        (made / MANIFEST).write_text(manifest + "\n", "utf-8")
     return replace(exported, model=folder / MODEL)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path, model: ModelFile, facts: OnnxFacts) -> dict[str, Any]:
     """The manifest of a folder that has everything else."""
-    path = folder / MODEL
-    file = read_onnx_file(path, with_tokenizer=True)
-    model, facts = describe_onnx_model(path, file), onnx_facts(path, file)
     return {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
@@ -126,9 +121,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
         },
         "prompts": model.prompts,
         "default_prompt_name": model.default_prompt_name,
-        "examples": _examples(path),
+        "examples": _examples(folder / MODEL),
         "files": {
-            each.name: {"bytes": each.stat().st_size, "sha256": _sha256(each)} for each in sorted(folder.iterdir())
+            each.relative_to(folder).as_posix(): {"bytes": each.stat().st_size, "sha256": _sha256(each)}
+            for each in sorted(folder.rglob("*"))
+            if each.is_file()
         },
     }
 

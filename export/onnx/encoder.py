@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from onnx import TensorProto
 
@@ -21,8 +23,12 @@ LAST_HIDDEN_STATE = "last_hidden_state"
 _SMALLEST_LENGTH = 1e-12  # of a vector that is to be divided by its length, as PyTorch's normalize has it
 
 
-def encoder_graph(weights: EncoderWeights, target: Target, *, token_embeddings: bool) -> Graph:
-    """The graph from INPUT_IDS and ATTENTION_MASK to SENTENCE_EMBEDDING, and LAST_HIDDEN_STATE if asked for."""
+def encoder_graph(weights: EncoderWeights, target: Target, tokens: Literal["hidden", "shares"] | None) -> Graph:
+    """The graph from INPUT_IDS and ATTENTION_MASK to SENTENCE_EMBEDDING, and LAST_HIDDEN_STATE if asked for.
+
+    The latter has the final norm's "hidden" state of each token, or its "shares" in the vector: as the head is linear,
+    their mean has the direction of the vector, so libraries that know no head may pool and normalise them.
+    """
     graph = Graph()
     batch = make_batch(graph, weights.config, INPUT_IDS, ATTENTION_MASK)
     encoder = _Encoder(graph, weights, target, batch)
@@ -30,9 +36,17 @@ def encoder_graph(weights: EncoderWeights, target: Target, *, token_embeddings: 
     for layer in range(weights.config.layers):
         hidden = encoder.layer(layer, hidden)
     hidden = encoder.norm(hidden, "final_norm")
-    graph.name_output(encoder.head(hidden), SENTENCE_EMBEDDING)
-    if token_embeddings:
-        graph.name_output(encoder.given_tokens(hidden), LAST_HIDDEN_STATE)
+    if tokens == "shares":
+        values = encoder.head(hidden, batch.rows, scaled=True)
+        vector = encoder.total(values)
+    else:
+        values = hidden
+        vector = encoder.head(encoder.total(hidden), batch.batch, scaled=False)
+    graph.name_output(encoder.unit(vector), SENTENCE_EMBEDDING)
+    if tokens is not None:
+        graph.name_output(encoder.given_tokens(values), LAST_HIDDEN_STATE)
+    used = {name for node in graph.nodes for name in node.input}
+    graph.constants = {name: constant for name, constant in graph.constants.items() if name in used}
     return graph
 
 
@@ -130,22 +144,32 @@ class _Encoder:
     def _norm_weights(self, name: str) -> str:
         return self._graph.constant(name, self._weights.norms[name])
 
-    def head(self, hidden: str) -> str:
-        """The unit vectors (batch, dim) of normed hidden (rows, width): mean over real tokens, head, length 1."""
+    def head(self, x: str, count: str, *, scaled: bool) -> str:
+        """The head's outputs (count, dim) for rows x (count, width); unscaled ones have the right direction alone."""
+        rows = self._linear.rows("head", self._rotated(x, self._config.hidden), count)
+        product = self._linear.product("head", rows)
+        return rows.scaled(self._graph, product, self._graph.integers(-1, 1)) if scaled else product
+
+    def total(self, values: str) -> str:
+        """The sum (batch, width) of values (rows, width) over the real tokens of each text.
+
+        It will do instead of the mean: the vector is divided by its length.
+        """
         graph, batch = self._graph, self._batch
-        by_text = graph.op("Reshape", hidden, self._attention.by_token)
+        by_text = graph.op("Reshape", values, self._attention.by_token)
         real = graph.cast(graph.op("Unsqueeze", batch.real, graph.integers(1)), FLOAT)  # (batch, 1, tokens)
-        # The sum will do instead of the mean: the vector is divided by its length.
-        total = graph.op("Reshape", graph.op("MatMul", real, by_text), graph.integers(-1, self._config.hidden))
-        rows = self._linear.rows("head", self._rotated(total, self._config.hidden), batch.batch)
-        vector = self._linear.product("head", rows)
+        return graph.op("Squeeze", graph.op("MatMul", real, by_text), graph.integers(1))
+
+    def unit(self, vector: str) -> str:
+        """Vectors (batch, dim) divided by their lengths."""
+        graph = self._graph
         length = graph.op("ReduceL2", vector, graph.integers(1), keepdims=1)
         return graph.op("Div", vector, graph.op("Max", length, graph.number(_SMALLEST_LENGTH)))
 
-    def given_tokens(self, hidden: str) -> str:
-        """Hidden (rows, width) as (batch, tokens as given, width)."""
+    def given_tokens(self, values: str) -> str:
+        """Values (rows, width) as (batch, tokens as given, width)."""
         graph, batch = self._graph, self._batch
-        by_text = graph.op("Reshape", hidden, self._attention.by_token)
+        by_text = graph.op("Reshape", values, self._attention.by_token)
         end = graph.vector(batch.given_tokens)
         return graph.op("Slice", by_text, graph.integers(0), end, graph.integers(1))
 

@@ -56,6 +56,7 @@ def export_onnx(
     target: Target = "onnxruntime",
     truncate_dim: int | None = None,
     last_hidden_state: bool = False,
+    for_pooling: bool = False,
     text: bool = False,
     calibrated: bool = True,
     calibration: str | os.PathLike[str] | None = None,
@@ -72,6 +73,8 @@ def export_onnx(
         target: "onnxruntime" uses its own fused operators; "portable" those of the ONNX standard alone.
         truncate_dim: size of the vectors, a Matryoshka size: the model then computes no more.
         last_hidden_state: whether the model also gives the vector of each token.
+        for_pooling: whether it gives instead, under that name, vectors of tokens whose mean is the text's vector before
+            it gets length 1, for libraries that pool.
         text: whether the model takes texts, by an operator of onnxruntime-extensions, instead of token ids.
         calibrated, calibration, sliding_window, progress: see `convert`.
         force: whether to replace a file that exists.
@@ -101,7 +104,7 @@ def export_onnx(
     calibrated = calibrated and weights_format != "float32"
     batch = read_calibration(source, calibration) if calibrated else None
     weights = read_weights(source, format_of(weights_format), batch).with_dim(dim)
-    graph = encoder_graph(weights, target, token_embeddings=last_hidden_state)
+    graph = encoder_graph(weights, target, "shares" if for_pooling else "hidden" if last_hidden_state else None)
     versions = opsets(target)
     if text:
         graph = with_tokenizer(graph, source.config, source.tokenizer_model)
@@ -110,7 +113,9 @@ def export_onnx(
     hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
     with whole_file(output) as file:
         with tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar:
-            model = _model(graph, weights, versions, _metadata(source, weights_format, text=text))
+            model = _model(
+                graph, weights, versions, _metadata(source, weights_format, text=text), for_pooling=for_pooling
+            )
             write_file(file, model, graph.constants.values(), bar.update)
         file.flush()
         written = Path(file.name)
@@ -131,7 +136,12 @@ def _operators_config(graph: Graph, versions: Mapping[str, int]) -> str:
 
 
 def _model(
-    graph: Graph, weights: EncoderWeights, versions: Mapping[str, int], metadata: Mapping[str, str]
+    graph: Graph,
+    weights: EncoderWeights,
+    versions: Mapping[str, int],
+    metadata: Mapping[str, str],
+    *,
+    for_pooling: bool,
 ) -> ModelProto:
     """The model without its constants."""
     texts, tokens = "batch_size", "sequence_length"
@@ -141,7 +151,7 @@ def _model(
     text = [helper.make_tensor_value_info(TEXT, TensorProto.STRING, [texts])] if EXTENSIONS in versions else []
     shapes: dict[str, list[str | int]] = {
         SENTENCE_EMBEDDING: [texts, weights.dim],
-        LAST_HIDDEN_STATE: [texts, tokens, weights.config.hidden],
+        LAST_HIDDEN_STATE: [texts, tokens, weights.dim if for_pooling else weights.config.hidden],
     }
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in graph.outputs]
     return ModelProto(

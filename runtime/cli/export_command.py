@@ -35,8 +35,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--bundle",
         metavar="FOLDER",
-        help="folder to make instead: model.onnx, the checkpoint's tokenizer, required_operators.config, and "
-        "manifest.json with inputs, outputs, prompts, versions, examples to test an app with, and digests",
+        help="folder to make instead, which transformers.js, fastembed, sentence-transformers and ONNX Runtime open as "
+        "its README.md shows: onnx/model.onnx, the tokenizer, required_operators.config, and manifest.json with "
+        "inputs, outputs, prompts, versions, examples to test an app with, and digests",
     )
     parser.add_argument(
         "--format",
@@ -62,7 +63,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also write a required_operators.config: the operators that a reduced build of ONNX Runtime must keep",
     )
-    parser.add_argument("--last-hidden-state", action="store_true", help="give the vectors of tokens as well")
+    parser.add_argument(
+        "--last-hidden-state", action="store_true", help="give the final states of tokens as well (not of a bundle)"
+    )
 
 
 def run_export(arguments: argparse.Namespace) -> int:

@@ -42,14 +42,30 @@ def read_manifest(bundle: Path) -> Any:
 
 def test_files_are_those_of_the_manifest(bundle: Path, checkpoint: Path) -> None:
     manifest = read_manifest(bundle)
-    names = {"config.json", "model.onnx", "required_operators.config", "tokenizer.json", "tokenizer.model"}
+    names = {"README.md", "config.json", "onnx/model.onnx", "required_operators.config", "tokenizer.json"}
+    names |= {"1_Pooling/config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json"}
+    names |= {"tokenizer.model", "tokenizer_config.json"}
     assert manifest["files"].keys() == names
-    assert {path.name for path in bundle.iterdir()} == names | {"manifest.json"}
+    found = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert found == names | {"manifest.json"}
     for name, listed in manifest["files"].items():
         data = (bundle / name).read_bytes()
         assert listed == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    for name in manifest["tokens"]["tokenizer"]:
-        assert (bundle / name).read_bytes() == (checkpoint / name).read_bytes()
+    assert manifest["tokens"]["tokenizer"] == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "config.json",
+        "tokenizer.model",
+    ]
+    assert (bundle / "tokenizer.model").read_bytes() == (checkpoint / "tokenizer.model").read_bytes()
+    limit = {"direction": "Right", "max_length": tiny.CONFIG.max_tokens, "strategy": "LongestFirst", "stride": 0}
+    changed: dict[str, dict[str, Any]] = {
+        "tokenizer.json": {"truncation": limit},
+        "config.json": {"transformers.js_config": {"dtype": "fp32"}},
+    }
+    for name, keys in changed.items():
+        before, after = (json.loads((folder / name).read_text("utf-8")) for folder in (checkpoint, bundle))
+        assert after == {**before, **keys}
 
 
 def test_an_app_can_go_by_the_manifest(bundle: Path) -> None:
@@ -78,8 +94,8 @@ def test_a_bundle_that_takes_text_needs_no_other_tokenizer(checkpoint: Path, tmp
     pytest.importorskip("onnxruntime_extensions")
     export_bundle(checkpoint, tmp_path / "bundle", weights_format="float32", text=True, truncate_dim=64)
     manifest = read_manifest(tmp_path / "bundle")
-    assert {*manifest["files"]} == {"model.onnx", "required_operators.config"}
-    assert manifest["tokens"]["tokenizer"] == "model.onnx"
+    assert {*manifest["files"]} == {"README.md", "onnx/model.onnx", "required_operators.config"}
+    assert manifest["tokens"]["tokenizer"] == "onnx/model.onnx"
     assert manifest["model"]["inputs"] == {"text": {"dtype": "string", "shape": ["batch_size"]}}
     assert manifest["model"]["needs"]["onnxruntime-extensions"] == "0.9"
     assert manifest["embedding"]["dimensions"] == 64
@@ -92,7 +108,7 @@ def test_a_bundle_is_replaced_when_told_to(bundle: Path, checkpoint: Path) -> No
     (bundle / "stale").write_text("")
     assert main([*arguments, "--force"]) == 0
     assert not (bundle / "stale").exists()
-    assert embgemma.load(bundle / "model.onnx").encode("the of").shape == (tiny.CONFIG.hidden,)
+    assert embgemma.load(bundle / "onnx" / "model.onnx").encode("the of").shape == (tiny.CONFIG.hidden,)
     assert {path.name for path in bundle.parent.iterdir()} == {"bundle", "checkpoint"}
 
 

@@ -92,7 +92,7 @@ def test_bad_calls_leave_nothing(tiny_folder: Path, tmp_path: Path, capsys: pyte
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "model.onnx"]
 
 
-@pytest.mark.parametrize(("output", "named"), [("-o=model.onnx", "model.onnx"), ("--bundle=b", "b/model.onnx")])
+@pytest.mark.parametrize(("output", "named"), [("-o=model.onnx", "model.onnx"), ("--bundle=b", "b/onnx/model.onnx")])
 def test_a_full_disk_leaves_nothing(tiny_folder: Path, tmp_path: Path, output: str, named: str) -> None:
     limit = 200_000  # bytes of a file, instead of a full disk
     code = (
