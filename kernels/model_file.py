@@ -56,6 +56,7 @@ DTYPE_NAMES: dict[np.dtype[Any], str] = {
     np.dtype(np.int8): "I8",
     np.dtype(np.uint8): "U8",
 }
+_INFINITY = {2: 0x7C00, 4: 0x7F800000}  # its bits in float16 and in float32, by bytes
 _DTYPE_NAME_FORMATS = {DTYPE_NAMES[dtype]: name for dtype, name in DTYPE_FORMATS.items()}
 
 
@@ -184,7 +185,7 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     tokenizer_model = tensors.pop(TOKENIZER, None)
     if tokenizer_table is not None:
         check_tokenizer_table(tokenizer_table, config.vocab, config.bos_id, config.eos_id)
-    _check_finite(tensors)
+    _check_numbers(tensors)
     file.mapping.madvise(mmap.MADV_DONTNEED)  # the checks have read pages all over the file, 25 MB in all
     prompts, default_prompt_name = read_prompts(metadata)
     return ModelFile(
@@ -294,11 +295,22 @@ def _view(file: SafetensorsFile, name: str, info: TensorInfo) -> Tensor:
     return flat.reshape(info.shape)
 
 
-def _check_finite(tensors: dict[str, Tensor]) -> None:
-    """Checks the norms and the matrices' scales (0.8 MB); weights and embedding scales stay on disk until used."""
+def _check_numbers(tensors: dict[str, Tensor]) -> None:
+    """Checks that norms and scales (14 MB with a 4-bit table) are finite, and none all zeros. Weights are not read."""
     for name, tensor in tensors.items():
-        if tensor.dtype == np.float32 and tensor.ndim == 1 and not np.isfinite(tensor).all():
-            raise ModelFileError(f"tensor {name!r} holds a value that is not finite; convert the checkpoint again")
+        if tensor.dtype == np.float16 or (tensor.dtype == np.float32 and tensor.ndim == 1):
+            largest = _largest_bits(tensor)
+            if largest >= _INFINITY[tensor.itemsize] or largest == 0:
+                wrong = "holds a value that is not finite" if largest else "is all zeros"
+                raise ModelFileError(f"tensor {name!r} {wrong}; convert the checkpoint again")
+
+
+def _largest_bits(tensor: Tensor) -> int:
+    """The bits of the largest magnitude as an integer: NaN is above infinity, which is above all numbers."""
+    bits = tensor.reshape(-1).view(f"i{tensor.itemsize}")
+    magnitude = np.iinfo(bits.dtype).max  # all bits but the sign
+    at_once = 1 << 16  # their copy stays in a cache
+    return max(int((bits[i : i + at_once] & magnitude).max()) for i in range(0, len(bits), at_once))
 
 
 def read_prompts(metadata: dict[str, str]) -> tuple[dict[str, str], str | None]:

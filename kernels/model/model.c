@@ -8,7 +8,6 @@
 #include "common/error.h"
 #include "isa/kernels.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -59,20 +58,42 @@ static const void *take(walk *w, const char *name, const char *kind, eg_dtype dt
     return tensor->data;
 }
 
-/* A norm, or the scale of a matrix: every value is checked, since they are few (0.8 MB). Weights and the scales of the
- * embedding table stay on disk until they are used. */
+/* Checks a norm or scale, the last one that was taken, by its largest magnitude, as bits: NaN is above infinity. */
+static void check_largest(walk *w, int32_t largest, int32_t infinity)
+{
+    const char *wrong = largest >= infinity ? "holds a value that is not finite" : largest == 0 ? "is all zeros" : NULL;
+    if (w->status == EG_OK && wrong != NULL) {
+        w->status = eg_fail(EG_ERROR_MODEL, "tensor %s %s; convert the checkpoint again", w->next[-1].name, wrong);
+    }
+}
+
+/* A norm, or the scale of a matrix. They take 0.8 MB, and those of the table up to 13 MB; weights stay on disk until
+ * they are used. */
 static const float *take_vector(walk *w, const char *name, const char *kind, size_t length)
 {
     const float *vector = take(w, name, kind, EG_F32, 1, (const size_t[]){length});
+    int32_t largest = 0;
     for (size_t i = 0; vector != NULL && i < length; i++) {
-        if (!isfinite(vector[i])) {
-            w->status = eg_fail(EG_ERROR_MODEL,
-                                "tensor %s holds a value that is not finite; convert the checkpoint again",
-                                w->next[-1].name);
-            return NULL;
-        }
+        int32_t bits;
+        memcpy(&bits, &vector[i], sizeof bits);
+        bits &= INT32_MAX;
+        largest = bits > largest ? bits : largest;
     }
+    check_largest(w, largest, 0x7F800000);
     return vector;
+}
+
+/* The scales of the embedding table, float16. */
+static const uint16_t *take_row_scales(walk *w, size_t vocab, size_t groups)
+{
+    const uint16_t *scale = take(w, "embedding", ".scale", EG_F16, 2, (const size_t[]){vocab, groups});
+    int16_t largest = 0; /* signed, so that compilers find the instruction for a maximum */
+    for (size_t i = 0; scale != NULL && i < vocab * groups; i++) {
+        const int16_t bits = (int16_t)(scale[i] & INT16_MAX);
+        largest = bits > largest ? bits : largest;
+    }
+    check_largest(w, largest, 0x7C00);
+    return scale;
 }
 
 /* The type of the weights that are due, which tells their format; F32 if they are missing, which `take` then reports.
@@ -124,7 +145,7 @@ static eg_embedding take_embedding(walk *w, size_t vocab, size_t hidden)
                             "embedding.scale has %zu scales a row of %zu: each must cover a multiple of %d elements",
                             e.groups, hidden, EMBEDDING_GRAIN);
     }
-    e.scale = take(w, "embedding", ".scale", EG_F16, 2, (const size_t[]){vocab, e.groups});
+    e.scale = take_row_scales(w, vocab, e.groups);
     return e;
 }
 

@@ -64,8 +64,8 @@ struct eg_model {
 };
 
 /* Binds the tensors of a file to a model, which has no `file` yet. They must come in the order of the format, each of
- * the type and shape that the config asks for, norms and scales finite. tokenizer_table: receives NULL if there is
- * none. After an error nothing needs to be freed. */
+ * the type and shape that the config asks for, norms and scales finite and not all zeros. tokenizer_table: receives
+ * NULL if there is none. After an error nothing needs to be freed. */
 eg_status eg_model_bind(const eg_config *config, const eg_safetensors *file, const eg_allocator *allocator,
                         eg_model **model, const eg_tensor **tokenizer_table);
 

@@ -1,6 +1,7 @@
 /* Opens a model file: mapped, every offset, shape and type checked, nothing copied but the header. See
  * export/FORMAT.md; twin of model_file.py. */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* madvise */
+#define _DARWIN_C_SOURCE
 #include "model/model.h"
 
 #include "common/crc32.h"
@@ -238,6 +239,18 @@ static void unmap_file(const eg_model_file *file)
     }
 }
 
+/* Gives back the memory of the embedding table's scales, which were read to check them: few of them will be needed. */
+static void forget_row_scales(const eg_model *model)
+{
+    const eg_model_file *file = &model->file;
+    if (model->embedding.scale != NULL) {
+        const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        const size_t begin = (size_t)((const char *)model->embedding.scale - (const char *)file->mapping) / page * page;
+        const size_t bytes = model->config.vocab * model->embedding.groups * sizeof(uint16_t);
+        (void)madvise((char *)file->mapping + begin, bytes, MADV_DONTNEED); /* of a file: nothing is lost */
+    }
+}
+
 /* Puts the file's name before the message. */
 static eg_status fail_naming(eg_status status, const char *path)
 {
@@ -259,6 +272,7 @@ static eg_status open_path(const char *path, read_extent extent, eg_model **out)
             (*out)->file.mapping = file.mapping;
             (*out)->file.mapping_bytes = file.mapping_bytes;
             (*out)->file.descriptor = file.descriptor;
+            forget_row_scales(*out);
         } else {
             unmap_file(&file);
         }

@@ -294,13 +294,13 @@ def test_what_is_missing_is_noticed(good: Path, read: Reader, change: Callable[[
 
 
 def write_tensors(path: Path, entries: list[tuple[str, str, list[int]]], metadata: dict[str, str]) -> Path:
-    """Writes a file of these tensors (name, dtype, shape), each where it belongs, all zeros."""
+    """Writes a file of these tensors (name, dtype, shape), each where it belongs."""
     header: Header = {"__metadata__": metadata}
     end = 0
     for name, dtype, shape in entries:
         begin, end = end, end + SIZES[dtype] * int(np.prod(shape))
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-    return join(path, as_text(header), bytes(end))
+    return join(path, as_text(header), b"\x3c" * end)  # numbers that are finite and not 0, in every type
 
 
 def test_each_tensor_must_have_its_name_shape_dtype_and_place(good: Path, reader: str) -> None:
@@ -370,15 +370,21 @@ def test_data_that_is_not_aligned_is_refused(good: Path, read: Reader) -> None:
     refused(read, join(good, text, data, alignment=1), "multiple of 64")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_norms_and_scales_that_are_not_finite_are_refused(good: Path, read: Reader, value: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, -1])
+def test_norms_and_scales_that_are_not_finite_are_refused(good: Path, read: Reader, value: float, place: int) -> None:
     header, data = split(good)
-    names = [name for name, entry in header.items() if entry.get("dtype") == "F32" and len(entry["shape"]) == 1]
-    assert {"final_norm", "layers.0.q_norm", "layers.0.down.scale", "head.scale"} < {*names}
+    names = [name for name, entry in header.items() if entry.get("dtype") == "F16" or len(entry.get("shape", "")) == 1]
+    names.remove("tokenizer.model")
+    assert {"embedding.scale", "final_norm", "layers.0.q_norm", "layers.0.down.scale", "head.scale"} < {*names}
     for name in names:
-        end = header[name]["data_offsets"][1]
-        changed = data[: end - 4] + np.float32(value).tobytes() + data[end:]
+        begin, end = header[name]["data_offsets"]
+        numbers = np.frombuffer(data[begin:end], {"F16": np.float16, "F32": np.float32}[header[name]["dtype"]]).copy()
+        numbers[place] = value
+        changed = data[:begin] + numbers.tobytes() + data[end:]
         refused(read, join(good, as_text(header), changed), f"{name}.*not finite")
+        changed = data[:begin] + bytes(end - begin) + data[end:]
+        refused(read, join(good, as_text(header), changed), f"{name}.*all zeros")
 
 
 def test_every_byte_of_the_data_is_in_the_checksum(good: Path, reader: str) -> None:

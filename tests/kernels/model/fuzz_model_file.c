@@ -3,8 +3,9 @@
  *     cmake -S kernels -B build/fuzz -DCMAKE_C_COMPILER=clang -DEMBGEMMA_BUILD_FUZZERS=ON
  *     cmake --build build/fuzz && build/fuzz/fuzz_model_file -max_len=20000 -max_total_time=600
  *
- * An input is three bytes, how much data follows the header, and the header's text; the data is 0. Lengths, padding and
- * checksum are right, or no mutation would get far. Valid headers, whole and cut, are made by the mutator itself. */
+ * An input is three bytes, how much data follows the header, and the header's text; the data is one byte throughout.
+ * Lengths, padding and checksum are right, or no mutation would get far. Valid headers, whole and cut, are made by the
+ * mutator itself. */
 #include "tests/kernels/model/small_model.h"
 
 enum { SIZE_BYTES = 3, MOST_DATA = 1 << 21, FRESH_ONE_IN = 200 };
@@ -37,7 +38,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *input, size_t bytes)
     const size_t data_bytes = ((size_t)input[0] | (size_t)input[1] << 8 | (size_t)input[2] << 16) % MOST_DATA;
     size_t begin;
     unsigned char *file = make_head((const char *)input + SIZE_BYTES, bytes - SIZE_BYTES, data_bytes, &begin);
-    memset(file + begin, 0, data_bytes);
+    memset(file + begin, 0x3C, data_bytes); /* numbers that are finite and not 0, in every type */
     eg_model *model = NULL;
     const eg_status status = eg_model_open_memory(file, begin + data_bytes, NULL, &model);
     if ((status == EG_OK) != (model != NULL) || (status != EG_OK && eg_error_message()[0] == '\0')) {
