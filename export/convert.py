@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..inputs import check_path
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.model_file import TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
@@ -55,7 +56,7 @@ def convert(
         InputError: the output exists or cannot be written, the scheme is unknown, or the calibration texts are wrong.
         OSError: the disk is full.
     """
-    output = Path(output)
+    output = check_path("output", output)
     check_destination(output, force=force)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window)
     formats = scheme_formats(source.config, scheme)

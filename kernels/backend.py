@@ -12,7 +12,9 @@ import numpy.typing as npt
 from .errors import BackendError, InputError
 from .model_file import ModelFile
 from .native import NativeBackend, library_problem
+from .safetensors_file import shorten
 
+MOST_THREADS = 256  # of the C engine
 BACKENDS = ("native", "numba", "reference")  # fastest first
 
 GET_NATIVE = "install a C compiler, then run `pip install --force-reinstall --no-cache-dir embgemma`"
@@ -91,8 +93,12 @@ def create_backend(
         ModelFileError: the file is no longer what it was when it was read.
         InputError: the number of threads is out of range.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r}; expected an integer of at least 1, or None for all physical cores")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise InputError(
+            f"threads={shorten(threads)}; expected an integer from 1 to {MOST_THREADS}, or None for all physical cores"
+        )
+    if isa is not None and not (isinstance(isa, str) and isa.isidentifier()):
+        raise BackendError(f"isa={shorten(isa)}; expected the name of an instruction set, such as 'avx2'")
     if backend == "auto":
         backend = _best_backend()
     if isa is not None and backend != "native":
@@ -109,7 +115,7 @@ def create_backend(
         from .reference import ReferenceBackend
 
         return ReferenceBackend(model_file.config, model_file.tensors)
-    raise BackendError(f"backend={backend!r}; expected 'auto' or one of {', '.join(map(repr, BACKENDS))}")
+    raise BackendError(f"backend={shorten(backend)}; expected 'auto' or one of {', '.join(map(repr, BACKENDS))}")
 
 
 def _best_backend() -> str:

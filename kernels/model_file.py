@@ -49,6 +49,7 @@ DATA_CHECKSUM = "data_crc32"
 METADATA_KEYS = {"format", "format_version", "scheme", "config", "prompts", "default_prompt_name"}
 METADATA_KEYS |= {"similarity_fn_name", "producer", CHECKSUM, DATA_CHECKSUM}
 MOST_METADATA, MOST_PROMPTS = 1024, 256
+MOST_TOKENIZER_BYTES = 64 << 20  # of a sentencepiece model; Gemma's has 4.7 MB
 
 DTYPE_NAMES: dict[np.dtype[Any], str] = {
     np.dtype(np.float32): "F32",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .inputs import check_integer
 from .kernels.errors import InputError
+from .kernels.safetensors_file import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ OutputValue = Literal["sentence_embedding", "token_embeddings"]
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 
 CPU = "cpu"
+MOST_TEXTS = (1 << 31) - 1  # of a batch
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def check_options(
     if show_progress_bar is None:
         show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
     return Options(
-        batch_size=check_integer("batch_size", batch_size, 1, None),
+        batch_size=check_integer("batch_size", batch_size, 1, MOST_TEXTS),
         show_progress=bool(show_progress_bar),
         dim=full_dim if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, full_dim),
         normalize=bool(normalize_embeddings),
@@ -92,4 +94,4 @@ def refuse_unknown(call: str, arguments: Mapping[str, Any], without_effect: tupl
 
 def _check_choice(name: str, value: object, choices: Any) -> None:
     if value not in get_args(choices):
-        raise InputError(f"{name}={value!r}; expected one of {', '.join(map(repr, get_args(choices)))}")
+        raise InputError(f"{name}={shorten(value)}; expected one of {', '.join(map(repr, get_args(choices)))}")

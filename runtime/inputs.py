@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from .kernels.errors import InputError
+from .kernels.safetensors_file import shorten
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -54,7 +57,10 @@ def _hint(value: object) -> str:
 
 def join_token_ids(texts: Sequence[TokenIds]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Ids of all texts end to end, and where each begins, for `check_batch`, which checks their numbers."""
-    rows = [np.asarray(text) for text in texts]
+    try:
+        rows = [np.asarray(text) for text in texts]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"ids are not token ids in rows ({error}); pass a list of lists of integers") from error
     for i, row in enumerate(rows):
         if row.ndim != 1:
             raise InputError(f"ids[{i}] has shape {row.shape}; expected token ids in a row")
@@ -62,6 +68,15 @@ def join_token_ids(texts: Sequence[TokenIds]) -> tuple[npt.NDArray[np.int64], np
             raise InputError(f"ids[{i}] has elements of type {row.dtype}; expected integers")
     ids = np.concatenate([np.empty(0, np.int64), *(row.astype(np.int64) for row in rows)])
     return ids, np.cumsum([0, *map(len, rows)], dtype=np.int64)
+
+
+def check_path(name: str, path: Any) -> Path:
+    """The path; raises InputError for what cannot be one."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise InputError(f"{name} is of type {type(path).__name__}; expected str or os.PathLike")
+    if "\0" in os.fspath(path):
+        raise InputError(f"{name} is {shorten(path)}; expected no zero character: no file has one in its name")
+    return Path(path)
 
 
 def check_integer(name: str, value: int, low: int, high: int | None) -> int:
@@ -72,7 +87,7 @@ def check_integer(name: str, value: int, low: int, high: int | None) -> int:
     except TypeError:
         raise InputError(f"{name} is of type {type(value).__name__}; expected {expected}") from None
     if isinstance(value, bool) or number < low or (high is not None and number > high):
-        raise InputError(f"{name}={value!r}; expected {expected}")
+        raise InputError(f"{name}={shorten(value)}; expected {expected}")
     return number
 
 

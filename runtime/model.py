@@ -12,7 +12,7 @@ from .arguments import Options, check_devices, check_options, refuse_unknown
 from .batches import batches, open_tokenizer
 from .compatible import SentenceTransformerCalls, takes_sentences, with_prompt_of
 from .find import find_model_file
-from .inputs import check_integer, check_texts, check_unicode, join_token_ids
+from .inputs import check_integer, check_path, check_texts, check_unicode, join_token_ids
 from .kernels.batch import check_batch
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError, VectorError
 from .notices import TruncationWarning, progress_bar, warn
@@ -78,7 +78,7 @@ def load(
         InputError: an argument is out of range or unknown.
     """
     check_devices(device)
-    source = Source(find_model_file(Path(path)), backend, threads, isa)
+    source = Source(find_model_file(check_path("path", path)), backend, threads, isa)
     model = EmbeddingModel(*source.open(), source)
     model.configure(truncate_dim, prompts, default_prompt_name, similarity_fn_name)
     return model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .inputs import check_integer
 from .kernels import create_backend
-from .kernels.backend import Backend
+from .kernels.backend import MOST_THREADS, Backend
 from .kernels.errors import BackendError, ModelFileError
 from .kernels.model_file import ModelFile, read_model_file
 
@@ -31,7 +31,7 @@ class Source:
 
     def open(self) -> tuple[ModelFile, Backend]:
         """Opens it; raises what `embgemma.load` raises."""
-        threads = self.threads if self.threads is None else check_integer("threads", self.threads, 1, None)
+        threads = self.threads if self.threads is None else check_integer("threads", self.threads, 1, MOST_THREADS)
         if self.path.suffix != ONNX_SUFFIX:
             model_file = read_model_file(self.path)
             return model_file, create_backend(model_file, backend=self.backend, threads=threads, isa=self.isa)

@@ -27,6 +27,7 @@ import numpy as np
 
 from .kernels.batch import TokenizedText, TokenizedTexts
 from .kernels.errors import ModelFileError
+from .kernels.model_file import MOST_TOKENIZER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,10 @@ class Tokenizer:
     """
 
     def __init__(self, model_bytes: bytes, bos_id: int, eos_id: int) -> None:
+        if len(model_bytes) > MOST_TOKENIZER_BYTES:  # SentencePiece crashes at 2 GiB
+            raise ModelFileError(
+                f"the tokenizer has {len(model_bytes)} bytes; expected at most {MOST_TOKENIZER_BYTES}: convert again"
+            )
         import sentencepiece  # takes 45 MB, and few users need it
 
         self._pieces = sentencepiece.SentencePieceProcessor()
@@ -58,7 +63,7 @@ class Tokenizer:
             self._pieces.LoadFromSerializedProto(model_bytes)
             self._controls = self._control_symbols()
             self._cuts = self._cut_pattern()
-        except (RuntimeError, UnicodeDecodeError) as error:  # the latter if the name of a piece is not UTF-8
+        except Exception as error:  # of SentencePiece, or where the name of a piece is not UTF-8
             raise ModelFileError(
                 f"the tokenizer in the model file is not a SentencePiece model ({error}); convert the checkpoint again"
             ) from error

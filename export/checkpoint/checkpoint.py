@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...kernels.config import VOCAB_GRAIN, EncoderConfig
-from ...kernels.errors import CheckpointError, ModelFileError
+from ...inputs import check_integer, check_path
+from ...kernels.config import MAX_LAYERS, MAX_VOCABULARY, VOCAB_GRAIN, EncoderConfig
+from ...kernels.errors import CheckpointError, ModelFileError, reading
+from ...kernels.model_file import check_prompts
 from ...kernels.safetensors_file import shorten
 from ..settings import settings
-from ..settings.json_file import integer, positive, read_object
+from ..settings.json_file import integer, is_there, positive, read_object
 from ..tokenizer.tokenizer_files import read_tokenizer
 from .checkpoint_tensors import Weights
 from .modules import PROMPTS, find_modules
@@ -74,7 +76,15 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
 
     sliding_window replaces the value in config.json: that of the published model where a library re-saved it wrongly.
     """
-    folder = Path(folder)
+    folder = check_path("checkpoint", folder)
+    if sliding_window is not None:
+        sliding_window = check_integer("sliding_window", sliding_window, 2, MAX_VOCABULARY)
+    with reading(folder, CheckpointError):
+        return _read_checkpoint(folder, sliding_window)
+
+
+def _read_checkpoint(folder: Path, sliding_window: int | None) -> Checkpoint:
+    """See `read_checkpoint`."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; give the folder that holds config.json")
     modules = find_modules(folder)
@@ -87,7 +97,10 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
     weights = Weights(encoder)
     rows = integer(path, raw, "vocab_size")
     weights.check(_encoder_tensors(config, rows))
-    published = _read_prompts(folder, config.hidden) if modules.pooling is not None else ({}, None, SIMILARITY)
+    published: tuple[dict[str, str], str | None, str] = {}, None, SIMILARITY
+    if modules.pooling is not None:
+        with reading(folder / PROMPTS, CheckpointError):
+            published = _read_prompts(folder / PROMPTS, config.hidden)
     prompts, default_prompt_name, similarity_fn_name = published
     if not modules.normalized and similarity_fn_name != SIMILARITY:
         raise CheckpointError(
@@ -98,7 +111,7 @@ def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | Non
         folder=folder,
         encoder_folder=encoder,
         config=config,
-        attention_scale=positive(path, raw, "query_pre_attn_scalar") ** -0.5,
+        attention_scale=_attention_scale(path, raw),
         weights=weights,
         dense=modules.read_dense(config.hidden),
         prompts=prompts,
@@ -122,6 +135,8 @@ def _encoder_config(folder: Path, raw: dict[str, Any], sliding_window: int | Non
                 "this is another architecture than EmbeddingGemma's"
             )
     layers = integer(path, raw, "num_hidden_layers")
+    if layers > MAX_LAYERS:
+        raise CheckpointError(f"{path}: num_hidden_layers is {layers}; expected at most {MAX_LAYERS}")
     theta_sliding, theta_full = _rope_thetas(path, raw)
     try:
         return EncoderConfig(
@@ -192,10 +207,18 @@ def _rope_thetas(path: Path, raw: dict[str, Any]) -> tuple[float, float]:
     return thetas[0], thetas[1]
 
 
+def _attention_scale(path: Path, raw: dict[str, Any]) -> float:
+    """What scores are scaled by."""
+    scalar, most = positive(path, raw, "query_pre_attn_scalar"), 1e6
+    if not 1 / most <= scalar <= most:  # beyond, norms and scores leave the range of float32
+        raise CheckpointError(f"{path}: query_pre_attn_scalar is {scalar}; expected {1 / most} to {most:.0f}")
+    return float(scalar**-0.5)
+
+
 def _max_tokens(folder: Path, positions: int) -> int:
     """The longest text: what sentence-transformers would truncate to."""
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        if (folder / name).is_file():
+        if is_there(folder / name):
             limit = read_object(folder / name).get(key)
             if limit is not None:
                 return min(positions, integer(folder / name, {key: limit}, key))
@@ -226,17 +249,12 @@ def _encoder_tensors(config: EncoderConfig, rows: int) -> dict[str, tuple[int, .
     return {**tensors, "norm.weight": (hidden,)}
 
 
-def _read_prompts(folder: Path, hidden: int) -> tuple[dict[str, str], str | None, str]:
+def _read_prompts(path: Path, hidden: int) -> tuple[dict[str, str], str | None, str]:
     """The prompts by name, the name of the default one or None, and how embeddings are compared."""
-    path = folder / PROMPTS
     raw = read_object(path)
     settings.check_sentence_transformers(path, raw, hidden)
-    prompts = raw.get("prompts", {})
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise CheckpointError(f"{path}: prompts is {shorten(prompts)}; expected an object of strings")
-    default = raw.get("default_prompt_name")
-    if default is not None and default not in [*prompts]:
-        raise CheckpointError(f"{path}: default_prompt_name is {shorten(default)}; expected null or one of the prompts")
+    prompts, default = raw.get("prompts", {}), raw.get("default_prompt_name")
+    check_prompts(prompts, default)
     similarity = raw.get("similarity_fn_name") or SIMILARITY
     if not isinstance(similarity, str):
         raise CheckpointError(f"{path}: similarity_fn_name is {shorten(similarity)}; expected a name such as 'cosine'")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...kernels.errors import CheckpointError, ModelFileError
+from ...kernels.errors import CheckpointError, reading
 from ...kernels.safetensors_file import ITEM_BYTES, Entry, SafetensorsFile, open_safetensors, shorten
-from ..settings.json_file import read_json
+from ..settings.json_file import is_there, read_json
 
 Float32 = npt.NDArray[np.float32]
 
@@ -107,16 +107,16 @@ def _as_float32(file: SafetensorsFile, dtype: str, count: int, offset: int) -> F
 
 def _files(folder: Path) -> dict[Path, list[str] | None]:
     """The safetensors files of the folder, and which tensors to take of each: None for all."""
-    if (folder / _SINGLE_FILE).is_file():
+    if is_there(folder / _SINGLE_FILE):
         return {folder / _SINGLE_FILE: None}
     index = folder / _INDEX_FILE
     pickled = next((folder / name for name in _PICKLED if (folder / name).exists()), None)
-    if not index.is_file() and pickled is not None:
+    if not is_there(index) and pickled is not None:
         raise CheckpointError(
             f"{pickled}: weights are read from safetensors alone, as a pickle may run any code; make them with "
             "SentenceTransformer(FOLDER).save_pretrained(NEW_FOLDER)"
         )
-    if not index.is_file():
+    if not is_there(index):
         raise CheckpointError(
             f"{folder / _SINGLE_FILE}: the file is missing, and so is {_INDEX_FILE}; download the checkpoint again"
         )
@@ -124,26 +124,22 @@ def _files(folder: Path) -> dict[Path, list[str] | None]:
     weight_map = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: it has no weight_map; download the checkpoint again")
-    shards: dict[Path, list[str] | None] = {}
-    for file_name in sorted({str(value) for value in weight_map.values()}):
-        if Path(file_name).name != file_name:
+    shards: dict[str, list[str]] = {}
+    for name, file_name in weight_map.items():
+        if not isinstance(file_name, str) or Path(file_name).name != file_name or file_name == "..":
             raise CheckpointError(f"{index}: shard {shorten(file_name)} is not the name of a file beside it")
-        shards[folder / file_name] = [name for name, value in weight_map.items() if value == file_name]
-    return shards
+        shards.setdefault(file_name, []).append(name)
+    return {folder / file_name: names for file_name, names in sorted(shards.items())}
 
 
 def _open(path: Path) -> SafetensorsFile:
     """Opens one safetensors file of a checkpoint."""
-    try:
+    with reading(path, CheckpointError):
         return open_safetensors(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot open the file: {error.strerror or error}") from error
-    except ModelFileError as error:
-        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _some(names: set[str]) -> str:
     """A few of the names."""
     limit = 4
-    shown = ", ".join(repr(name) for name in sorted(names)[:limit])
+    shown = ", ".join(shorten(name) for name in sorted(names)[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

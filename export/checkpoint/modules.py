@@ -97,7 +97,8 @@ def _plain_encoder(folder: Path) -> Modules:
 def _folder(path: Path, module: dict[str, Any]) -> Path:
     """The folder of a module, inside of that of modules.json."""
     relative = Path(module["path"])
-    if relative.is_absolute() or ".." in relative.parts:
+    inside = (path.parent / relative).resolve().is_relative_to(path.parent.resolve())  # links are followed
+    if relative.is_absolute() or ".." in relative.parts or not inside:
         raise CheckpointError(f"{path}: path {shorten(module['path'])} leaves the folder; expected one inside of it")
     return path.parent / relative
 

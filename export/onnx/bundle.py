@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...inputs import check_path
 from ...kernels.errors import InputError
 from ...kernels.model_file import ModelFile
 from ...model import load
@@ -68,7 +69,7 @@ def export_bundle(
         InputError: the folder exists or cannot be written, or an argument is unknown or out of range.
         CheckpointError, BackendError, EmbgemmaError, OSError: see `export_onnx`.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     check_bundle_destination(folder, force=force)
     text = bool(options.get("text"))
     if options.get("last_hidden_state"):

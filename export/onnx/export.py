@@ -13,7 +13,7 @@ from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, he
 from tqdm import tqdm
 
 from ... import __version__
-from ...inputs import check_integer
+from ...inputs import check_integer, check_path
 from ...kernels.errors import CheckpointError, InputError
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
@@ -86,7 +86,7 @@ def export_onnx(
         EmbgemmaError: the exported model does not compute what it should.
         OSError: the disk is full.
     """
-    output = Path(output)
+    output = check_path("output", output)
     for name, value, choices in (("format", weights_format, NAMES), ("target", target, TARGETS)):
         if value not in choices:
             raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")

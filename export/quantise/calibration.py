@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...inputs import check_unicode
-from ...kernels.errors import InputError
-from ...kernels.safetensors_file import shorten
+from ...inputs import check_path, check_unicode
+from ...kernels.errors import InputError, ModelFileError
+from ...kernels.safetensors_file import read_bounded, shorten
 from ...tokenizer import Tokenizer
 from ..checkpoint.checkpoint import Checkpoint
 from .forward import Offsets
@@ -31,6 +31,7 @@ _MAX_TOKENS = 512
 SHIPPED = Path(__file__).with_name("calibration.jsonl")
 SHIPPED_SHORT = Path(__file__).with_name("calibration_short.jsonl")
 
+_MOST_BYTES = 64 << 20  # of a file; a hundred thousand texts
 _LEAST_TEXTS = 8  # with fewer, the statistics of a channel are noise
 
 
@@ -57,7 +58,7 @@ def read_calibration(
     """
     files = [SHIPPED, SHIPPED_SHORT] if short_sentences else [SHIPPED]
     if path is not None:
-        files = [Path(path)]
+        files = [check_path("calibration", path)]
     texts = [text for file in files for text in _texts(file, source.prompts)]
     tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
     limit = min(_MAX_TOKENS, source.config.max_tokens)
@@ -71,8 +72,9 @@ def read_calibration(
 def _texts(file: Path, prompts: dict[str, str]) -> list[str]:
     """The texts of a file, each after its prompt."""
     try:
-        lines = list(io.StringIO(file.read_text("utf-8")))  # by line feeds: other separators may be part of a text
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_bounded(file, _MOST_BYTES).decode()
+        lines = list(io.StringIO(content))  # by line feeds: other separators may be part of a text
+    except (ModelFileError, OSError, ValueError) as error:
         raise InputError(f"cannot read the calibration texts in {file}: {error}; expected UTF-8, JSON lines") from error
     return [_text(f"{file}, line {number}", line, prompts) for number, line in enumerate(lines, start=1)]
 

@@ -6,20 +6,24 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ...kernels.errors import CheckpointError, ModelFileError
-from ...kernels.safetensors_file import parse_json, shorten
+from ...kernels.errors import CheckpointError, reading
+from ...kernels.safetensors_file import parse_json, read_bounded, shorten
+
+MOST_BYTES = 128 << 20  # Gemma's tokenizer.json has 33 MB
 
 
 def read_json(path: Path) -> Any:
     """The JSON of a file of the checkpoint; raises CheckpointError where there is none."""
-    try:
-        return parse_json("file", path.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: the file is missing; download the checkpoint again") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read the file: {error.strerror or error}") from error
-    except (ModelFileError, RecursionError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    with reading(path, CheckpointError):
+        try:
+            return parse_json("file", read_bounded(path, MOST_BYTES))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: the file is missing; download the checkpoint again") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of this name, readable or not: an optional file must not be left out in silence."""
+    return path.exists() or path.is_symlink()
 
 
 def read_object(path: Path) -> dict[str, Any]:

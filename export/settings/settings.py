@@ -13,7 +13,7 @@ from typing import Any
 
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
-from .json_file import read_object
+from .json_file import is_there, read_object
 
 ANY = None
 Accepted = Mapping[str, tuple[Any, ...] | None]
@@ -60,6 +60,7 @@ _LOADING = (
     *("token", "torch_dtype", "trust_remote_code", "use_cache", "use_fast", "use_safetensors"),
 )
 
+_MOST_MODULES = 32
 _MODULE: Accepted = {"idx": ANY, "name": ANY, "path": ANY, "type": ANY, "kwargs": (None, [])}
 
 _POOLING_MODES = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
@@ -115,7 +116,7 @@ def check_sentence_transformers(path: Path, raw: Mapping[str, Any], hidden: int)
 def check_sentence_bert(folder: Path) -> None:
     """The same of sentence_bert_config.json, where sentence-transformers keeps the settings of the encoder."""
     path = folder / "sentence_bert_config.json"
-    if not path.is_file():
+    if not is_there(path):
         older = sorted(folder.glob("sentence_*_config.json"))
         if older:
             raise CheckpointError(f"{older[0]}: it configures another encoder; rename it to {path.name} if it is right")
@@ -132,6 +133,8 @@ def check_sentence_bert(folder: Path) -> None:
 
 def check_modules(path: Path, modules: list[dict[str, Any]]) -> None:
     """The same of the entries of modules.json, each of which has a type and a path."""
+    if len(modules) > _MOST_MODULES:
+        raise CheckpointError(f"{path}: it has {len(modules)} modules; expected at most {_MOST_MODULES}")
     for module in modules:
         _check(path, module, _MODULE, closed=True)
         if not module["type"].startswith("sentence_transformers."):
@@ -155,13 +158,13 @@ def check_dense(path: Path, raw: Mapping[str, Any]) -> None:
 
 def check_without_weights(path: Path, kind: str) -> None:
     """The same of the config of a Normalize or a Dropout, which older versions do not write."""
-    if path.is_file():
+    if is_there(path):
         _check(path, read_object(path), _WITHOUT_WEIGHTS[kind], closed=True)
 
 
 def check_tokenizer_config(path: Path, bos: str, eos: str) -> None:
     """The same of tokenizer_config.json; bos and eos are the pieces that the engine puts around a text."""
-    if not path.is_file():
+    if not is_there(path):
         return
     raw = read_object(path)
     _check(path, raw, _TOKENIZER_CONFIG)

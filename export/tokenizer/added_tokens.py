@@ -21,7 +21,7 @@ from typing import Any
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
 from ...onnx.protobuf import length_delimited
-from ..settings.json_file import read_json
+from ..settings.json_file import is_there, read_json
 from .double_array import MOST_UNITS
 from .pieces import MOST_PIECE_BYTES, NORMAL, SPACE_SYMBOL, SPECIAL, USER_DEFINED, message_fields
 
@@ -76,7 +76,7 @@ def read_added_tokens(folder: Path, tokenizer_json: Any) -> list[AddedToken]:
 
 def optional_json(path: Path) -> Any:
     """The JSON of a file; None if there is no such file."""
-    return read_json(path) if path.is_file() else None
+    return read_json(path) if is_there(path) else None
 
 
 def add_tokens(

@@ -11,9 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ...kernels.errors import CheckpointError, ModelFileError
-from ...kernels.safetensors_file import kind_of_file, shorten
+from ...kernels.errors import CheckpointError, ModelFileError, reading
+from ...kernels.model_file import MOST_TOKENIZER_BYTES
+from ...kernels.safetensors_file import kind_of_file, read_bounded, shorten
 from ...tokenizer import Tokenizer
+from ..settings.json_file import is_there
 from ..settings.settings import check_tokenizer_config
 from .added_tokens import TOKENIZER_JSON, add_tokens, optional_json, read_added_tokens, without_tokens
 from .pieces import NORMAL, SPACE_SYMBOL, SPECIAL, piece_types
@@ -75,8 +77,9 @@ def read_tokenizer(folder: Path, rows: int, bos_id: int, eos_id: int) -> bytes:
 def _read_model(folder: Path, raw: Any, bos_id: int, eos_id: int) -> bytes:
     """The valid SentencePiece model in tokenizer.model, or that of tokenizer.json, whose content is raw or None."""
     path, made_of = folder / TOKENIZER_MODEL, folder / TOKENIZER_JSON
-    if path.is_file():
-        model = path.read_bytes()
+    if is_there(path):
+        with reading(path, CheckpointError):
+            model = read_bounded(path, MOST_TOKENIZER_BYTES)
     elif raw is not None:
         path, model = made_of, sentencepiece_model(made_of, raw, bos_id, eos_id)
     else:

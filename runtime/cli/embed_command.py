@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from ..kernels.errors import InputError
+from ..kernels.errors import InputError, one_line
 from ..model import EmbeddingModel, load
 from ..notices import TruncationWarning
 from ..output_file import check_destination
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, open_writer
-from .records import Record, argument_records, json_records, line_records
+from .records import Record, argument_records, bounded_lines, json_records, line_records
 
 if TYPE_CHECKING:
     import argparse
@@ -79,7 +79,7 @@ class Report:
     @staticmethod
     def tell(message: str) -> None:
         """Writes a line to standard error."""
-        tqdm.write(f"embgemma: {message}", file=sys.stderr)  # keeps a progress bar intact
+        tqdm.write(f"embgemma: {one_line(message)}", file=sys.stderr)  # keeps a progress bar intact
 
 
 def run_embed(arguments: argparse.Namespace) -> int:
@@ -132,9 +132,9 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
     with nullcontext(sys.stdin.buffer) if name == PIPE else Path(name).open("rb") as stream:
         total = _count_lines(stream) if sys.stderr.isatty() else None  # for the progress bar
         if input_format == "jsonl":
-            yield json_records(stream, arguments.field, arguments.id_field), total
+            yield json_records(bounded_lines(stream), arguments.field, arguments.id_field), total
         else:
-            yield line_records(stream), total
+            yield line_records(bounded_lines(stream)), total
 
 
 def _is_file(text: str) -> bool:
@@ -149,7 +149,7 @@ def _count_lines(stream: BinaryIO) -> int | None:
     if not stream.seekable():
         return None
     start = stream.tell()
-    lines = sum(1 for _ in stream)
+    lines = sum(1 for _ in bounded_lines(stream))
     stream.seek(start)
     return lines
 

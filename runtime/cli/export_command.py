@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..kernels.errors import BackendError, InputError
+from ..kernels.errors import BackendError, InputError, one_line
 from ..onnx.onnx_choices import LEAST_EXTENSIONS, NAMES, TARGETS, least_onnxruntime
 from ..output_file import check_destination, whole_file
 from ..source import ONNX_SUFFIX
@@ -104,5 +104,6 @@ def run_export(arguments: argparse.Namespace) -> int:
         with whole_file(operators_config) as file:
             file.write(exported.operators_config.encode())
     size = exported.model.stat().st_size / 1e6
-    sys.stderr.write(f"embgemma: {exported.verification}\nembgemma: wrote {exported.model} ({size:.1f} MB)\n")
+    wrote = one_line(f"wrote {exported.model} ({size:.1f} MB)")
+    sys.stderr.write(f"embgemma: {exported.verification}\nembgemma: {wrote}\n")
     return 0

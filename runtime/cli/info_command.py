@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..find import find_model_file
 from ..kernels import available_backends, create_backend
-from ..kernels.errors import InputError
+from ..kernels.errors import InputError, printable
 from ..kernels.layout import DTYPE_FORMATS
 from ..kernels.model_file import ModelFile, read_model_file
 from ..kernels.native import check_model, instruction_sets, library_problem
@@ -72,7 +72,7 @@ def _print_facts(facts: Iterable[Fact]) -> None:
     label_width = 12
     for label, *lines in facts:
         for i, line in enumerate(lines):
-            sys.stdout.write(f"{label if i == 0 else '':<{label_width}}{line}".rstrip() + "\n")
+            sys.stdout.write(f"{label if i == 0 else '':<{label_width}}{printable(line)}".rstrip() + "\n")
 
 
 def _file_facts(model_file: ModelFile) -> Iterator[Fact]:

@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from ..kernels.errors import EmbgemmaError, InputError
+from ..kernels.errors import EmbgemmaError, InputError, one_line
 from ..kernels.model_file import DEFAULT_SCHEME, SCHEMES
 from .embed_command import add_embed_arguments, run_embed
 from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
@@ -59,7 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-class _CommandParser(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """Quotes arguments as every message does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command."""
+        super().error(one_line(message))
+
+
+class _CommandParser(_Parser):
     """Takes options and other arguments in any order, as in `embed MODEL --dim 256 TEXT`.
 
     argparse offers this for a whole parser, but not for its commands.
@@ -84,7 +92,7 @@ class _CommandParser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line; it stores the function of the chosen command as `run`."""
-    parser = argparse.ArgumentParser(prog="embgemma", description="EmbeddingGemma on a CPU: text in, embedding out.")
+    parser = _Parser(prog="embgemma", description="EmbeddingGemma on a CPU: text in, embedding out.")
     parser.add_argument("--version", action="version", version=f"embgemma {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_CommandParser)
@@ -196,4 +204,4 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _tell(message: str) -> None:
-    sys.stderr.write(f"embgemma: {message}\n")
+    sys.stderr.write(f"embgemma: {one_line(message)}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..inputs import check_unicode
 from ..kernels.errors import InputError
@@ -12,6 +12,7 @@ from ..kernels.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+MOST_LINE_BYTES = 16 << 20  # a model takes some 10,000 bytes of a text
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8; some editors on Windows write it at the start of a file
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -37,6 +38,14 @@ def argument_records(arguments: Iterable[str]) -> Iterator[Record]:
     """Command-line arguments, each a text."""
     for number, argument in enumerate(arguments, start=1):
         yield _checked(Record(number, argument))
+
+
+def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file or a pipe; raises InputError for one that may never end, as of a device."""
+    while line := stream.readline(MOST_LINE_BYTES + 1):
+        if len(line) > MOST_LINE_BYTES:
+            raise InputError(f"a line has more than {MOST_LINE_BYTES} bytes; expected one text a line")
+        yield line
 
 
 def line_records(lines: Iterable[bytes]) -> Iterator[Record]:

@@ -14,16 +14,18 @@ import numpy as np
 from ..kernels.batch import check_batch, finish_vectors
 from ..kernels.config import EncoderConfig
 from ..kernels.cpu_quota import cpu_quota
-from ..kernels.errors import BackendError, InputError, ModelFileError
+from ..kernels.errors import BackendError, InputError, ModelFileError, reading
 from ..kernels.model_file import (
     DATA_CHECKSUM,
     FORMAT_NAME,
     FORMAT_VERSION,
     METADATA_KEYS,
+    MOST_TOKENIZER_BYTES,
     ModelFile,
     check_metadata,
     read_prompts,
 )
+from ..kernels.safetensors_file import shorten
 from .onnx_file import OnnxFile, read_onnx_file
 
 if TYPE_CHECKING:
@@ -50,14 +52,21 @@ _ERRORS_ONLY = 3  # of its log
 
 def open_onnx_model(path: Path, threads: int | None) -> tuple[ModelFile, OnnxBackend]:
     """Opens a model made by `embgemma export-onnx`: returns what a model file would hold, and what runs it."""
-    file = read_onnx_file(path)
-    model_file = describe_onnx_model(path, file)
-    backend = OnnxBackend(path, model_file.config, file.model, threads)
-    return replace(model_file, embedding_dim=backend.dim), backend
+    with reading(path, ModelFileError):
+        file = read_onnx_file(path)
+        model_file = describe_onnx_model(path, file)
+        backend = OnnxBackend(path, model_file.config, file.model, threads)
+        return replace(model_file, embedding_dim=backend.dim), backend
 
 
 def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
     """What a model file would hold; raises ModelFileError unless `embgemma export-onnx` made the model."""
+    with reading(path, ModelFileError):
+        return _describe(path, file)
+
+
+def _describe(path: Path, file: OnnxFile) -> ModelFile:
+    """See `describe_onnx_model`."""
     if file.metadata.get("format") != FORMAT_NAME:
         raise ModelFileError(
             f"{path}: embgemma did not make this ONNX model; make one of a checkpoint with `embgemma export-onnx`"
@@ -65,17 +74,16 @@ def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
     version = file.metadata.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelFileError(
-            f"{path}: the model has format version {version!r}, this release reads {FORMAT_VERSION!r}; export it again"
+            f"{path}: the model has format version {shorten(version)}, this release reads {FORMAT_VERSION}; "
+            "export it again"
         )
+    check_metadata(file.metadata, METADATA_KEYS - {DATA_CHECKSUM})
+    config = EncoderConfig.from_json(file.metadata["config"])
+    prompts, default_prompt_name = read_prompts(file.metadata)
     try:
-        check_metadata(file.metadata, METADATA_KEYS - {DATA_CHECKSUM})
-        config = EncoderConfig.from_json(file.metadata["config"])
-        prompts, default_prompt_name = read_prompts(file.metadata)
-        tokenizer_model = file.tokenizer_model or zlib.decompress(base64.b64decode(file.metadata[TOKENIZER_KEY]))
+        tokenizer_model = file.tokenizer_model or _inflated(base64.b64decode(file.metadata[TOKENIZER_KEY]))
     except (KeyError, ValueError, zlib.error) as error:
-        raise ModelFileError(f"{path}: the metadata lacks the tokenizer ({error}); export the model again") from error
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from error
+        raise ModelFileError(f"the metadata lacks the tokenizer ({error}); export the model again") from error
     return ModelFile(
         path=path,
         config=config,
@@ -88,6 +96,15 @@ def describe_onnx_model(path: Path, file: OnnxFile) -> ModelFile:
         tokenizer_model=np.frombuffer(tokenizer_model, np.uint8),
         metadata=file.metadata,
     )
+
+
+def _inflated(compressed: bytes) -> bytes:
+    """The bytes that zlib compressed, if there are not too many for a tokenizer: few may inflate to gigabytes."""
+    inflater = zlib.decompressobj()
+    inflated = inflater.decompress(compressed, MOST_TOKENIZER_BYTES)
+    if not inflater.eof:
+        raise ValueError(f"cut, or more than {MOST_TOKENIZER_BYTES} bytes")
+    return inflated
 
 
 def session_options(threads: int | None = None) -> Any:

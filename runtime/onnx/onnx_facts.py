@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..kernels.errors import BackendError, ModelFileError
+from ..kernels.errors import BackendError, ModelFileError, reading
 from .onnx_backend import GET_ONNX, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from .onnx_choices import LEAST_EXTENSIONS, NAMES, Target, least_onnxruntime
 
@@ -65,6 +65,12 @@ def onnx_facts(path: Path, file: OnnxFile) -> OnnxFacts:
         BackendError: the package onnx is not installed.
         ModelFileError: the file is damaged.
     """
+    with reading(path, ModelFileError):
+        return _read_facts(path, file)
+
+
+def _read_facts(path: Path, file: OnnxFile) -> OnnxFacts:
+    """See `onnx_facts`."""
     try:
         import onnx
     except ImportError as error:

@@ -13,7 +13,9 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..kernels.errors import ModelFileError
+from ..kernels.errors import ModelFileError, reading
+from ..kernels.model_file import MOST_METADATA
+from ..kernels.safetensors_file import open_regular
 from .protobuf import VARINT, Field, fields, length_delimited, varint
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ ATTRIBUTE_NAME, ATTRIBUTE_STRING = 1, 4
 TENSOR_RAW_DATA, TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 9, 13, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 EXTERNAL = 1  # a TENSOR_DATA_LOCATION
+EXTERNAL_KEY = b"location"  # of the TENSOR_EXTERNAL_DATA that names a file
 
 LARGE_BYTES = 4096  # a page; tensors of this size and larger stay in the file
 
@@ -55,15 +58,15 @@ def read_onnx_file(path: Path, *, with_tokenizer: bool = False) -> OnnxFile:
 
     with_tokenizer keeps the tokenizer in the model.
     """
-    if not path.is_file():
-        raise ModelFileError(f"{path}: this is a folder" if path.is_dir() else f"{path}: there is no such file")
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _read(data, path.name, with_tokenizer=with_tokenizer)
-    except (IndexError, UnicodeDecodeError, ValueError) as error:  # ValueError: the file is empty
-        raise ModelFileError(
-            f"{path}: this is not an ONNX model, or it is cut; export it again with `embgemma export-onnx`"
-        ) from error
+    with reading(path, ModelFileError):
+        if not path.is_file():
+            raise ModelFileError("this is a folder" if path.is_dir() else "there is no such file")
+        try:
+            with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _read(data, path.name, with_tokenizer=with_tokenizer)
+        except (IndexError, UnicodeDecodeError, ValueError) as error:  # ValueError: the file is empty
+            reason = "this is not an ONNX model, or it is cut; export it again with `embgemma export-onnx`"
+            raise ModelFileError(reason) from error
 
 
 def _read(data: mmap.mmap, location: str, *, with_tokenizer: bool) -> OnnxFile:
@@ -79,8 +82,10 @@ def _read(data: mmap.mmap, location: str, *, with_tokenizer: bool) -> OnnxFile:
         if field.number == MODEL_METADATA:
             entry = {part.number: data[part.value : part.end].decode() for part in fields(data, field.value, field.end)}
             metadata[entry.get(ENTRY_KEY, "")] = entry.get(ENTRY_VALUE, "")
+            if len(metadata) > MOST_METADATA:
+                raise ModelFileError(f"it has more than {MOST_METADATA} keys of metadata; export it again")
             continue  # ONNX Runtime needs none of it
-        model += data[field.start : field.end]
+        model += _copied(data, field)
     return OnnxFile(bytes(model), metadata, tokenizer_model)
 
 
@@ -99,10 +104,18 @@ def _graph(data: mmap.mmap, graph: Field, location: str, *, with_tokenizer: bool
         if field.number == GRAPH_INITIALIZER and field.end - field.value >= LARGE_BYTES:
             out += length_delimited(GRAPH_INITIALIZER, _tensor(data, field, location))
         elif tokenizer_model is None or with_tokenizer or field.number not in (GRAPH_INPUT, GRAPH_VALUE_INFO):
-            out += data[field.start : field.end]
+            out += _copied(data, field)
         elif field.number == GRAPH_VALUE_INFO:  # of the tokenizer's outputs, which become the inputs
             out += length_delimited(GRAPH_INPUT, data[field.value : field.end])
     return bytes(out), tokenizer_model
+
+
+def _copied(data: mmap.mmap, field: Field) -> bytes:
+    """A field as it is, unless it makes ONNX Runtime read another file: the model that we export is a single one."""
+    copied = data[field.start : field.end]
+    if EXTERNAL_KEY in copied:
+        raise ModelFileError("it refers to another file for its weights; export it again with `embgemma export-onnx`")
+    return copied
 
 
 def _tokenizer_node(data: mmap.mmap, node: Field) -> bytes | None:
@@ -124,7 +137,7 @@ def _tensor(data: mmap.mmap, tensor: Field, location: str) -> bytes:
     out = bytearray()
     for field in fields(data, tensor.value, tensor.end):
         if field.number != TENSOR_RAW_DATA:
-            out += data[field.start : field.end]
+            out += _copied(data, field)
             continue
         place = {"location": location, "offset": str(field.value), "length": str(field.end - field.value)}
         for key, value in place.items():

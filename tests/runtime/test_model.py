@@ -144,7 +144,7 @@ def test_what_is_not_text(reference: EmbeddingModel, sentences: Any, message: st
         ({"truncate_dim": 65}, "truncate_dim=65"),
         ({"truncate_dim": 2.0}, "truncate_dim is of type float"),
         ({"truncate_dim": True}, "truncate_dim=True"),
-        ({"batch_size": 0}, "batch_size=0; expected an integer of at least 1"),
+        ({"batch_size": 0}, "batch_size=0; expected an integer from 1 to"),
         ({"prompt_name": "nonsense"}, "prompt_name='nonsense' is not a prompt of this model; it has query, document"),
         ({"prompt": 3}, "prompt is of type int; expected str"),
         ({"prompt": "\ud800"}, "prompt has a lone surrogate"),
@@ -303,7 +303,7 @@ def test_file_with_a_broken_or_foreign_tokenizer(tmp_path: Path, reference: Embe
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
 def test_wrong_number_of_threads(model_path: Path, threads: Any) -> None:
-    with pytest.raises(InputError, match=r"threads.*expected an integer of at least 1"):
+    with pytest.raises(InputError, match=r"threads.*expected an integer from 1 to"):
         embgemma.load(model_path, threads=threads)
 
 

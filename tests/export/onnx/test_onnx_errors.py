@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import embgemma
 from embgemma.cli.main import main
 from embgemma.kernels.errors import CheckpointError, EmbgemmaError, InputError, ModelFileError
+from embgemma.kernels.model_file import CHECKSUM, metadata_checksum
 from embgemma.onnx.onnx_backend import OnnxBackend
 from tests import tiny
 from tests.processes import PYTHON, run
@@ -180,3 +183,60 @@ def test_a_text_without_a_vector_is_an_error(model: Path, monkeypatch: pytest.Mo
     assert opened.encode(["a", "b"]).shape[0] == 2
     with pytest.raises(ModelFileError, match="text 2 has no vector"):
         opened.encode(["a", "b", "c"])
+
+
+def bomb() -> str:
+    """A few megabytes that inflate to 2 GiB, as the metadata holds a tokenizer."""
+    deflate, zeros = zlib.compressobj(9), b"\0" * (1 << 20)
+    return base64.b64encode(b"".join([*(deflate.compress(zeros) for _ in range(2048)), deflate.flush()])).decode()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("prompts", "[" * 100_000, "nested too deeply"),
+        ("config", "[" * 100_000, "nested too deeply"),
+        ("prompts", '{"query": "a\\u0000b"}', "zero"),
+        ("tokenizer_model", "bomb", "lacks the tokenizer"),
+        ("tokenizer_model", "AAAA", "lacks the tokenizer"),
+        ("tokenizer_model", "\x1b[2J", "lacks the tokenizer"),
+    ],
+)
+def test_hostile_metadata_is_refused(model: Path, tmp_path: Path, key: str, value: str, reason: str) -> None:
+    stored = onnx.load(model)
+    metadata = {entry.key: entry.value for entry in stored.metadata_props} | {key: bomb() if value == "bomb" else value}
+    metadata[CHECKSUM] = metadata_checksum(metadata)
+    for entry in stored.metadata_props:
+        entry.value = metadata[entry.key]
+    path = tmp_path / "hostile.onnx"
+    onnx.save(stored, path)
+    with pytest.raises(ModelFileError, match=reason) as caught:
+        embgemma.load(path)
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("location", ["../weights", "/etc/passwd", "weights"])
+def test_weights_in_another_file_are_refused(model: Path, tmp_path: Path, location: str) -> None:
+    path = tmp_path / "outside.onnx"
+    for large in (True, False):
+        stored = onnx.load(model)
+        sizes = [len(tensor.raw_data) > 4096 for tensor in stored.graph.initializer]
+        onnx.external_data_helper.set_external_data(stored.graph.initializer[sizes.index(large)], location)
+        path.write_bytes(stored.SerializeToString())
+        with pytest.raises(ModelFileError, match="another file"):
+            embgemma.load(path)
+
+
+@pytest.mark.parametrize(
+    "inner", ["read_onnx_file", "describe_onnx_model", "OnnxBackend", "check_metadata", "_inflated"]
+)
+@pytest.mark.parametrize("error", [OverflowError, RecursionError, MemoryError, KeyError, StopIteration])
+def test_whatever_is_thrown_inside_is_a_model_file_error(
+    model: Path, inner: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def throw(*_: object, **__: object) -> None:
+        raise error("thrown")
+
+    monkeypatch.setattr(f"embgemma.onnx.onnx_backend.{inner}", throw)
+    with pytest.raises(ModelFileError):
+        embgemma.load(model)
