@@ -199,7 +199,7 @@ def change_metadata(random: Random, metadata: dict[str, str]) -> None:
     elif change < 8:
         metadata[key] = change_text(random, metadata[key])
     elif change == 8:
-        metadata.update({f"x{i}": "" for i in range(random.choice((1, 1013, 1014, 1015, 1016, 1017)))})
+        metadata.update({f"x{i}": "" for i in range(random.choice((1, 1, 1, 1, 1, 1014, 1015, 1016)))})
     else:
         metadata.pop(key)
     metadata[CHECKSUM] = metadata_checksum(metadata)
