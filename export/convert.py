@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -15,6 +16,7 @@ from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pa
 from ..kernels.model_file import TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
 from ..output_file import check_destination
+from .check import check_model_file, check_stored, folding
 from .checkpoint.checkpoint import Checkpoint, read_checkpoint
 from .checkpoint.checkpoint_tensors import Float32
 from .quantise.calibrate import calibrated_parts, plain_parts
@@ -42,7 +44,7 @@ def convert(
 
     Args:
         checkpoint: folder of a checkpoint as sentence-transformers lays it out.
-        output: the file to write; it appears complete or not at all.
+        output: the file to write; it appears complete and checked, or not at all.
         scheme: "float32", "int8", "balanced", "mixed" or "int4"; the README says which is for what.
         calibrated: whether to round so that the outputs of each matrix on calibration texts have the least error, which
             takes minutes. Otherwise each weight is rounded by itself. float32 needs neither.
@@ -53,6 +55,7 @@ def convert(
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged, or of another architecture.
+        EmbgemmaError: the file that was made cannot be opened, or does not embed a text.
         InputError: the output exists or cannot be written, the scheme is unknown, or the calibration texts are wrong.
         OSError: the disk is full.
     """
@@ -78,12 +81,15 @@ def convert(
     )
     total = sum(info.size_bytes for info in tensors.values())
     hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
+    check = functools.partial(check_model_file, name=output)
     with (
-        ModelFileWriter.create(output, metadata, tensors, force=force) as writer,
+        folding(source.folder),
+        ModelFileWriter.create(output, metadata, tensors, force=force, check=check) as writer,
         tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar,
     ):
         weights = _stored_tensors(source, formats, row, batch)
         for name, part in chain(weights, tokenizer.items()):
+            check_stored(name, part)
             writer.write(name, part)
             bar.update(part.nbytes)
     return output

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from ..inputs import check_path
 from ..kernels.config import EncoderConfig
 from ..kernels.layout import INT4_CODEBOOKS, MatrixFormat, RowFormat, Tensor, matrices
 from ..kernels.model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, TensorInfo, expected_tensors
+from .check import check_model_file
 from .scheme import embedding_format, scheme_formats
 from .write import ModelFileWriter, model_metadata
 
@@ -50,7 +52,9 @@ def write_synthetic_model(
         producer="embgemma synthetic weights",
     )
     random = np.random.default_rng(seed)
-    with ModelFileWriter.create(Path(path), metadata, tensors, force=force) as writer:
+    path = check_path("path", path)
+    check = functools.partial(check_model_file, name=path, with_text=False)  # whatever tokenizer was given
+    with ModelFileWriter.create(path, metadata, tensors, force=force, check=check) as writer:
         for name, info in tensors.items():
             if name in (TOKENIZER, TOKENIZER_TABLE):
                 writer.write(name, np.frombuffer({TOKENIZER: tokenizer_model}.get(name, tokenizer_table), np.uint8))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..kernels.config import EncoderConfig
+from ..kernels.errors import CheckpointError
 from ..kernels.layout import Tensor
 from ..kernels.model_file import (
     ALIGNMENT,
@@ -25,7 +26,7 @@ from ..kernels.model_file import (
     checksum_text,
     metadata_checksum,
 )
-from ..kernels.safetensors_file import LENGTH_BYTES
+from ..kernels.safetensors_file import LENGTH_BYTES, MAX_HEADER_BYTES
 from ..output_file import check_destination, whole_file
 
 
@@ -69,7 +70,13 @@ class ModelFileWriter:
     @classmethod
     @contextmanager
     def create(
-        cls, path: Path, metadata: Mapping[str, str], tensors: Mapping[str, TensorInfo], *, force: bool = False
+        cls,
+        path: Path,
+        metadata: Mapping[str, str],
+        tensors: Mapping[str, TensorInfo],
+        *,
+        force: bool = False,
+        check: Callable[[Path], None] | None = None,
     ) -> Iterator[ModelFileWriter]:
         """A writer for a `with` block. If the block fails, `path` stays as it was.
 
@@ -78,9 +85,11 @@ class ModelFileWriter:
             metadata: as made by `model_metadata`.
             tensors: what will be written, in file order, as made by `model_file.expected_tensors`.
             force: whether a file that exists at `path` may be replaced.
+            check: called with the whole file, before it takes the place of `path`.
 
         Raises:
             InputError: `path` exists and force is false, or its folder does not exist.
+            CheckpointError: the metadata is too long.
         """
         check_destination(path, force=force)
         with whole_file(path) as file:
@@ -91,6 +100,9 @@ class ModelFileWriter:
                 raise ValueError(f"tensors {list(writer._pending)[:4]} were promised and not written")
             file.seek(0)
             file.write(_header(metadata, writer._crc, tensors))  # of the same size
+            file.flush()
+            if check is not None:
+                check(Path(file.name))
 
     def write(self, name: str, part: Tensor) -> None:
         """Writes a tensor, or the next rows of one that comes in parts, in the order promised."""
@@ -120,4 +132,10 @@ def _header(metadata: Mapping[str, str], data_crc: int, tensors: Mapping[str, Te
         begin = end
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     padding = -(LENGTH_BYTES + len(text)) % ALIGNMENT
+    if len(text) + padding > MAX_HEADER_BYTES:
+        longest = max(signed, key=lambda key: len(signed[key]))
+        raise CheckpointError(
+            f"the header of the model file would have {len(text)} bytes; expected at most {MAX_HEADER_BYTES}: shorten "
+            f"{longest}, which has {len(signed[longest])} characters"
+        )
     return (len(text) + padding).to_bytes(LENGTH_BYTES, "little") + text + b" " * padding

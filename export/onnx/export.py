@@ -19,6 +19,7 @@ from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, 
 from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
 from ...onnx.onnx_facts import EXTENSIONS
 from ...output_file import check_destination, whole_file
+from ..check import nothing_written
 from ..checkpoint.checkpoint import Checkpoint, read_checkpoint
 from ..quantise.calibration import read_calibration
 from ..write import model_metadata
@@ -119,9 +120,10 @@ def export_onnx(
             write_file(file, model, graph.constants.values(), bar.update)
         file.flush()
         written = Path(file.name)
-        verification = verify(written, source, format_of(weights_format), calibrated=calibrated)
-        if text:
-            verify_text(written, source)
+        with nothing_written(written, output):
+            verification = verify(written, source, format_of(weights_format), calibrated=calibrated)
+            if text:
+                verify_text(written, source)
     return Exported(output, verification, _operators_config(graph, versions))
 
 

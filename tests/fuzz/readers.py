@@ -277,7 +277,7 @@ def check(path: Path) -> bool:
         if isinstance(message, str):
             assert message.isprintable(), message
             assert len(message) < MOST_MESSAGE, message
-    assert isinstance(by_python, str) == isinstance(by_c, str), (by_python, by_c)
+    assert isinstance(by_python, str) == isinstance(by_c, str), (str(by_python)[:MOST_MESSAGE], by_c)
     if isinstance(by_python, str):
         return False
     assert by_c == (by_python.config.hidden, by_python.prompts), (by_python.config.hidden, by_python.prompts, by_c)
@@ -302,6 +302,7 @@ def readers_agree(seed: int, numbers: range, folder: Path) -> bool:
         return accepted > 0
 
     bases()
+    load_library()  # the children share it, also when it is built anew meanwhile
     if not processes.true_in_fork(work):
         return False
     path.unlink()
