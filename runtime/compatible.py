@@ -130,7 +130,12 @@ class SentenceTransformerCalls:
         mask = np.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
-        return {"input_ids": ids, "attention_mask": mask, "modality": "text"}
+        return {"input_ids": ids, "attention_mask": mask, **self.facts_of_prompt(prompt or "")}
+
+    def facts_of_prompt(self, prompt: str) -> dict[str, Any]:
+        """What features say beside token ids: "modality", and how many tokens the prompt has, `<bos>` included."""
+        facts: dict[str, Any] = {"modality": "text"}
+        return {**facts, "prompt_length": len(self.token_ids(prompt, prompt="")) - 1} if prompt else facts
 
     def tokenize(self, texts: str | Iterable[str], **kwargs: Any) -> dict[str, Any]:
         """`preprocess`, which used to have this name."""

@@ -16,7 +16,7 @@ from .inputs import check_integer, check_path, check_texts, check_unicode, join_
 from .kernels.batch import check_batch
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError, VectorError
 from .notices import TruncationWarning, progress_bar, warn
-from .outputs import deliver
+from .outputs import deliver, features
 from .pool import share, temporary_pool
 from .source import Source, check_same, file_state, fingerprint
 from .tokens import TokenizerCalls
@@ -368,32 +368,25 @@ class EmbeddingModel(SentenceTransformerCalls):
 
         if options.output_value == "sentence_embedding":
             return self._embed(tokenize(), len(texts), options), cut
-        return self._features(tokenize(), len(texts), options), cut
+        facts = self.facts_of_prompt(prompt) if options.output_value is None else None
+        return self._states(tokenize(), len(texts), options, facts), cut
 
-    def _features(self, tokenized: Iterable[Tokenized], count: int, options: Options) -> list[Any]:
-        """For each text the states of its tokens (tokens, hidden), or a dict that has them beside all else."""
-        backend, features = self._backend(), list[Any]()
+    def _states(
+        self, tokenized: Iterable[Tokenized], count: int, options: Options, facts: dict[str, Any] | None
+    ) -> list[Any]:
+        """For each text the states of its tokens (tokens, hidden), or with facts a dict of all that there is."""
+        backend, rows = self._backend(), list[Any]()
         with progress_bar(count, "text", shown=options.show_progress) as advance:
             for ids, offsets in batches(tokenized, options.batch_size, self.config.max_tokens):
-                inside = offsets[1:-1]
-                states = np.split(backend.encode_tokens(ids, offsets), inside)
-                if options.output_value is None:
-                    vectors = backend.encode(ids, offsets, self._embedding_dim, True)[:, : options.dim]
-                    rows = zip(np.split(ids.astype(np.int64), inside), states, vectors, strict=True)
-                    features += [
-                        {
-                            "input_ids": row,
-                            "attention_mask": np.ones_like(row),
-                            "modality": "text",
-                            "token_embeddings": tokens,
-                            "sentence_embedding": vector,
-                        }
-                        for row, tokens, vector in rows
-                    ]
+                states = np.split(backend.encode_tokens(ids, offsets), offsets[1:-1])
+                if facts is None:
+                    rows += states
                 else:
-                    features += states
+                    vectors = backend.encode(ids, offsets, self._embedding_dim, True)[:, : options.dim]
+                    texts = np.split(ids.astype(np.int64), offsets[1:-1])
+                    rows += [features(*row, facts) for row in zip(texts, states, vectors, strict=True)]
                 advance(len(states))
-        return features
+        return rows
 
     def _embed(self, tokenized: Iterable[Tokenized], count: int, options: Options) -> Embeddings:
         """Embeddings (count, dim) of all texts, computed in batches to bound the scratch memory."""

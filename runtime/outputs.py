@@ -33,6 +33,12 @@ def deliver(rows: Any, options: Options, *, single: bool) -> Any:
     return rows if options.stacked else list(rows)
 
 
+def features(ids: Any, states: Any, vector: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """All that there is for one text, under the names of sentence-transformers."""
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), **facts}
+    return {**inputs, "token_embeddings": states, "sentence_embedding": vector}
+
+
 def quantize_all(rows: Any, precision: Precision) -> Any:
     """Quantises an array, or a list of arrays with the same ranges for all."""
     if isinstance(rows, np.ndarray):
