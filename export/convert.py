@@ -37,6 +37,7 @@ def convert(
     calibrated: bool = True,
     calibration: str | os.PathLike[str] | None = None,
     sliding_window: int | None = None,
+    base: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: bool | None = None,
 ) -> Path:
@@ -50,6 +51,7 @@ def convert(
             takes minutes. Otherwise each weight is rounded by itself. float32 needs neither.
         calibration: a file of texts to calibrate on instead of those that ship; see `read_calibration`.
         sliding_window: replaces the value in config.json; see `read_checkpoint`.
+        base: folder of the model that a LoRA adapter was trained on; see `read_checkpoint`.
         force: whether to replace a file that exists.
         progress: whether to show a progress bar; by default, only on a terminal.
 
@@ -61,7 +63,7 @@ def convert(
     """
     output = check_path("output", output)
     check_destination(output, force=force)
-    source = read_checkpoint(checkpoint, sliding_window=sliding_window)
+    source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
     formats = scheme_formats(source.config, scheme)
     row = embedding_format(source.config, scheme)
     batch = None

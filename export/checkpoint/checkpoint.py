@@ -25,8 +25,10 @@ from ...kernels.safetensors_file import shorten
 from ..settings import settings
 from ..settings.json_file import integer, is_there, positive, read_object
 from ..tokenizer.tokenizer_files import read_tokenizer
+from .adapter import read_adapter
 from .checkpoint_tensors import Weights
-from .modules import PROMPTS, find_modules
+from .folders import find_folders
+from .modules import PROMPTS
 
 # config.json: the only values that the engine computes. A key that is absent is compared as None.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -50,7 +52,7 @@ class Checkpoint:
 
     Attributes:
         folder: where it is.
-        encoder_folder: where its encoder is, with config.json and the tokenizer.
+        encoder_folder, tokenizer_folder: where config.json of its encoder is, and where its tokenizer.
         config: shapes and constants of the encoder.
         attention_scale: what scores are scaled by: query_pre_attn_scalar ** -0.5.
         weights: the encoder's tensors, by the names of transformers' Gemma3TextModel.
@@ -61,6 +63,7 @@ class Checkpoint:
 
     folder: Path
     encoder_folder: Path
+    tokenizer_folder: Path
     config: EncoderConfig
     attention_scale: float
     weights: Weights
@@ -71,45 +74,55 @@ class Checkpoint:
     tokenizer_model: bytes
 
 
-def read_checkpoint(folder: str | os.PathLike[str], *, sliding_window: int | None = None) -> Checkpoint:
+def read_checkpoint(
+    folder: str | os.PathLike[str],
+    *,
+    sliding_window: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+) -> Checkpoint:
     """Opens the checkpoint in `folder`; raises CheckpointError for what is missing, wrong or not supported.
 
     sliding_window replaces the value in config.json: that of the published model where a library re-saved it wrongly.
+    If there is a LoRA adapter, it is added to the weights that it was trained on; base is their folder, if the
+    adapter's config does not name it.
     """
     folder = check_path("checkpoint", folder)
     if sliding_window is not None:
         sliding_window = check_integer("sliding_window", sliding_window, 2, MAX_VOCABULARY)
     with reading(folder, CheckpointError):
-        return _read_checkpoint(folder, sliding_window)
+        return _read_checkpoint(folder, sliding_window, None if base is None else check_path("base", base))
 
 
-def _read_checkpoint(folder: Path, sliding_window: int | None) -> Checkpoint:
+def _read_checkpoint(folder: Path, sliding_window: int | None, base: Path | None) -> Checkpoint:
     """See `read_checkpoint`."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; give the folder that holds config.json")
-    modules = find_modules(folder)
-    encoder = modules.encoder
-    path = encoder / "config.json"
+    folders = find_folders(folder, base)
+    modules, path = folders.modules, folders.encoder / "config.json"
     raw = read_object(path)
     settings.check_config(path, raw)
-    settings.check_sentence_bert(encoder)
-    config = _encoder_config(encoder, raw, sliding_window)
-    weights = Weights(encoder)
+    settings.check_sentence_bert(modules.encoder)
+    limit = _max_tokens(modules.encoder, folders.tokenizer, integer(path, raw, "max_position_embeddings"))
+    config = _encoder_config(path, raw, limit, sliding_window)
+    weights = Weights(folders.encoder)
     rows = integer(path, raw, "vocab_size")
     weights.check(_encoder_tensors(config, rows))
+    if folders.adapter is not None:
+        weights.add(read_adapter(folders.adapter, weights.shapes))
     published: tuple[dict[str, str], str | None, str] = {}, None, SIMILARITY
     if modules.pooling is not None:
-        with reading(folder / PROMPTS, CheckpointError):
-            published = _read_prompts(folder / PROMPTS, config.hidden)
+        with reading(folders.root / PROMPTS, CheckpointError):
+            published = _read_prompts(folders.root / PROMPTS, config.hidden)
     prompts, default_prompt_name, similarity_fn_name = published
     if not modules.normalized and similarity_fn_name != SIMILARITY:
         raise CheckpointError(
-            f"{folder / PROMPTS}: similarity_fn_name is {shorten(similarity_fn_name)}, and no Normalize comes last in "
-            f"modules.json; only {SIMILARITY!r} is supported there, as embgemma's vectors have length 1"
+            f"{folders.root / PROMPTS}: similarity_fn_name is {shorten(similarity_fn_name)}, and no Normalize comes "
+            f"last in modules.json; only {SIMILARITY!r} is supported there, as embgemma's vectors have length 1"
         )
     return Checkpoint(
         folder=folder,
-        encoder_folder=encoder,
+        encoder_folder=folders.encoder,
+        tokenizer_folder=folders.tokenizer,
         config=config,
         attention_scale=_attention_scale(path, raw),
         weights=weights,
@@ -117,16 +130,15 @@ def _read_checkpoint(folder: Path, sliding_window: int | None) -> Checkpoint:
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity_fn_name,
-        tokenizer_model=read_tokenizer(encoder, rows, config.bos_id, config.eos_id),
+        tokenizer_model=read_tokenizer(folders.tokenizer, rows, config.bos_id, config.eos_id),
     )
 
 
 # ---- config.json ------------------------------------------------------------------------------------------------
 
 
-def _encoder_config(folder: Path, raw: dict[str, Any], sliding_window: int | None) -> EncoderConfig:
+def _encoder_config(path: Path, raw: dict[str, Any], max_tokens: int, sliding_window: int | None) -> EncoderConfig:
     """The config of the encoder, from the raw config.json."""
-    path = folder / "config.json"
     for key, supported in _SUPPORTED.items():
         if raw.get(key) not in supported:
             expected = " or ".join(repr(value) for value in supported)
@@ -147,7 +159,7 @@ def _encoder_config(folder: Path, raw: dict[str, Any], sliding_window: int | Non
             kv_heads=integer(path, raw, "num_key_value_heads"),
             head_dim=integer(path, raw, "head_dim"),
             vocab=-(-integer(path, raw, "vocab_size") // VOCAB_GRAIN) * VOCAB_GRAIN,  # see Weights.read_rows
-            max_tokens=_max_tokens(folder, integer(path, raw, "max_position_embeddings")),
+            max_tokens=max_tokens,
             window=_window(path, raw, sliding_window),
             full_attention_layers=_full_attention_layers(path, raw, layers),
             rope_theta_sliding=theta_sliding,
@@ -215,13 +227,15 @@ def _attention_scale(path: Path, raw: dict[str, Any]) -> float:
     return float(scalar**-0.5)
 
 
-def _max_tokens(folder: Path, positions: int) -> int:
+def _max_tokens(encoder: Path, tokenizer: Path, positions: int) -> int:
     """The longest text: what sentence-transformers would truncate to."""
-    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        if is_there(folder / name):
-            limit = read_object(folder / name).get(key)
+    lengths = {"max_seq_length": encoder / "sentence_bert_config.json"}
+    lengths["model_max_length"] = tokenizer / "tokenizer_config.json"
+    for key, path in lengths.items():
+        if is_there(path):
+            limit = read_object(path).get(key)
             if limit is not None:
-                return min(positions, integer(folder / name, {key: limit}, key))
+                return min(positions, integer(path, {key: limit}, key))
     return positions
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,20 @@ Float32 = npt.NDArray[np.float32]
 
 _FLOAT_DTYPES = ("F32", "F16", "BF16")
 _SINGLE_FILE = "model.safetensors"
-_INDEX_FILE = "model.safetensors.index.json"
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_PICKLED = {_SINGLE_FILE: "pytorch_model.bin", "adapter_model.safetensors": "adapter_model.bin"}
 _TABLE, _OUTPUT = "embed_tokens.weight", "lm_head.weight"
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """What is added to a matrix (out, in): up (out, rank) · down (rank, in)."""
+
+    up: Float32
+    down: Float32
+
+
 class Weights:
-    """The tensors of a folder that holds `model.safetensors`, or shards of it and an index.
+    """The tensors of a folder that holds `model.safetensors`, or another name, or shards of it and an index.
 
     Opening reads only headers. Names are those of the bare encoder: whatever its library puts before them all, such as
     `model.` or `0.auto_model.`, is taken off, and the output layer of a language model is left out.
@@ -32,14 +40,15 @@ class Weights:
         CheckpointError: a file is missing, cut or corrupt, or a tensor is not floating-point.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file_name: str = _SINGLE_FILE) -> None:
         self.folder = folder
+        self._added: Mapping[str, LowRank] = {}
         self._tensors: dict[str, tuple[SafetensorsFile, Entry]] = {}
-        for path, names in _files(folder).items():
+        for path, names in _files(folder, file_name).items():
             file = _open(path)
             for name in names if names is not None else list(file.entries):
                 if name not in file.entries:
-                    raise CheckpointError(f"{path}: tensor {name!r} is missing, which {_INDEX_FILE} promises")
+                    raise CheckpointError(f"{path}: tensor {name!r} is missing, which its index promises")
                 entry = file.entries[name]
                 if entry.dtype not in _FLOAT_DTYPES:
                     raise CheckpointError(
@@ -61,6 +70,15 @@ class Weights:
             if not f".{name}".endswith(f".{_OUTPUT}"):
                 tensors[short] = tensor
         return tensors
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, by name."""
+        return {name: entry.shape for name, (_, entry) in self._tensors.items()}
+
+    def add(self, added: Mapping[str, LowRank]) -> None:
+        """Adds these to the matrices of their names, from now on."""
+        self._added = added
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Raises CheckpointError unless the tensors are exactly those expected, by name and shape."""
@@ -91,6 +109,8 @@ class Weights:
         shape = (stop - start - missing, *entry.shape[1:])
         row_bytes = math.prod(entry.shape[1:]) * ITEM_BYTES[entry.dtype]
         values = _as_float32(file, entry.dtype, math.prod(shape), entry.begin + min(start, entry.shape[0]) * row_bytes)
+        if name in self._added:
+            values = values + (self._added[name].up[start:stop] @ self._added[name].down).ravel()
         if not np.isfinite(values).all():
             raise CheckpointError(f"{self.folder}: tensor {name!r} holds NaN or infinity; the checkpoint is damaged")
         values = values.reshape(shape)
@@ -105,31 +125,30 @@ def _as_float32(file: SafetensorsFile, dtype: str, count: int, offset: int) -> F
     return stored.astype(np.float32, copy=False)
 
 
-def _files(folder: Path) -> dict[Path, list[str] | None]:
+def _files(folder: Path, file_name: str) -> dict[Path, list[str] | None]:
     """The safetensors files of the folder, and which tensors to take of each: None for all."""
-    if is_there(folder / _SINGLE_FILE):
-        return {folder / _SINGLE_FILE: None}
-    index = folder / _INDEX_FILE
-    pickled = next((folder / name for name in _PICKLED if (folder / name).exists()), None)
-    if not is_there(index) and pickled is not None:
-        raise CheckpointError(
-            f"{pickled}: weights are read from safetensors alone, as a pickle may run any code; make them with "
-            "SentenceTransformer(FOLDER).save_pretrained(NEW_FOLDER)"
-        )
+    if is_there(folder / file_name):
+        return {folder / file_name: None}
+    index = folder / f"{file_name}.index.json"
     if not is_there(index):
+        if any(folder.glob(f"{_PICKLED[file_name]}*")):
+            raise CheckpointError(
+                f"{folder / _PICKLED[file_name]}: weights are read from safetensors alone, as a pickle may run any "
+                "code; make them with SentenceTransformer(FOLDER).save_pretrained(NEW_FOLDER)"
+            )
         raise CheckpointError(
-            f"{folder / _SINGLE_FILE}: the file is missing, and so is {_INDEX_FILE}; download the checkpoint again"
+            f"{folder / file_name}: the file is missing, and so is {index.name}; download the checkpoint again"
         )
     raw = read_json(index)
     weight_map = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: it has no weight_map; download the checkpoint again")
-    shards: dict[str, list[str]] = {}
-    for name, file_name in weight_map.items():
-        if not isinstance(file_name, str) or Path(file_name).name != file_name or file_name == "..":
-            raise CheckpointError(f"{index}: shard {shorten(file_name)} is not the name of a file beside it")
-        shards.setdefault(file_name, []).append(name)
-    return {folder / file_name: names for file_name, names in sorted(shards.items())}
+    shards: dict[Path, list[str] | None] = {}
+    for name in sorted({str(value) for value in weight_map.values()}):
+        if Path(name).name != name or name == "..":
+            raise CheckpointError(f"{index}: shard {shorten(name)} is not the name of a file beside it")
+        shards[folder / name] = [tensor for tensor, value in weight_map.items() if value == name]
+    return shards
 
 
 def _open(path: Path) -> SafetensorsFile:

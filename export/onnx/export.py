@@ -62,6 +62,7 @@ def export_onnx(
     calibrated: bool = True,
     calibration: str | os.PathLike[str] | None = None,
     sliding_window: int | None = None,
+    base: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: bool | None = None,
 ) -> Exported:
@@ -77,7 +78,7 @@ def export_onnx(
         for_pooling: whether it gives instead, under that name, vectors of tokens whose mean is the text's vector before
             it gets length 1, for libraries that pool.
         text: whether the model takes texts, by an operator of onnxruntime-extensions, instead of token ids.
-        calibrated, calibration, sliding_window, progress: see `convert`.
+        calibrated, calibration, sliding_window, base, progress: see `convert`.
         force: whether to replace a file that exists.
 
     Raises:
@@ -96,7 +97,7 @@ def export_onnx(
         if target != "onnxruntime":
             raise InputError(f"target {target!r} has no operator that takes text; take target 'onnxruntime'")
         extensions_library()  # before minutes of work, not after
-    source = read_checkpoint(checkpoint, sliding_window=sliding_window)
+    source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
     if source.config.kv_heads != 1:
         raise CheckpointError(f"{source.folder}: it has {source.config.kv_heads} key/value heads; ONNX export takes 1")
     dim = source.config.hidden

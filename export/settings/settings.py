@@ -81,6 +81,19 @@ _WITHOUT_WEIGHTS: Mapping[str, Accepted] = {
     "Dropout": {"dropout": ANY},  # for training
 }
 
+# adapter_config.json of peft. Other ways to begin a training than these have changed the weights of the base.
+_ADAPTER: Accepted = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "modules_to_save": (None, []),
+    "use_dora": (None, False),
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
+    **dict.fromkeys(("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "base_model_name_or_path"), ANY),
+    **dict.fromkeys(("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"), ANY),
+    **dict.fromkeys(("auto_mapping", "inference_mode", "lora_dropout", "peft_version", "revision", "task_type"), ANY),
+    **dict.fromkeys(("ensure_weight_tying", "eva_config", "fan_in_fan_out", "megatron_core", "qalora_group_size"), ANY),
+}
+
 # tokenizer_config.json. transformers keeps keys that Gemma's tokenizer does not know and ignores them.
 _TOKENIZER_CONFIG: Accepted = {
     "tokenizer_class": (None, "GemmaTokenizer", "GemmaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
@@ -100,12 +113,11 @@ _TOKENIZER_CONFIG: Accepted = {
 def check_config(path: Path, raw: Mapping[str, Any]) -> None:
     """Raises CheckpointError if config.json asks for what the engine does not compute."""
     _check(path, raw, _CONFIG)
-    adapter = path.parent / "adapter_config.json"
-    if adapter.exists():
-        raise CheckpointError(
-            f"{adapter}: transformers would add this adapter to the weights; merge it into them (merge_and_unload() of "
-            "peft) and save the model again"
-        )
+
+
+def check_adapter(path: Path, raw: Mapping[str, Any]) -> None:
+    """The same of adapter_config.json; keys that are not known may stand there without a value."""
+    _check(path, {key: value for key, value in raw.items() if value or key in _ADAPTER}, _ADAPTER, closed=True)
 
 
 def check_sentence_transformers(path: Path, raw: Mapping[str, Any], hidden: int) -> None:

@@ -22,6 +22,7 @@ from .pieces import NORMAL, SPACE_SYMBOL, SPECIAL, piece_types
 from .tokenizer_json import sentencepiece_model
 
 TOKENIZER_MODEL = "tokenizer.model"
+TOKENIZER_FILES = (TOKENIZER_JSON, TOKENIZER_MODEL)
 _COPY_MODEL = "use the tokenizer.model that the tokenizer was made of, or remove it: tokenizer.json is enough"
 
 # What tokenizer.json must hold for Gemma's ids; a text without spaces is not split any more.

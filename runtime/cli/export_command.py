@@ -98,6 +98,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         calibrated=not arguments.no_calibration,
         calibration=arguments.calibration,
         sliding_window=arguments.sliding_window,
+        base=arguments.base,
         force=arguments.force,
     )
     if operators_config is not None:

@@ -165,6 +165,9 @@ def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="replaces sliding_window of config.json if an old library saved it wrongly: 512 for EmbeddingGemma",
     )
+    parser.add_argument(
+        "--base", metavar="FOLDER", help="checkpoint that a LoRA adapter was trained on, if its config names no folder"
+    )
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
 
 
@@ -192,6 +195,7 @@ def _run_convert(arguments: argparse.Namespace) -> int:
         calibrated=not arguments.no_calibration,
         calibration=arguments.calibration,
         sliding_window=arguments.sliding_window,
+        base=arguments.base,
         force=arguments.force,
     )
     _tell(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
