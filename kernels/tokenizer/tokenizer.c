@@ -33,7 +33,7 @@ typedef struct job {
 
 static eg_status write_id(job *j, uint32_t id)
 {
-    if (id >= j->table->header->vocab) {
+    if (id >= j->table->header.vocab) {
         return eg_table_corrupt();
     }
     if (j->count == j->room) {
@@ -57,7 +57,7 @@ static eg_status spell_character(job *j, size_t *at)
     }
     eg_status status = EG_OK;
     for (size_t i = 0; i < bytes && status == EG_OK; i++) {
-        status = write_id(j, j->table->header->byte_ids[character[i]]);
+        status = write_id(j, j->table->header.byte_ids[character[i]]);
     }
     *at += bytes;
     return status;
@@ -84,7 +84,7 @@ static eg_status write_word(job *j, size_t at, size_t end)
 
 static eg_match special_at(const job *j, size_t at)
 {
-    return eg_longest_match(j->table, j->table->header->special_root, j->text, at, j->bytes);
+    return eg_longest_match(j->table, j->table->header.special_root, j->text, at, j->bytes);
 }
 
 /* Bytes of the space, or of the literal "▁" that belongs to no special piece, at this place; 0 if there is none. */
@@ -125,7 +125,7 @@ static size_t word_end(const job *j, size_t begin)
         }
         if (j->table->may_begin_special[j->text[at]]) {
             const size_t space = space_at(j, at);
-            const int in_run = space != 0 && j->table->header->longest_run > 1 && space_at(j, at + space) != 0;
+            const int in_run = space != 0 && j->table->header.longest_run > 1 && space_at(j, at + space) != 0;
             if (in_run || special_at(j, at).end != 0) {
                 return at;
             }
@@ -146,7 +146,7 @@ static eg_match whole_word(const job *j, size_t begin)
 /* Writes the pieces of a run of two or more spaces, if one begins at *at, and moves *at past them. */
 static eg_status write_spaces(job *j, size_t *at)
 {
-    const eg_table_header *h = j->table->header;
+    const eg_table_header *h = &j->table->header;
     eg_status status = EG_OK;
     while (status == EG_OK && !j->truncated) {
         size_t end = *at;

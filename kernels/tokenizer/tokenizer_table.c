@@ -57,13 +57,15 @@ static const char *defect(const eg_table_header *h)
     return NULL;
 }
 
-static eg_status check(const void *table, size_t bytes)
+/* Copies the header, and checks the copy: a file may change while it is mapped. */
+static eg_status read_header(const void *table, size_t bytes, eg_table_header *h)
 {
-    const eg_table_header *h = table;
     if (table == NULL || (uintptr_t)table % _Alignof(eg_table_header) != 0) {
         return eg_fail(EG_ERROR_ARGUMENT, "the tokenizer table must be aligned to a multiple of %zu bytes",
                        _Alignof(eg_table_header));
     }
+    memset(h, 0, sizeof *h);
+    memcpy(h, table, bytes < sizeof *h ? bytes : sizeof *h);
     if (bytes < sizeof *h || memcmp(h->magic, "EGTOKENS", sizeof h->magic) != 0) {
         return eg_fail(EG_ERROR_MODEL, "the %zu bytes are no tokenizer table; convert the checkpoint again", bytes);
     }
@@ -73,7 +75,7 @@ static eg_status check(const void *table, size_t bytes)
                        "checkpoint again",
                        h->version, EG_TABLE_VERSION);
     }
-    const uint32_t crc = eg_crc32(0, (const unsigned char *)table + FIRST_CHECKED, sizeof *h - FIRST_CHECKED);
+    const uint32_t crc = eg_crc32(0, (const unsigned char *)h + FIRST_CHECKED, sizeof *h - FIRST_CHECKED);
     const char *wrong = crc != h->crc32 ? "its header has another checksum" : defect(h);
     if (wrong != NULL) {
         return eg_fail(EG_ERROR_MODEL, "the tokenizer table is corrupt: %s; convert the checkpoint again", wrong);
@@ -94,14 +96,14 @@ eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, 
         return eg_fail(EG_ERROR_ARGUMENT, "eg_tokenizer_create needs a place for the tokenizer");
     }
     *out = NULL;
-    const eg_status status = check(table, bytes);
+    eg_table_header header;
+    const eg_status status = read_header(table, bytes, &header);
     if (status != EG_OK) {
         return status;
     }
-    const uint32_t vocab = ((const eg_table_header *)table)->vocab;
-    if (bos_id >= vocab || eos_id >= vocab) {
+    if (bos_id >= header.vocab || eos_id >= header.vocab) {
         return eg_fail(EG_ERROR_ARGUMENT, "bos_id is %u and eos_id is %u: expected less than %u, the number of pieces",
-                       bos_id, eos_id, vocab);
+                       bos_id, eos_id, header.vocab);
     }
     const eg_allocator allocator = eg_allocator_or_default(given);
     eg_tokenizer *t = eg_allocate(&allocator, 1, sizeof *t);
@@ -111,14 +113,14 @@ eg_status eg_tokenizer_create(const void *table, size_t bytes, uint32_t bos_id, 
     t->allocator = allocator;
     t->bos = bos_id;
     t->eos = eos_id;
-    t->header = table;
-    t->joins = (const uint8_t (*)[32])(t->header + 1);
+    t->header = header;
+    t->joins = (const uint8_t (*)[32])((const char *)table + sizeof header);
     t->units = (const uint32_t *)(t->joins + 256);
-    t->slots = (const uint8_t *)(t->units + t->header->unit_count);
-    t->parts = t->slots + slot_bytes(t->header);
+    t->slots = (const uint8_t *)(t->units + t->header.unit_count);
+    t->parts = t->slots + slot_bytes(&t->header);
     for (uint32_t byte = 0; byte < 256; byte++) {
-        const uint32_t child = t->header->special_root ^ byte;
-        t->may_begin_special[byte] = child < t->header->unit_count && (t->units[child] & EG_UNIT_LABEL) == byte;
+        const uint32_t child = t->header.special_root ^ byte;
+        t->may_begin_special[byte] = child < t->header.unit_count && (t->units[child] & EG_UNIT_LABEL) == byte;
     }
     t->may_begin_special[' '] = 1;
     t->may_begin_special[0xE2] = 1; /* the first byte of a literal "▁" */
@@ -139,4 +141,4 @@ void eg_tokenizer_free(eg_tokenizer *tokenizer)
     }
 }
 
-uint32_t eg_tokenizer_vocab(const eg_tokenizer *tokenizer) { return tokenizer->header->vocab; }
+uint32_t eg_tokenizer_vocab(const eg_tokenizer *tokenizer) { return tokenizer->header.vocab; }

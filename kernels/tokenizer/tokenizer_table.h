@@ -51,7 +51,7 @@ typedef struct eg_table_header {
 _Static_assert(sizeof(eg_table_header) == 1344, "the layout of the file");
 
 struct eg_tokenizer {
-    const eg_table_header *header;
+    eg_table_header header; /* a copy: it bounds all reads, also after the file has changed */
     const uint8_t (*joins)[32];
     const uint32_t *units;
     const uint8_t *slots;
@@ -85,7 +85,7 @@ static inline eg_match eg_longest_match(const eg_tokenizer *t, uint32_t root, co
                                         size_t end)
 {
     const uint32_t *units = t->units;
-    const uint32_t count = t->header->unit_count;
+    const uint32_t count = t->header.unit_count;
     eg_match match = {0, EG_NO_PIECE};
     uint32_t value_unit = EG_NO_PIECE; /* where the longest match so far has its id, unless it is a leaf */
     uint32_t offset = root;
@@ -119,7 +119,7 @@ static inline eg_match eg_longest_match(const eg_tokenizer *t, uint32_t root, co
 /* The longest piece of text that begins at text[begin] and ends at `end` or before. */
 static inline eg_match eg_piece_at(const eg_tokenizer *t, const unsigned char *text, size_t begin, size_t end)
 {
-    return eg_longest_match(t, t->header->text_root, text, begin, end);
+    return eg_longest_match(t, t->header.text_root, text, begin, end);
 }
 
 /* ---- merges --------------------------------------------------------------------------------------------------- */
@@ -131,13 +131,13 @@ typedef struct eg_pair {
 /* 1 if the piece may be merged from a pair; single characters are not. */
 static inline int eg_is_merged(const eg_tokenizer *t, uint32_t id)
 {
-    return id - t->header->first_merged < t->header->merged_count; /* far too large if id is smaller */
+    return id - t->header.first_merged < t->header.merged_count; /* far too large if id is smaller */
 }
 
 /* The pair that a piece is merged from: one that eg_is_merged. */
 static inline eg_pair eg_parts(const eg_tokenizer *t, uint32_t id)
 {
-    const uint8_t *at = t->parts + (size_t)(id - t->header->first_merged) * EG_PAIR_BYTES;
+    const uint8_t *at = t->parts + (size_t)(id - t->header.first_merged) * EG_PAIR_BYTES;
     uint64_t pair;
     memcpy(&pair, at, sizeof pair);
     const uint32_t id_mask = (1u << EG_PAIR_ID_BITS) - 1;
@@ -152,7 +152,7 @@ static inline uint32_t eg_find_merge(const eg_tokenizer *t, uint32_t left, uint3
     uint64_t hash = ((uint64_t)left << 32 | right) * 0x9E3779B97F4A7C15u;
     hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
     const uint32_t tag = (uint32_t)hash >> (32 - 8 * EG_SLOT_BYTES + EG_SLOT_INDEX_BITS);
-    const uint8_t *at = t->slots + ((hash >> 32) * t->header->slot_count >> 32) * EG_SLOT_BYTES;
+    const uint8_t *at = t->slots + ((hash >> 32) * t->header.slot_count >> 32) * EG_SLOT_BYTES;
     for (int probe = 0; probe < EG_MOST_PROBES; probe++, at += EG_SLOT_BYTES) {
         uint32_t slot;
         memcpy(&slot, at, sizeof slot);
@@ -160,7 +160,7 @@ static inline uint32_t eg_find_merge(const eg_tokenizer *t, uint32_t left, uint3
         if (slot == empty) {
             break;
         }
-        const uint32_t id = t->header->first_merged + (slot & index_mask);
+        const uint32_t id = t->header.first_merged + (slot & index_mask);
         if (slot >> EG_SLOT_INDEX_BITS == tag && eg_is_merged(t, id)) {
             const eg_pair pair = eg_parts(t, id);
             if (pair.left == left && pair.right == right) {

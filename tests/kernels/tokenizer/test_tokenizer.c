@@ -319,8 +319,9 @@ static void test_bad_headers(void)
     free(table);
 }
 
-/* Bytes that changed behind the header may give an error or wrong ids, but only ids of the vocabulary, and no bad
- * access. Tokens that end inside of a character make the text look as if it were not UTF-8. */
+/* Bytes that changed behind the header, or anywhere after the table was opened, as in a mapped file, may give an error
+ * or wrong ids, but only ids of the vocabulary, and no bad access. Tokens that end inside of a character make the text
+ * look as if it were not UTF-8. */
 static void test_corrupt_tables(void)
 {
     uint64_t random = 3;
@@ -330,11 +331,17 @@ static void test_corrupt_tables(void)
         tiny_vocabulary_new(&v, &random);
         size_t bytes;
         unsigned char *table = tiny_table(&v, &bytes);
+        const int opened = i % 2;
+        eg_tokenizer *t = opened ? open_table(table, bytes) : NULL;
+        const size_t begin = opened ? 0 : sizeof(eg_table_header);
         for (int flips = random_int(&random, 1, 3000); flips > 0; flips--) {
-            const size_t at = sizeof(eg_table_header) + random_bits(&random) % (bytes - sizeof(eg_table_header));
-            table[at] = (unsigned char)random_bits(&random);
+            table[begin + random_bits(&random) % (bytes - begin)] = (unsigned char)random_bits(&random);
         }
-        eg_tokenizer *t = open_table(table, bytes);
+        if (opened) { /* all sizes and places in the header are as large as can be */
+            memset(table + sizeof(uint64_t), random_int(&random, 0, 1) ? 0xFF : 0x7F, sizeof(eg_table_header) / 2);
+        } else {
+            t = open_table(table, bytes);
+        }
         for (int k = 0; k < TEXTS; k++) {
             char text[TINY_TEXT];
             size_t count;
