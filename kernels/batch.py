@@ -10,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import EncoderConfig
-from .errors import InputError, VectorError
+from .errors import BackendError, InputError, VectorError
 
 # A vector of a length in this range has a direction, and its squares lose no digits in float32. No model comes near.
 SHORTEST, LONGEST = 2.0**-50, float(np.sqrt(np.finfo(np.float32).max))
+
+
+# Numbers that tell how sums are rounded and whether numbers below 2^-1022 are kept: see check_floats.
+_ONE, _HALF_STEP, _MOST_OF_A_STEP, _SMALLEST_NORMAL = 1.0, 2.0**-53, 3 * 2.0**-54, 2.0**-1022
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,9 @@ def check_batch(
 def finish_vectors(vectors: npt.NDArray[Any], normalize: bool) -> npt.NDArray[np.float32]:
     """Float32 vectors (texts, dim) of what a backend computed in any float type, of unit length if that is asked for.
 
-    Raises VectorError for the first that is not finite, or has no direction.
+    Raises VectorError for the first that is not finite, or has no direction, and BackendError as check_floats.
     """
+    check_floats()
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     wrong = np.flatnonzero(~((lengths >= SHORTEST) & (lengths <= LONGEST)))  # as is NaN
@@ -92,8 +97,22 @@ def finish_vectors(vectors: npt.NDArray[Any], normalize: bool) -> npt.NDArray[np
     return np.asarray(vectors / lengths if normalize else vectors, np.float32)
 
 
+def check_floats() -> None:
+    """Raises BackendError if the program has changed how this thread rounds: then vectors would be others.
+
+    The C engine needs no such check, since it sets its own mode.
+    """
+    to_nearest = _ONE + _HALF_STEP == _ONE and _ONE + _MOST_OF_A_STEP > _ONE
+    if not to_nearest or _SMALLEST_NORMAL / 2 == 0:
+        raise BackendError(
+            "this thread does not round to the nearest number, or turns small ones into 0, so vectors would be wrong: "
+            "restore the default by fesetenv(FE_DFL_ENV), or use the C engine, backend='native', which needs no default"
+        )
+
+
 def check_finite(rows: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """The rows of texts at these offsets; raises VectorError for the first text with one that is not finite."""
+    check_floats()
     wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if wrong.size:
         raise VectorError(int(np.searchsorted(offsets, wrong[0], side="right")) - 1)

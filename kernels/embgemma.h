@@ -51,7 +51,9 @@ typedef struct eg_model eg_model;
 
 /* Opens a model file, which `embgemma convert` makes. Every offset, shape and type is checked; nothing is copied. The
  * file is mapped and read as needed, so it must stay as it is while the model is open (replacing it by a rename is
- * fine). A model is never written to and may be shared by any number of contexts and threads. */
+ * fine): where it is cut meanwhile, the operating system ends the process by SIGBUS, and where it is changed, vectors
+ * may be wrong and calls may fail. A model is never written to and may be shared by any number of contexts and threads,
+ * also by processes that are forked off. */
 eg_status eg_model_open(const char *path, eg_model **model);
 
 /* Reads the whole file, and compares its bytes with the checksums that were made when it was written: EG_OK if it is as
@@ -75,7 +77,9 @@ const char *eg_model_prompt(const eg_model *model, const char *prompt_name); /* 
 typedef struct eg_context eg_context;
 
 /* threads: 1 or more, 0 for the number of physical cores, or the CPU quota of a container if that is less.
- * isa: one of eg_isa_name(), or NULL for the EMBGEMMA_ISA environment variable if set, else the best of this CPU. */
+ * isa: one of eg_isa_name(), or NULL for the EMBGEMMA_ISA environment variable if set, else the best of this CPU.
+ * A context belongs to the process that made it: in a child that is forked off, its calls fail, and it can be freed.
+ * The program's floating-point environment (rounding, traps) changes no vector, and is left as it is. */
 eg_status eg_context_create(const eg_model *model, uint32_t threads, const char *isa, eg_context **context);
 void eg_context_free(eg_context *context);
 

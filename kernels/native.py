@@ -224,10 +224,8 @@ class NativeBackend:
         slot = library.ffi.new("eg_context **")
         library.check(library.c.eg_context_create(self._model, self._threads_wanted, isa, slot))
         # The closure keeps the model alive for as long as the context; see embgemma.h.
-        return library.ffi.gc(slot[0], functools.partial(_free_context, library.c, self._model, os.getpid()))
+        return library.ffi.gc(slot[0], functools.partial(_free_context, library.c, self._model))
 
 
-def _free_context(c: Any, _model: Any, process: int, context: Any) -> None:
-    """Frees a context in the process that made it: elsewhere its threads do not exist and cannot be joined."""
-    if os.getpid() == process:
-        c.eg_context_free(context)
+def _free_context(c: Any, _model: Any, context: Any) -> None:
+    c.eg_context_free(context)

@@ -63,6 +63,8 @@ def load(
     Args:
         path: the model file, or an ONNX model (*.onnx) or a bundle made by `embgemma export-onnx`. It is mapped into
             memory and read as needed, so it must stay as it is while the model is open; a rename may replace it.
+            If it is cut meanwhile, the operating system ends the process by SIGBUS; if it is changed, vectors may be
+            wrong and calls may fail.
         backend: "auto" or one of `embgemma.available_backends()`; for an ONNX model "onnx" (ONNX Runtime).
         threads: number of threads; None for the number of physical cores, or the CPU quota if less.
         isa: instruction set of the native backend, such as "avx2"; None for the best of this CPU.

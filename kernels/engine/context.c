@@ -3,6 +3,7 @@
 
 #include "isa/cpu.h"
 #include "common/error.h"
+#include "common/float_environment.h"
 #include "embgemma_bench.h"
 
 #include <math.h>
@@ -187,6 +188,26 @@ eg_status eg_context_reserve(eg_context *context, eg_extent needed)
     return status;
 }
 
+/* ---- calls ---------------------------------------------------------------------------------------------- */
+
+eg_status eg_context_enter(eg_context *context, fenv_t *callers)
+{
+    if (eg_pool_is_inherited(context->pool)) {
+        return eg_fail(EG_ERROR_ARGUMENT,
+                       "the context was made before this process was forked off, and its threads stayed "
+                       "with the parent: make another one here with eg_context_create");
+    }
+    pthread_mutex_lock(&context->busy);
+    eg_begin_floats(callers);
+    return EG_OK;
+}
+
+void eg_context_leave(eg_context *context, const fenv_t *callers)
+{
+    eg_end_floats(callers);
+    pthread_mutex_unlock(&context->busy);
+}
+
 /* ---- create and free ---------------------------------------------------------------------------------- */
 
 eg_status eg_context_create(const eg_model *model, uint32_t threads, const char *isa_name, eg_context **out)
@@ -228,8 +249,10 @@ void eg_context_free(eg_context *context)
     if (context == NULL) {
         return;
     }
+    if (!eg_pool_is_inherited(context->pool)) { /* else a thread of the parent may hold it */
+        pthread_mutex_destroy(&context->busy);
+    }
     eg_pool_free(context->pool);
-    pthread_mutex_destroy(&context->busy);
     const eg_allocator kept = context->allocator, *allocator = &kept;
     eg_release(allocator, context->scratch.arena);
     eg_release(allocator, context->rope_sliding.cosine);
@@ -253,10 +276,13 @@ eg_status eg_context_profile(eg_context *context, double *seconds)
     if (context == NULL) {
         return eg_fail(EG_ERROR_ARGUMENT, "eg_context_profile needs a context");
     }
-    pthread_mutex_lock(&context->busy);
-    context->profile = seconds;
-    pthread_mutex_unlock(&context->busy);
-    return EG_OK;
+    fenv_t callers;
+    const eg_status status = eg_context_enter(context, &callers);
+    if (status == EG_OK) {
+        context->profile = seconds;
+        eg_context_leave(context, &callers);
+    }
+    return status;
 }
 
 const char *eg_version(void) { return EG_VERSION; }

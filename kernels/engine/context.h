@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "engine/threads.h"
 
+#include <fenv.h>
 #include <pthread.h>
 
 enum {
@@ -80,6 +81,11 @@ struct eg_context {
     eg_scratch scratch;
     eg_rope rope_sliding, rope_full;
 };
+
+/* Begins a call: takes the context, and sets the floating-point environment, of which it keeps the caller's. Fails in a
+ * child of the process that made the context: threads do not survive a fork. Only eg_context_leave may follow. */
+eg_status eg_context_enter(eg_context *context, fenv_t *callers);
+void eg_context_leave(eg_context *context, const fenv_t *callers);
 
 /* Makes scratch and rope tables large enough. EG_ERROR_MEMORY leaves the context usable for smaller calls. */
 eg_status eg_context_reserve(eg_context *context, eg_extent needed);

@@ -119,7 +119,11 @@ static eg_status encode(eg_context *context, const request *r)
     if (status != EG_OK) {
         return status;
     }
-    pthread_mutex_lock(&context->busy);
+    fenv_t callers;
+    status = eg_context_enter(context, &callers);
+    if (status != EG_OK) {
+        return status;
+    }
     for (size_t done = 0; done < r->texts && status == EG_OK;) {
         const eg_extent group = next_group(config, r->offsets + done, r->texts - done);
         status = eg_context_reserve(context, group);
@@ -142,7 +146,7 @@ static eg_status encode(eg_context *context, const request *r)
             }
         }
     }
-    pthread_mutex_unlock(&context->busy);
+    eg_context_leave(context, &callers);
     return status;
 }
 

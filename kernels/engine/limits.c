@@ -63,18 +63,21 @@ static eg_status rate(measurement m, double *per_second)
     if (m.amounts == NULL) {
         return eg_fail(EG_ERROR_MEMORY, "no memory for %zu counters", threads);
     }
-    pthread_mutex_lock(&m.context->busy);
-    const double begin = eg_now();
-    eg_pool_run(m.context->pool, measure, &m);
-    const double elapsed = eg_now() - begin;
-    pthread_mutex_unlock(&m.context->busy);
-    double total = 0;
-    for (size_t i = 0; i < threads; i++) {
-        total += m.amounts[i];
+    fenv_t callers;
+    const eg_status status = eg_context_enter(m.context, &callers);
+    if (status == EG_OK) {
+        const double begin = eg_now();
+        eg_pool_run(m.context->pool, measure, &m);
+        const double elapsed = eg_now() - begin;
+        double total = 0;
+        for (size_t i = 0; i < threads; i++) {
+            total += m.amounts[i];
+        }
+        *per_second = total / elapsed;
+        eg_context_leave(m.context, &callers);
     }
     eg_release(&m.context->allocator, m.amounts);
-    *per_second = total / elapsed;
-    return EG_OK;
+    return status;
 }
 
 eg_status eg_measure_multiply_rate(eg_context *context, double seconds, double *macs_per_second)

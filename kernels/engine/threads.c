@@ -3,11 +3,13 @@
 #include "engine/threads.h"
 
 #include "common/error.h"
+#include "common/float_environment.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 enum {
     /* Polls before a waiting thread yields its core: about 10 µs. That is longer than most tasks, so that the end of a
@@ -30,6 +32,7 @@ typedef struct sleeper {
 
 struct eg_pool {
     eg_allocator allocator;
+    pid_t process; /* that made it */
     size_t threads;
     size_t started; /* threads that run, threads - 1 once created */
     sleeper *sleepers;
@@ -97,6 +100,7 @@ static void *sleeper_main(void *argument)
     const sleeper *self = argument;
     eg_pool *pool = self->pool;
     unsigned long seen = 0;
+    eg_use_default_floats();
     for (;;) {
         pthread_mutex_lock(&pool->mutex);
         while (pool->call == seen && !pool->stop) {
@@ -135,6 +139,7 @@ eg_status eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *
         return eg_fail(EG_ERROR_MEMORY, "no memory for a condition variable");
     }
     pool->allocator = *allocator;
+    pool->process = getpid();
     pool->threads = threads;
     pool->sleepers = sleepers;
     pool->most_steps = most_steps;
@@ -151,11 +156,8 @@ eg_status eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *
     return EG_OK;
 }
 
-void eg_pool_free(eg_pool *pool)
+static void stop_threads(eg_pool *pool)
 {
-    if (pool == NULL) {
-        return;
-    }
     pthread_mutex_lock(&pool->mutex);
     pool->stop = 1;
     pthread_cond_broadcast(&pool->wake);
@@ -165,9 +167,22 @@ void eg_pool_free(eg_pool *pool)
     }
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->mutex);
+}
+
+void eg_pool_free(eg_pool *pool)
+{
+    if (pool == NULL) {
+        return;
+    }
+    if (!eg_pool_is_inherited(pool)) {
+        stop_threads(pool);
+    }
     const eg_allocator allocator = pool->allocator;
     free_memory(&allocator, pool, pool->sleepers, pool->steps);
 }
+
+/* getpid() takes 0.1 µs, a call of a model 1 ms and more. */
+int eg_pool_is_inherited(const eg_pool *pool) { return pool != NULL && pool->process != getpid(); }
 
 size_t eg_pool_threads(const eg_pool *pool) { return pool->threads; }
 

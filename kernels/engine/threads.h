@@ -27,6 +27,10 @@ eg_status eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *
 void eg_pool_free(eg_pool *pool);
 size_t eg_pool_threads(const eg_pool *pool);
 
+/* 1 in a child process, forked off after the pool was made: its threads stayed with the parent, so it can only be
+ * freed. A pool that is NULL is none. */
+int eg_pool_is_inherited(const eg_pool *pool);
+
 /* Calls body(argument, thread) on every thread at once and returns when all are done. Between calls the threads
  * sleep. Not reentrant. */
 void eg_pool_run(eg_pool *pool, void (*body)(void *argument, eg_thread *thread), void *argument);

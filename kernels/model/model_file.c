@@ -6,6 +6,7 @@
 
 #include "common/crc32.h"
 #include "common/error.h"
+#include "common/float_environment.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -188,11 +189,14 @@ static eg_status open_bytes(const void *data, size_t bytes, read_extent extent, 
                             eg_model **out)
 {
     eg_safetensors file;
+    fenv_t callers; /* numbers of the config are rounded */
+    eg_begin_floats(&callers);
     eg_status status = eg_safetensors_read(data, bytes, allocator, &file);
     if (status == EG_OK) {
         status = open_header(&file, extent, allocator, out);
         eg_safetensors_free(&file, allocator);
     }
+    eg_end_floats(&callers);
     return status;
 }
 
