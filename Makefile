@@ -2,6 +2,7 @@
 #
 #   make bench         how fast the engine is on this machine
 #   make test          the tests of the Python package, on every backend and instruction set that runs here
+#   make test-drop-in  the same calls of sentence-transformers and of this package, side by side; installs torch
 #   make test-native   the C tests, with warnings as errors; CC=clang takes another compiler
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors must be those of x86-64
@@ -22,13 +23,16 @@ comma := ,
 C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
-.PHONY: bench test test-native sanitize test-arm c-library fuzz packaging lint
+.PHONY: bench test test-drop-in test-native sanitize test-arm c-library fuzz packaging lint
 
 bench: $(VENV)/with-numba
 	$(BIN)/embgemma-bench --device cpu
 
 test: $(VENV)/with-test
 	$(BIN)/python -m pytest
+
+test-drop-in: $(VENV)/with-drop-in
+	$(BIN)/python -m pytest tests/runtime/drop_in
 
 # The package, with one of its extras. Changes to Python code need no new install, changes to C code do.
 $(VENV)/with-%: $(SOURCES)

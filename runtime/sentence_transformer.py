@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import check_devices
+from .find import find_model_file
 from .kernels.errors import InputError
 from .model import EmbeddingModel
 from .source import Source
@@ -19,7 +20,7 @@ class SentenceTransformer(EmbeddingModel):
     """`embgemma.load` with the arguments of `sentence_transformers.SentenceTransformer`, version 6.
 
     Args:
-        model_name_or_path: a model file, as for `embgemma.load`.
+        model_name_or_path: a model file, an ONNX model or a bundle, as for `embgemma.load`.
         device: None or "cpu".
         prompts, default_prompt_name, similarity_fn_name, truncate_dim: see `embgemma.load`.
         backend: "torch", the default there, means "auto" here; else as for `embgemma.load`.
@@ -69,6 +70,7 @@ class SentenceTransformer(EmbeddingModel):
         if model_name_or_path is None:
             raise InputError("model_name_or_path is missing; give the path of a model file")
         check_devices(device)
-        source = Source(Path(model_name_or_path), "auto" if backend == "torch" else backend)
+        path = find_model_file(Path(model_name_or_path))
+        source = Source(path, "auto" if backend == "torch" else backend)
         super().__init__(*source.open(), source)
         self.configure(truncate_dim, prompts, default_prompt_name, similarity_fn_name)

@@ -217,6 +217,7 @@ def test_settings_of_a_model(model_path: Path) -> None:
         ({"model_kwargs": {"torch_dtype": "float16"}}, "model_kwargs has no meaning for a model file"),
         ({"revision": "main"}, "revision has no meaning"),
         ({"model_name_or_path": None}, "model_name_or_path is missing"),
+        ({"processor_kwargs": {"a": 1}}, "processor_kwargs has no meaning"),
     ],
 )
 def test_settings_that_are_refused(model_path: Path, arguments: dict[str, Any], message: str) -> None:
@@ -232,9 +233,9 @@ def test_what_a_torch_module_has(model: EmbeddingModel) -> None:
     assert model.device == "cpu"
     assert model.device.type == "cpu"
     assert model.get_max_seq_length() == model.max_seq_length
-    for call in (lambda: model.to("cuda"), lambda: model.to(dtype="float16"), lambda: model.to("cpu", "float16")):
+    for places, names in ((["cuda"], {}), ([], {"dtype": "float16"}), (["cpu", "float16"], {})):
         with pytest.raises(InputError):
-            call()
+            model.to(*places, **names)
     for name, reason in (
         ("fit", "train"),
         ("half", "--scheme"),

@@ -205,3 +205,13 @@ def test_signature_of_the_class(theirs: Any) -> None:
     found, expected = (inspect.signature(of).parameters for of in (embgemma.SentenceTransformer, type(theirs)))
     for name, parameter in expected.items():
         assert (found[name].kind, found[name].default) == (parameter.kind, parameter.default), name
+
+
+def test_series_and_frames_of_pandas(ours: EmbeddingModel) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": TEXTS, "number": range(len(TEXTS))})
+    for column in (frame["text"], frame["text"].sample(frac=1, random_state=0), frame["text"].index.map(str)):
+        compare_values(ours.encode(column), ours.encode(list(column)))
+    for refused in (frame, frame[["text"]], frame["number"], frame.T, frame.groupby("number"), frame.set_index("text")):
+        with pytest.raises(InputError, match="expected"):
+            ours.encode(refused)
