@@ -14,10 +14,11 @@ from .compatible import SentenceTransformerCalls, takes_sentences, with_prompt_o
 from .find import find_model_file
 from .inputs import check_integer, check_path, check_texts, check_unicode, join_token_ids
 from .kernels.batch import check_batch
-from .kernels.errors import EmbgemmaError, InputError, ModelFileError, VectorError
-from .notices import TruncationWarning, progress_bar, warn
-from .outputs import deliver, features
+from .kernels.errors import EmbgemmaError, InputError, ModelFileError
+from .notices import TruncationWarning, warn
+from .outputs import deliver
 from .pool import share, temporary_pool
+from .running import embed, give_states
 from .source import Source, check_same, file_state, fingerprint
 from .tokens import TokenizerCalls
 
@@ -370,43 +371,14 @@ class EmbeddingModel(SentenceTransformerCalls):
 
         if options.output_value == "sentence_embedding":
             return self._embed(tokenize(), len(texts), options), cut
+        parts = batches(tokenize(), options.batch_size, self.config.max_tokens)
         facts = self.facts_of_prompt(prompt) if options.output_value is None else None
-        return self._states(tokenize(), len(texts), options, facts), cut
-
-    def _states(
-        self, tokenized: Iterable[Tokenized], count: int, options: Options, facts: dict[str, Any] | None
-    ) -> list[Any]:
-        """For each text the states of its tokens (tokens, hidden), or with facts a dict of all that there is."""
-        backend, rows = self._backend(), list[Any]()
-        with progress_bar(count, "text", shown=options.show_progress) as advance:
-            for ids, offsets in batches(tokenized, options.batch_size, self.config.max_tokens):
-                states = np.split(backend.encode_tokens(ids, offsets), offsets[1:-1])
-                if facts is None:
-                    rows += states
-                else:
-                    vectors = backend.encode(ids, offsets, self._embedding_dim, True)[:, : options.dim]
-                    texts = np.split(ids.astype(np.int64), offsets[1:-1])
-                    rows += [features(*row, facts) for row in zip(texts, states, vectors, strict=True)]
-                advance(len(states))
-        return rows
+        return give_states(self._backend(), parts, len(texts), options, facts, full_dim=self._embedding_dim), cut
 
     def _embed(self, tokenized: Iterable[Tokenized], count: int, options: Options) -> Embeddings:
-        """Embeddings (count, dim) of all texts, computed in batches to bound the scratch memory."""
-        backend = self._backend()
-        # A unit vector of `dim` values needs only the first `dim` rows of the head.
-        computed_dim = options.dim if options.normalize else self._embedding_dim
-        embeddings = np.empty((count, options.dim), np.float32)
-        done = 0
-        with progress_bar(count, "text", shown=options.show_progress) as advance:
-            for ids, offsets in batches(tokenized, options.batch_size, self.config.max_tokens):
-                try:
-                    vectors = backend.encode(ids, offsets, computed_dim, True)
-                except VectorError as error:
-                    raise VectorError(done + error.text, self.path) from error
-                embeddings[done : done + len(vectors)] = vectors[:, : options.dim]
-                done += len(vectors)
-                advance(len(vectors))
-        return embeddings
+        """Embeddings (count, dim) of all texts."""
+        parts = batches(tokenized, options.batch_size, self.config.max_tokens)
+        return embed(self._backend(), parts, count, options, full_dim=self._embedding_dim, path=self.path)
 
     def _backend(self) -> Backend:
         if self._open_backend is None:

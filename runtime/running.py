@@ -1,0 +1,65 @@
+"""Batches of token ids through a backend, to embeddings or to the states of tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .kernels.errors import VectorError
+from .notices import progress_bar
+from .outputs import features
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from .arguments import Options
+    from .batches import Tokenized
+    from .kernels.backend import Backend
+
+
+def embed(
+    backend: Backend, batches: Iterable[Tokenized], count: int, options: Options, *, full_dim: int, path: Path
+) -> npt.NDArray[np.float32]:
+    """Embeddings (count, dim) of all texts; raises VectorError naming the text and the path of the model file."""
+    # A unit vector of `dim` values needs only the first `dim` rows of the head.
+    computed_dim = options.dim if options.normalize else full_dim
+    embeddings = np.empty((count, options.dim), np.float32)
+    done = 0
+    with progress_bar(count, "text", shown=options.show_progress) as advance:
+        for ids, offsets in batches:
+            try:
+                vectors = backend.encode(ids, offsets, computed_dim, True)
+            except VectorError as error:
+                raise VectorError(done + error.text, path) from error
+            embeddings[done : done + len(vectors)] = vectors[:, : options.dim]
+            done += len(vectors)
+            advance(len(vectors))
+    return embeddings
+
+
+def give_states(
+    backend: Backend,
+    batches: Iterable[Tokenized],
+    count: int,
+    options: Options,
+    facts: dict[str, Any] | None,
+    *,
+    full_dim: int,
+) -> list[Any]:
+    """For each text the states of its tokens (tokens, hidden), or with facts a dict of all that there is."""
+    rows: list[Any] = []
+    with progress_bar(count, "text", shown=options.show_progress) as advance:
+        for ids, offsets in batches:
+            states = np.split(backend.encode_tokens(ids, offsets), offsets[1:-1])
+            if facts is None:
+                rows += states
+            else:
+                vectors = backend.encode(ids, offsets, full_dim, True)[:, : options.dim]
+                texts = np.split(ids.astype(np.int64), offsets[1:-1])
+                rows += [features(*row, facts) for row in zip(texts, states, vectors, strict=True)]
+            advance(len(states))
+    return rows
