@@ -108,7 +108,8 @@ def _read_checkpoint(folder: Path, sliding_window: int | None, base: Path | None
     rows = integer(path, raw, "vocab_size")
     weights.check(_encoder_tensors(config, rows))
     if folders.adapter is not None:
-        weights.add(read_adapter(folders.adapter, weights.shapes))
+        with reading(folders.adapter, CheckpointError):
+            weights.add(read_adapter(folders.adapter, weights.shapes))
     published: tuple[dict[str, str], str | None, str] = {}, None, SIMILARITY
     if modules.pooling is not None:
         with reading(folders.root / PROMPTS, CheckpointError):

@@ -143,12 +143,12 @@ def _files(folder: Path, file_name: str) -> dict[Path, list[str] | None]:
     weight_map = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: it has no weight_map; download the checkpoint again")
-    shards: dict[Path, list[str] | None] = {}
-    for name in sorted({str(value) for value in weight_map.values()}):
-        if Path(name).name != name or name == "..":
-            raise CheckpointError(f"{index}: shard {shorten(name)} is not the name of a file beside it")
-        shards[folder / name] = [tensor for tensor, value in weight_map.items() if value == name]
-    return shards
+    shards: dict[str, list[str]] = {}
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str) or Path(shard).name != shard or shard == "..":
+            raise CheckpointError(f"{index}: shard {shorten(shard)} is not the name of a file beside it")
+        shards.setdefault(shard, []).append(tensor)
+    return {folder / shard: tensors for shard, tensors in sorted(shards.items())}
 
 
 def _open(path: Path) -> SafetensorsFile:

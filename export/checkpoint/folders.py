@@ -8,7 +8,7 @@ from pathlib import Path
 from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
 from ...notices import warn
-from ..settings.json_file import read_object
+from ..settings.json_file import is_there, read_object
 from ..tokenizer.tokenizer_files import TOKENIZER_FILES
 from .modules import MODULES, Modules, find_modules
 
@@ -41,23 +41,23 @@ def find_folders(folder: Path, base: Path | None) -> Folders:
     Without modules.json beside it, an adapter replaces nothing but weights: all else is that of its base. Raises
     CheckpointError where a part is missing.
     """
-    if (folder / MODULES).exists() or not (folder / ADAPTER_CONFIG).exists():
+    if is_there(folder / MODULES) or not is_there(folder / ADAPTER_CONFIG):
         root, modules = folder, find_modules(folder)
         adapter = modules.encoder
-        if not (adapter / ADAPTER_CONFIG).exists():
+        if not is_there(adapter / ADAPTER_CONFIG):
             if base is not None:
                 raise CheckpointError(f"{adapter}: there is no {ADAPTER_CONFIG}, so it takes no base; leave base out")
             return Folders(root, modules, adapter, adapter)
         encoder = _base_of(adapter, base, [adapter])
-        if (encoder / MODULES).is_file():
+        if is_there(encoder / MODULES):
             encoder = find_modules(encoder).encoder
     else:
         adapter, root = folder, _base_of(folder, base, [folder, folder.parent])
         modules = find_modules(root)
         encoder = modules.encoder
-    if encoder != adapter and (encoder / ADAPTER_CONFIG).exists():
+    if encoder != adapter and is_there(encoder / ADAPTER_CONFIG):
         raise CheckpointError(f"{encoder}: the base has an adapter itself; merge that into its weights first")
-    tokenizer = adapter if any((adapter / name).exists() for name in TOKENIZER_FILES) else encoder
+    tokenizer = adapter if any(is_there(adapter / name) for name in TOKENIZER_FILES) else encoder
     return Folders(root, modules, encoder, tokenizer, adapter)
 
 

@@ -10,7 +10,7 @@ from ...kernels.errors import CheckpointError
 from ...kernels.safetensors_file import shorten
 from ...notices import warn
 from ..settings import settings
-from ..settings.json_file import integer, read_json, read_object
+from ..settings.json_file import integer, is_there, read_json, read_object
 from .checkpoint_tensors import Weights
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
@@ -53,7 +53,7 @@ class Modules:
 def find_modules(folder: Path) -> Modules:
     """The modules of the checkpoint in a folder; raises CheckpointError for any that the engine does not compute."""
     path = folder / MODULES
-    if not path.exists() and (folder / "config.json").is_file() and not (folder / PROMPTS).exists():
+    if is_there(folder / "config.json") and not any(is_there(folder / name) for name in (MODULES, PROMPTS)):
         return _plain_encoder(folder)
     listed = read_json(path)
     if not isinstance(listed, list) or not all(
