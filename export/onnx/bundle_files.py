@@ -9,6 +9,7 @@ from typing import Any
 
 from ...kernels.model_file import ModelFile
 from ...onnx.onnx_backend import PAD_ID
+from ..checkpoint.checkpoint import Checkpoint
 from ..tokenizer.tokenizer_files import portable_file
 
 TEXT = "Which planet is known as the Red Planet?"
@@ -24,7 +25,7 @@ TOKENIZER_FILES = (
 )
 
 
-def write_tokenizer_files(checkpoint: Path, folder: Path, max_tokens: int) -> None:
+def write_tokenizer_files(source: Checkpoint, folder: Path, max_tokens: int) -> None:
     """Copies the tokenizer; in those that libraries read, texts are cut to max_tokens, <eos> included."""
     limits: dict[str, dict[str, Any]] = {
         "tokenizer.json": {
@@ -35,8 +36,9 @@ def write_tokenizer_files(checkpoint: Path, folder: Path, max_tokens: int) -> No
         "config.json": {"transformers.js_config": {"dtype": "fp32"}},
     }
     for name in TOKENIZER_FILES:
-        if (checkpoint / name).is_file():
-            content = portable_file(checkpoint / name)
+        path = (source.encoder_folder if name == "config.json" else source.tokenizer_folder) / name
+        if path.is_file():
+            content = portable_file(path, source.encoder_folder)
             if name in limits:
                 content = _json({**json.loads(content), **limits[name]})
             (folder / name).write_bytes(content)

@@ -42,11 +42,13 @@ class Exported:
         model: the file.
         verification: how it compares with the float32 model.
         operators_config: what a reduced build of ONNX Runtime must keep, as its build script reads it.
+        source: the checkpoint that was exported.
     """
 
     model: Path
     verification: Verification
     operators_config: str
+    source: Checkpoint
 
 
 def export_onnx(
@@ -125,7 +127,7 @@ def export_onnx(
             verification = verify(written, source, format_of(weights_format), calibrated=calibrated)
             if text:
                 verify_text(written, source)
-    return Exported(output, verification, _operators_config(graph, versions))
+    return Exported(output, verification, _operators_config(graph, versions), source)
 
 
 def _operators_config(graph: Graph, versions: Mapping[str, int]) -> str:

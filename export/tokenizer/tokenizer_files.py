@@ -95,13 +95,14 @@ def _read_model(folder: Path, raw: Any, bos_id: int, eos_id: int) -> bytes:
     return model
 
 
-def portable_file(path: Path) -> bytes:
+def portable_file(path: Path, encoder: Path | None = None) -> bytes:
     """A file of a valid checkpoint's tokenizer as an app needs it: with the tokens that have a vector, and no others.
 
-    Of a token without one, every other tokenizer would make an id past the embedding table.
+    Of a token without one, every other tokenizer would make an id past the embedding table. encoder is the folder of
+    config.json, if the tokenizer has another.
     """
     content, folder = path.read_bytes(), path.parent
-    rows = optional_json(folder / "config.json")["vocab_size"]
+    rows = optional_json((encoder or folder) / "config.json")["vocab_size"]
     tokens = read_added_tokens(folder, optional_json(folder / TOKENIZER_JSON))
     if path.name == TOKENIZER_MODEL:
         return add_tokens(content, piece_types(content), tokens, rows, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,20 @@ def test_a_failure_leaves_what_was_there(bundle: Path, checkpoint: Path, monkeyp
             export_bundle(checkpoint, folder, weights_format="float32", force=True)
     assert (bundle / "manifest.json").read_bytes() == before
     assert {path.name for path in bundle.parent.iterdir()} == {"bundle", "checkpoint"}
+
+
+def test_a_bundle_of_another_layout_is_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    other, encoder = tmp_path / "other", tmp_path / "other/0_Transformer"
+    shutil.copytree(checkpoint, other)
+    encoder.mkdir()
+    for path in [*other.glob("*token*"), *(other / name for name in ("config.json", "model.safetensors"))]:
+        path.rename(encoder / path.name)
+    modules = json.loads((other / "modules.json").read_text())
+    tiny.write_json(other / "modules.json", [{**modules[0], "path": "0_Transformer"}, *modules[1:]])
+    for source in (checkpoint, other):
+        bundle = tmp_path / source.parent.name / "bundle"
+        bundle.parent.mkdir(exist_ok=True)
+        export_bundle(source, bundle, calibrated=False)
+    assert read_manifest(tmp_path / checkpoint.parent.name / "bundle") == read_manifest(bundle)
+    with embgemma.load(bundle) as model:
+        assert model.encode("the of and").shape == (tiny.CONFIG.hidden,)
