@@ -228,7 +228,7 @@ class EmbeddingModel(SentenceTransformerCalls):
             if processes is None or not texts:
                 rows, cut = self._compute(texts, prefix, options)
             else:
-                rows, cut = share(processes, texts, prefix, options, chunk_size)
+                rows, cut = share(self, processes, texts, prefix, options, chunk_size)
         if cut:
             message = (
                 f"{len(cut)} of {len(texts)} texts have more than {self._max_seq_length} tokens, the first of them "
@@ -373,7 +373,8 @@ class EmbeddingModel(SentenceTransformerCalls):
             return self._embed(tokenize(), len(texts), options), cut
         parts = batches(tokenize(), options.batch_size, self.config.max_tokens)
         facts = self.facts_of_prompt(prompt) if options.output_value is None else None
-        return give_states(self._backend(), parts, len(texts), options, facts, full_dim=self._embedding_dim), cut
+        sizes: dict[str, Any] = {"full_dim": self._embedding_dim, "path": self.path}
+        return give_states(self._backend(), parts, len(texts), options, facts, **sizes), cut
 
     def _embed(self, tokenized: Iterable[Tokenized], count: int, options: Options) -> Embeddings:
         """Embeddings (count, dim) of all texts."""

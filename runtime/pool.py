@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import multiprocessing
 import queue
 import threading
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from .arguments import check_devices
 from .inputs import check_integer
 from .kernels.errors import EmbgemmaError, InputError
 from .notices import progress_bar
+from .running import texts_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,8 @@ def start_pool(model: EmbeddingModel, devices: list[str] | None) -> Pool:
     count = len(check_devices(devices)) if devices is not None else DEFAULT_PROCESSES
     if count == 0:
         raise InputError("target_devices is empty; expected one 'cpu' for each process")
+    import multiprocessing  # few need it, and it takes some milliseconds
+
     context = multiprocessing.get_context("spawn")
     tasks, results = context.Queue(), context.Queue()
     state = model.__getstate__()
@@ -78,8 +80,10 @@ def temporary_pool(model: EmbeddingModel, devices: list[str], pool: Pool | None)
         stop_pool(pool)
 
 
-def share(pool: Pool, texts: list[str], prompt: str, options: Options, chunk_size: int | None) -> tuple[Any, list[int]]:
-    """What `EmbeddingModel._compute` gives for these texts, computed by the processes of the pool."""
+def share(
+    model: EmbeddingModel, pool: Pool, texts: list[str], prompt: str, options: Options, chunk_size: int | None
+) -> tuple[Any, list[int]]:
+    """What the model's `_compute` gives for these texts, computed by the processes of the pool."""
     if not isinstance(pool, dict) or not {"input", "output", "processes", "lock"} <= pool.keys():
         raise InputError(f"pool is of type {type(pool).__name__}; expected what start_multi_process_pool() returned")
     if chunk_size is None:
@@ -97,9 +101,10 @@ def share(pool: Pool, texts: list[str], prompt: str, options: Options, chunk_siz
             if number == call:
                 found[start] = result
                 advance(min(chunk_size, len(texts) - start))
-    for result in found.values():
-        if isinstance(result, Exception):
-            raise result
+    for start in starts:
+        if isinstance(found[start], Exception):
+            with texts_from(start, model.path):
+                raise found[start]
     parts = [found[start][0] for start in starts]
     rows = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else list(itertools.chain.from_iterable(parts))
     return rows, [start + i for start in starts for i in found[start][1]]
@@ -119,6 +124,8 @@ def _next_result(pool: Pool) -> Any:
 
 def _work(model_class: type[EmbeddingModel], state: dict[str, Any], tasks: Any, results: Any) -> None:
     """Runs in each process: opens the model, and embeds chunks of texts until the process is ended."""
+    import multiprocessing
+
     model: EmbeddingModel | None = None
     parent = multiprocessing.parent_process()
     while parent is None or parent.is_alive():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from .notices import progress_bar
 from .outputs import features
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from .arguments import Options
     from .batches import Tokenized
     from .kernels.backend import Backend
+
+
+@contextmanager
+def texts_from(first: int, path: Path) -> Iterator[None]:
+    """Lets an error count texts from the first of the call, not of the batch, and name the model file."""
+    try:
+        yield
+    except VectorError as error:
+        raise VectorError(first + error.text, path) from error
 
 
 def embed(
@@ -31,10 +41,8 @@ def embed(
     done = 0
     with progress_bar(count, "text", shown=options.show_progress) as advance:
         for ids, offsets in batches:
-            try:
+            with texts_from(done, path):
                 vectors = backend.encode(ids, offsets, computed_dim, True)
-            except VectorError as error:
-                raise VectorError(done + error.text, path) from error
             embeddings[done : done + len(vectors)] = vectors[:, : options.dim]
             done += len(vectors)
             advance(len(vectors))
@@ -49,17 +57,21 @@ def give_states(
     facts: dict[str, Any] | None,
     *,
     full_dim: int,
+    path: Path,
 ) -> list[Any]:
-    """For each text the states of its tokens (tokens, hidden), or with facts a dict of all that there is."""
+    """For each text the states of its tokens (tokens, hidden), or with facts a dict of all that there is.
+
+    Raises what `embed` raises.
+    """
     rows: list[Any] = []
     with progress_bar(count, "text", shown=options.show_progress) as advance:
         for ids, offsets in batches:
-            states = np.split(backend.encode_tokens(ids, offsets), offsets[1:-1])
-            if facts is None:
-                rows += states
-            else:
-                vectors = backend.encode(ids, offsets, full_dim, True)[:, : options.dim]
-                texts = np.split(ids.astype(np.int64), offsets[1:-1])
-                rows += [features(*row, facts) for row in zip(texts, states, vectors, strict=True)]
-            advance(len(states))
+            with texts_from(len(rows), path):
+                found: list[Any] = np.split(backend.encode_tokens(ids, offsets), offsets[1:-1])
+                if facts is not None:
+                    vectors = backend.encode(ids, offsets, full_dim, True)[:, : options.dim]
+                    texts = np.split(ids.astype(np.int64), offsets[1:-1])
+                    found = [features(*row, facts) for row in zip(texts, found, vectors, strict=True)]
+            rows += found
+            advance(len(found))
     return rows

@@ -13,7 +13,10 @@ import pytest
 
 import embgemma
 from embgemma import EmbeddingModel, EmbgemmaError, InputError, TruncationWarning
+from embgemma.kernels.errors import VectorError
+from embgemma.kernels.safetensors_file import open_safetensors
 from embgemma.outputs import quantize
+from tests import tiny
 from tests.runtime.conftest import CONFIG
 
 if TYPE_CHECKING:
@@ -267,3 +270,16 @@ def test_tokenizer(model: EmbeddingModel) -> None:
     assert tokenizer.encode(long, truncation=True, max_length=7) == [*model.token_ids(long)[:6], tokenizer.eos_token_id]
     with pytest.raises(InputError, match="no argument 'return_tensors'"):
         tokenizer("the", return_tensors="pt")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"output_value": "token_embeddings"}, {"device": ["cpu"], "chunk_size": 2}])
+def test_errors_count_texts_from_the_first_of_the_call(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    path = tiny.write_model(tmp_path / "broken.safetensors", CONFIG, "float32")
+    model = embgemma.load(path, backend="reference")
+    row = open_safetensors(path).entries["embedding.weight"].begin + model.token_ids("😀")[1] * DIM * 4
+    with path.open("r+b") as file:
+        file.seek(row)
+        file.write(np.full(DIM, np.nan, np.float32).tobytes())
+    model = embgemma.load(path, backend="reference")
+    with pytest.raises(VectorError, match=r"broken.safetensors: text 5 has no vector"):
+        model.encode(["the", "of", "the", "and", "a", "😀", "to"], batch_size=2, **arguments)
