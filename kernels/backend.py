@@ -99,6 +99,8 @@ def create_backend(
         )
     if isa is not None and not (isinstance(isa, str) and isa.isidentifier()):
         raise BackendError(f"isa={shorten(isa)}; expected the name of an instruction set, such as 'avx2'")
+    if not isinstance(backend, str):
+        raise BackendError(f"backend={shorten(backend)}; expected a name, such as 'auto'")
     if backend == "auto":
         backend = _best_backend()
     if isa is not None and backend != "native":

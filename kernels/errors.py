@@ -80,7 +80,7 @@ def reading(path: str | os.PathLike[str], error: type[EmbgemmaError]) -> Iterato
     except EmbgemmaError:
         raise
     except OSError as found:
-        raise error(f"{found.filename or place}: cannot read the file: {found.strerror or found}") from found
+        raise error(f"{found.filename or place}: cannot open the file: {found.strerror or found}") from found
     except RecursionError as found:
         raise error(f"{place}: it is nested too deeply: the file is damaged; get it again") from found
     except MemoryError as found:

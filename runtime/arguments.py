@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .inputs import check_integer
+from .inputs import check_choice, check_integer
 from .kernels.errors import InputError
 from .kernels.safetensors_file import shorten
 
@@ -19,7 +19,6 @@ OutputValue = Literal["sentence_embedding", "token_embeddings"]
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 
 CPU = "cpu"
-MOST_TEXTS = (1 << 31) - 1  # of a batch
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,15 @@ def check_options(
 ) -> Options:
     """The arguments of the same names as options; full_dim is the size of the model's embeddings."""
     if output_value is not None:
-        _check_choice("output_value", output_value, OutputValue)
+        check_choice("output_value", output_value, get_args(OutputValue))
     if precision is not None:
-        _check_choice("precision", precision, Precision)
+        check_choice("precision", precision, get_args(Precision))
     if output_value is None and precision not in (None, "float32"):
         raise InputError(f"precision={precision!r} is for embeddings; output_value=None gives all that the model has")
     if show_progress_bar is None:
         show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
     return Options(
-        batch_size=check_integer("batch_size", batch_size, 1, MOST_TEXTS),
+        batch_size=check_integer("batch_size", batch_size, 1),
         show_progress=bool(show_progress_bar),
         dim=full_dim if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, full_dim),
         normalize=bool(normalize_embeddings),
@@ -80,8 +79,9 @@ def check_devices(device: Any) -> list[str]:
     """The devices of a list, which are for a pool of processes; [] for the CPU or None. Others are refused."""
     devices = device if isinstance(device, list | tuple) else [device]
     for name in devices:
-        if name is not None and str(name).partition(":")[0] != CPU:
-            raise InputError(f"device={str(name)!r}: embgemma computes on the CPU; leave device out, or give 'cpu'")
+        shown = shorten(name) if isinstance(name, int) else str(name)  # torch has a class of its own
+        if name is not None and shown.partition(":")[0] != CPU:
+            raise InputError(f"device={shown!r}: embgemma computes on the CPU; leave device out, or give 'cpu'")
     return [CPU] * len(devices) if isinstance(device, list | tuple) else []
 
 
@@ -90,8 +90,3 @@ def refuse_unknown(call: str, arguments: Mapping[str, Any], without_effect: tupl
     for name in arguments:
         if name not in without_effect:
             raise InputError(f"{call}() has no argument {name!r} here; leave it out")
-
-
-def _check_choice(name: str, value: object, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise InputError(f"{name}={shorten(value)}; expected one of {', '.join(map(repr, get_args(choices)))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+MOST_INTEGER = (1 << 31) - 1  # of an argument that means "as many as there are", so that no arithmetic wraps
 
 
 def check_texts(inputs: str | Iterable[str]) -> list[str]:
@@ -79,16 +81,23 @@ def check_path(name: str, path: Any) -> Path:
     return Path(path)
 
 
-def check_integer(name: str, value: int, low: int, high: int | None) -> int:
+def check_integer(name: str, value: int, low: int, high: int = MOST_INTEGER) -> int:
     """`value` as an int within these bounds."""
-    expected = f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
+    expected = f"an integer from {low} to {high}"
     try:
         number = operator.index(value)
     except TypeError:
         raise InputError(f"{name} is of type {type(value).__name__}; expected {expected}") from None
-    if isinstance(value, bool) or number < low or (high is not None and number > high):
+    if isinstance(value, bool) or not low <= number <= high:
         raise InputError(f"{name}={shorten(value)}; expected {expected}")
     return number
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """`value` if it is one of these names."""
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name}={shorten(value)}; expected one of {', '.join(map(repr, choices))}")
+    return value
 
 
 def check_unicode(name: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -15,6 +16,7 @@ from .find import find_model_file
 from .inputs import check_integer, check_path, check_texts, check_unicode, join_token_ids
 from .kernels.batch import check_batch
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError
+from .kernels.safetensors_file import shorten
 from .notices import TruncationWarning, warn
 from .outputs import deliver
 from .pool import share, temporary_pool
@@ -24,7 +26,7 @@ from .tokens import TokenizerCalls
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     import numpy.typing as npt
@@ -124,8 +126,10 @@ class EmbeddingModel(SentenceTransformerCalls):
         similarity_fn_name: str | None = None,
     ) -> None:
         """Settings of `embgemma.load`, checked; None leaves one as it is."""
+        if not isinstance(prompts, Mapping | None):
+            raise InputError(f"prompts is of type {type(prompts).__name__}; expected a dict of prompts by name")
         for name, prompt in (prompts or {}).items():
-            self.prompts[name] = self._prompt(None, prompt)
+            self.prompts[self._prompt(None, name)] = self._prompt(None, prompt)
         if default_prompt_name is not None:
             self._prompt(default_prompt_name, None)
             self.default_prompt_name = default_prompt_name
@@ -402,11 +406,12 @@ class EmbeddingModel(SentenceTransformerCalls):
             if not isinstance(prompt, str):
                 raise InputError(f"prompt is of type {type(prompt).__name__}; expected str")
             if name is not None:
-                warn(f"both prompt and prompt_name are given; prompt_name={name!r} is ignored")
+                warn(f"both prompt and prompt_name are given; prompt_name={shorten(name)} is ignored")
             check_unicode("prompt", prompt)
             return prompt
         if name is None:
             return self.prompts.get(self.default_prompt_name, "") if self.default_prompt_name is not None else ""
-        if name not in self.prompts:
-            raise InputError(f"prompt_name={name!r} is not a prompt of this model; it has {', '.join(self.prompts)}")
+        if not isinstance(name, str) or name not in self.prompts:
+            known = ", ".join(self.prompts)
+            raise InputError(f"prompt_name={shorten(name)} is not a prompt of this model; it has {known}")
         return self.prompts[name]

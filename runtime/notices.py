@@ -7,6 +7,8 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .kernels.errors import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -28,7 +30,7 @@ def warn(warning: str | Warning) -> None:
     package, level, frame = __name__.partition(".")[0], 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         level, frame = level + 1, frame.f_back
-    warnings.warn(warning, stacklevel=level)
+    warnings.warn(one_line(warning) if isinstance(warning, str) else warning, stacklevel=level)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def share(
     if chunk_size is None:
         each = math.ceil(len(texts) / len(pool["processes"]) / CHUNKS_PER_PROCESS)
         chunk_size = max(1, min(each, LARGEST_CHUNK))
-    chunk_size = check_integer("chunk_size", chunk_size, 1, None)
+    chunk_size = check_integer("chunk_size", chunk_size, 1)
     starts = range(0, len(texts), chunk_size)
     found: dict[int, Any] = {}
     call = next(_call_numbers)  # an earlier call may have been interrupted, and its results are still to come

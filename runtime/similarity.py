@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .inputs import check_choice
 from .kernels.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ def similarity_pairwise(name: str, left: npt.ArrayLike, right: npt.ArrayLike) ->
 
 def check_name(name: str) -> str:
     """The name of a similarity function; raises InputError for others."""
-    if name not in SIMILARITY_FUNCTIONS:
-        raise InputError(f"the similarity function is {name!r}; expected one of {', '.join(SIMILARITY_FUNCTIONS)}")
-    return name
+    return check_choice("similarity_fn_name", name, SIMILARITY_FUNCTIONS)
 
 
 def _comparable(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> tuple[Vectors, Vectors]:

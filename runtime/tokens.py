@@ -61,7 +61,7 @@ class TokenizerCalls:
         )
         limit = UNLIMITED
         if truncation not in (False, "do_not_truncate"):
-            limit = self.model_max_length if max_length is None else check_integer("max_length", max_length, 2, None)
+            limit = self.model_max_length if max_length is None else check_integer("max_length", max_length, 2)
         rows = self._encode_batch(check_texts(text), limit).split()
         if not add_special_tokens:
             rows = [row[1:-1] for row in rows]

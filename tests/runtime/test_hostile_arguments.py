@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,30 @@ def refused(call: Callable[[], object], error: type[EmbgemmaError] = InputError)
 def test_sizes(model: EmbeddingModel, argument: str) -> None:
     for value in NUMBERS:
         refused(lambda value=value: model.encode(["a"], **{argument: value}))  # type: ignore[misc]
+
+
+def test_sizes_of_the_tokenizer(model: EmbeddingModel) -> None:
+    for value in NUMBERS:
+        refused(lambda value=value: model.tokenizer("a", truncation=True, max_length=value))  # type: ignore[misc]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "argument", ["prompt_name", "prompt", "output_value", "precision", "device", "pool", "truncate_dim", "batch_size"]
+)
+def test_other_values(model: EmbeddingModel, argument: str) -> None:
+    for value in [*NAMES, *NUMBERS, {}, object(), None, lambda: 1]:
+        with suppress(EmbgemmaError):
+            model.encode(["a"], **{argument: value})
+
+
+@pytest.mark.parametrize(
+    "argument", ["truncate_dim", "prompts", "default_prompt_name", "similarity_fn_name", "device", "backend", "isa"]
+)
+def test_other_values_of_a_model(model_path: Path, argument: str) -> None:
+    for value in [*NAMES, *NUMBERS, {1: "a"}, {"a": 1}, object()]:
+        with suppress(EmbgemmaError):
+            embgemma.load(model_path, **{argument: value}).close()
 
 
 def test_sizes_of_numpy_are_sizes(model: EmbeddingModel) -> None:
