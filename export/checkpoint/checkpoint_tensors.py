@@ -83,6 +83,11 @@ class Weights:
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Raises CheckpointError unless the tensors are exactly those expected, by name and shape."""
         missing, unknown = expected.keys() - self._tensors.keys(), self._tensors.keys() - expected.keys()
+        if any("lora_" in name for name in unknown):
+            raise CheckpointError(
+                f"{self.folder}: an adapter is among the weights; merge it with merge_and_unload() of peft, or save "
+                "it by itself with save_pretrained() of peft"
+            )
         if missing:
             raise CheckpointError(
                 f"{self.folder}: tensors are missing: {_some(missing)}; download the checkpoint again"

@@ -207,6 +207,15 @@ def test_half_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:
         read_checkpoint(folder)
 
 
+def test_an_adapter_among_the_weights_is_refused(base: Path) -> None:
+    tensors = tiny.encoder_tensors(CONFIG)
+    tensors["layers.0.mlp.down_proj.base_layer.weight"] = tensors.pop("layers.0.mlp.down_proj.weight")
+    tensors["layers.0.mlp.down_proj.lora_A.default.weight"] = np.zeros((RANK, CONFIG.ffn), np.float32)
+    tiny.write_tensors(base / "model.safetensors", {f"base_model.model.{name}": tensors[name] for name in tensors})
+    with pytest.raises(CheckpointError, match="adapter is among the weights; merge"):
+        read_checkpoint(base)
+
+
 def test_an_adapter_of_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:
     write_adapter(base, "none")
     with pytest.raises(CheckpointError, match="has an adapter itself"):
