@@ -165,7 +165,8 @@ uint32_t eg_tokenizer_vocab(const eg_tokenizer *tokenizer);
 
 /* The token ids of one text: <bos>, those of the text, <eos>.
  *   text:       UTF-8 (else EG_ERROR_ARGUMENT) that begins with the prompt, since the two are tokenized together
- *   max_tokens: 2 or more; longer texts are cut at their end, which is not read
+ *   max_tokens: 2 or more; longer texts are cut at their end, which is not read (a word without
+ *               a place to cut it: but for twice what is kept and some 64 KB)
  *   ids:        has room for max_tokens, or for bytes + 2 if that is less
  *   count:      receives how many ids there are
  *   truncated:  receives 1 if the text had more, else 0

@@ -7,7 +7,8 @@
  *     run, is the "▁" that begins the next word. A single literal "▁" is a space.
  *  3. The rest is cut into words wherever no piece may span two bytes (`joins`): before spaces, between letters and
  *     punctuation, between digits. Words that are still long, as in Chinese, are cut wherever no piece of the text
- *     spans. So memory stays small, and little more of a text is read than is kept.
+ *     spans. So memory stays small, and little more of a text is read than is kept; a word that cannot be cut is
+ *     read until its first tokens are sure and fill the room.
  *
  * Most words are one piece; the tokens of the others are found by tokenizer_word.c. */
 #include "common/error.h"
@@ -16,7 +17,11 @@
 
 #include <string.h>
 
-enum { LONG_WORD = 4096 }; /* bytes */
+enum {
+    LONG_WORD = 4096,       /* bytes */
+    ENDLESS_WORD = 1 << 16, /* bytes of a word that are read before it is asked whether its tokens have room */
+    BYTES_OF_TOKEN = 8,     /* of text for a token: an estimate, high for most texts */
+};
 
 /* The state of one call: the current text, and the ids written. */
 typedef struct job {
@@ -63,18 +68,27 @@ static eg_status spell_character(job *j, size_t *at)
     return status;
 }
 
-/* Writes the ids of the word text[at … end). */
-static eg_status write_word(job *j, size_t at, size_t end)
+/* Writes the ids of the word text[*at … end) and moves *at past them. If the word goes on after `end`, it may not get
+ * far: it moves *at no further than ids are sure. */
+static eg_status write_word(job *j, size_t *at, size_t end, int goes_on)
 {
     eg_status status = EG_OK;
-    while (at < end && status == EG_OK && !j->truncated) {
+    while (*at < end && status == EG_OK && !j->truncated) {
+        const size_t begin = *at;
         size_t count;
-        status = eg_find_tokens(&j->search, j->text, at, end, &count, &at);
+        if (goes_on) {
+            status = eg_find_first_tokens(&j->search, j->text, begin, end, j->room - j->count + 1, &count, at);
+        } else {
+            status = eg_find_tokens(&j->search, j->text, begin, end, &count, at);
+        }
         for (size_t i = 0; i < count && status == EG_OK && !j->truncated; i++) {
             status = write_id(j, j->search.tokens[i].id);
         }
-        if (at < end && status == EG_OK) {
-            status = spell_character(j, &at);
+        if (goes_on && eg_piece_at(j->table, j->text, *at, j->bytes).end != 0) {
+            break;
+        }
+        if (*at < end && status == EG_OK && !j->truncated) {
+            status = spell_character(j, at);
         }
     }
     return status;
@@ -102,8 +116,8 @@ static size_t space_at(const job *j, size_t at)
 
 static int may_join(const job *j, size_t at) { return eg_may_join(j->table, j->text[at - 1], j->text[at]); }
 
-/* Where the word that begins here ends. */
-static size_t word_end(const job *j, size_t begin)
+/* Where the word that begins here ends, or a place in it that is `most` bytes away or a little more. */
+static size_t word_end(const job *j, size_t begin, size_t most)
 {
     size_t matched = begin + LONG_WORD - EG_MOST_PIECE_BYTES; /* pieces that begin before it were looked at */
     size_t reach = 0;                                         /* the furthest place where one of them ends */
@@ -130,8 +144,27 @@ static size_t word_end(const job *j, size_t begin)
                 return at;
             }
         }
+        if (at - begin >= most) {
+            return at;
+        }
     }
     return j->bytes;
+}
+
+/* Writes the word that begins at *at, or as much of it as there is room for, and moves *at past it. */
+static eg_status write_next_word(job *j, size_t *at)
+{
+    eg_status status = EG_OK;
+    size_t most = ENDLESS_WORD;
+    size_t end = word_end(j, *at, most);
+    while (end - *at >= most && status == EG_OK && !j->truncated) {
+        if (most / BYTES_OF_TOKEN > j->room - j->count) {
+            status = write_word(j, at, end, 1);
+        }
+        most *= 2;
+        end = word_end(j, *at, most);
+    }
+    return status == EG_OK && !j->truncated ? write_word(j, at, end, 0) : status;
 }
 
 /* The piece that is the whole word that begins here, as most words are one piece; end 0 if one look-up cannot say.
@@ -186,9 +219,7 @@ static eg_status write_text(job *j)
             status = write_id(j, word.id);
             at = word.end;
         } else {
-            const size_t end = word_end(j, at);
-            status = write_word(j, at, end);
-            at = end;
+            status = write_next_word(j, &at);
         }
     }
     return status;

@@ -82,9 +82,14 @@ static eg_status read_header(const void *table, size_t bytes, eg_table_header *h
     }
     const uint64_t expected = sizeof *h + JOIN_BYTES + sizeof(uint32_t) * (uint64_t)h->unit_count + slot_bytes(h) +
                               part_bytes(h);
-    if (h->table_bytes != expected || bytes != expected) {
+    if (bytes != expected) {
         return eg_fail(EG_ERROR_MODEL, "the tokenizer table has %zu bytes, its header says %llu; convert again", bytes,
                        (unsigned long long)expected);
+    }
+    if (h->table_bytes != expected) {
+        return eg_fail(EG_ERROR_MODEL,
+                       "the tokenizer table is corrupt: its parts take %llu bytes, its header says %llu; convert again",
+                       (unsigned long long)expected, (unsigned long long)h->table_bytes);
     }
     return EG_OK;
 }

@@ -10,7 +10,10 @@
 
 #include <string.h>
 
-enum { MOST_UNDONE = 2 * EG_MOST_PIECE_BYTES }; /* merges in two pieces */
+enum {
+    MOST_UNDONE = 2 * EG_MOST_PIECE_BYTES, /* merges in two pieces */
+    MOST_UNSURE = 2 * EG_MOST_PIECE_BYTES, /* bytes before the end of a part of a word that are not looked at */
+};
 
 void eg_word_search_begin(eg_word_search *s, const eg_tokenizer *table)
 {
@@ -115,10 +118,12 @@ static int are_neighbours(const eg_tokenizer *t, eg_token before, uint32_t right
     return 1; /* only a corrupt table comes here */
 }
 
-eg_status eg_find_tokens(eg_word_search *s, const unsigned char *text, size_t begin, size_t end, size_t *token_count,
-                         size_t *stop)
+/* Finds the tokens of text[begin … end), after the first `kept` of s->tokens, which stay. Sets how many there are then,
+ * and where they end: before `end` if a character is no piece, or if none can follow those that stay. */
+static eg_status search(eg_word_search *s, const unsigned char *text, size_t begin, size_t end, size_t kept,
+                        size_t *token_count, size_t *stop)
 {
-    size_t count = 0, at = begin;
+    size_t count = kept, at = begin;
     size_t limit = end; /* where the next token may end: before the one that was taken back, if one was */
     eg_status status = EG_OK;
     while (at < end && status == EG_OK) {
@@ -139,17 +144,50 @@ eg_status eg_find_tokens(eg_word_search *s, const unsigned char *text, size_t be
                 at = match.end;
                 limit = end;
             }
-        } else if (count > 0) {
+        } else if (count > kept) {
             status = mark_dead(s, at - begin, end - begin);
             limit = at - 1;
             count--;
-            at = count > 0 ? s->tokens[count - 1].end : begin;
+            at = count > kept ? s->tokens[count - 1].end : begin;
         } else {
-            status = eg_table_corrupt(); /* every word has tokens */
+            status = kept > 0 ? EG_OK : eg_table_corrupt(); /* every word has tokens */
+            break;
         }
     }
     clear_dead(s);
     *token_count = count;
+    *stop = at;
+    return status;
+}
+
+eg_status eg_find_tokens(eg_word_search *s, const unsigned char *text, size_t begin, size_t end, size_t *token_count,
+                         size_t *stop)
+{
+    return search(s, text, begin, end, 0, token_count, stop);
+}
+
+/* The tokens of the whole word end somewhere in the last bytes before `end`, since none is longer, and up to there they
+ * are those of the word cut there. So a token is sure if, wherever it is cut there, tokens can follow this one. */
+eg_status eg_find_first_tokens(eg_word_search *s, const unsigned char *text, size_t begin, size_t end, size_t most,
+                               size_t *token_count, size_t *stop)
+{
+    size_t count, at, found;
+    eg_status status = search(s, text, begin, end, 0, &count, &at);
+    const int is_break = at < end; /* a character is no piece: what comes after it changes nothing */
+    if (status == EG_OK && !is_break) {
+        while (count > 0 && s->tokens[count - 1].end + (size_t)MOST_UNSURE > end) {
+            count--;
+        }
+        count = count < most ? 0 : count;
+        for (size_t cut = end; cut + EG_MOST_PIECE_BYTES > end && count > 0 && status == EG_OK; cut--) {
+            if ((text[cut] & 0xC0) != 0x80) { /* a character begins */
+                status = search(s, text, s->tokens[count - 1].end, cut, count, &found, &at);
+                count = at < cut ? 0 : count;
+            }
+        }
+        at = count > 0 ? s->tokens[count - 1].end : begin;
+    }
+    *token_count = status == EG_OK ? count : 0;
     *stop = at;
     return status;
 }

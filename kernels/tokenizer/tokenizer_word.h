@@ -35,4 +35,9 @@ void eg_word_search_end(eg_word_search *s);
 eg_status eg_find_tokens(eg_word_search *s, const unsigned char *text, size_t begin, size_t end, size_t *token_count,
                          size_t *stop);
 
+/* The same for a word that goes on after `end`, and of which `most` tokens will do: sets how many are sure whatever
+ * follows, and where they end. These are `most` or more, or all before a character that is no piece, or none. */
+eg_status eg_find_first_tokens(eg_word_search *s, const unsigned char *text, size_t begin, size_t end, size_t most,
+                               size_t *token_count, size_t *stop);
+
 #endif

@@ -1,7 +1,7 @@
 /* The tokenizer against byte-pair merging by its definition, over many random vocabularies; and against bad tables. */
 #include "tests/kernels/tokenizer/tiny_tokenizer.h"
 
-enum { VOCABULARIES = 100, TEXTS = 400 };
+enum { VOCABULARIES = 100, TEXTS = 400, LONG_TEXT = 300000, LONG_PARTS = 150000 };
 
 /* Text that hits everything: characters, special pieces and their beginnings, runs of spaces, what is no piece. */
 static size_t random_text(uint64_t *random, const tiny_vocabulary *v, char *text, size_t most)
@@ -70,6 +70,27 @@ static void check_text(const eg_tokenizer *t, const char *text, size_t bytes, co
     free(exact);
 }
 
+/* A text that is cut has the first ids of the whole, which may be one long word; gives how many the whole has. */
+static size_t check_cuts(const eg_tokenizer *t, const char *text, size_t bytes)
+{
+    int32_t *whole = malloc((bytes + 2) * sizeof *whole), *cut = malloc((bytes + 2) * sizeof *cut);
+    size_t tokens = 0, count = 0;
+    uint32_t truncated = 0;
+    eg_status status = eg_tokenize(t, text, bytes, SIZE_MAX, whole, &tokens, &truncated);
+    CHECK(status == EG_OK && !truncated, "%s", eg_error_message());
+    const size_t limits[] = {2, 3, 40, 2000, 20000, tokens / 2 + 2, tokens - 1, tokens};
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0] && status == EG_OK; i++) {
+        const size_t expected = limits[i] < tokens ? limits[i] : tokens;
+        status = eg_tokenize(t, text, bytes, limits[i], cut, &count, &truncated);
+        CHECK(status == EG_OK && count == expected && truncated == (expected < tokens), "%zu of %zu", count, expected);
+        CHECK(memcmp(cut, whole, (expected - 1) * sizeof *cut) == 0 && cut[expected - 1] == TINY_EOS,
+              "%zu of %zu tokens of %.40s", expected, tokens, text);
+    }
+    free(whole);
+    free(cut);
+    return tokens;
+}
+
 static void test_random_vocabularies(void)
 {
     uint64_t random = 1;
@@ -89,6 +110,15 @@ static void test_random_vocabularies(void)
             check_text(t, text, bytes, expected, tokens, tokens + 2);
             check_text(t, text, bytes, expected, tokens, (size_t)random_int(&random, 2, 20));
         }
+        char *endless = malloc((size_t)LONG_PARTS * TINY_NAME);
+        size_t bytes = 0;
+        for (int k = 0; k < LONG_PARTS; k++) {
+            const char *part = v.names[TINY_FIRST_CHARACTER + random_int(&random, 0, i % 3)];
+            memcpy(endless + bytes, part, strlen(part));
+            bytes += strlen(part);
+        }
+        check_cuts(t, endless, bytes);
+        free(endless);
         eg_tokenizer_free(t);
         free(table);
     }
@@ -146,7 +176,7 @@ static void test_late_pieces(void)
 /* Texts without spaces, far longer than what fits into the memory of a call. */
 static void test_long_words(void)
 {
-    enum { BYTES = 300000, MOST_MERGES = 8 };
+    enum { BYTES = LONG_TEXT, MOST_MERGES = 8 };
     static const struct {
         const char *merges[MOST_MERGES];
         const char *unit;
@@ -161,23 +191,19 @@ static void test_long_words(void)
         {{"aa"}, "\xC3\xBC", BYTES},
     };
     char *text = malloc(BYTES);
-    int32_t *ids = malloc((BYTES + 2) * sizeof *ids);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         static tiny_vocabulary v;
-        size_t table_bytes, count = 0;
+        size_t table_bytes;
         void *table = chosen_table(&v, cases[i].merges, &table_bytes);
         eg_tokenizer *t = open_table(table, table_bytes);
         for (size_t at = 0; at < BYTES; at++) {
             text[at] = cases[i].unit[at % strlen(cases[i].unit)];
         }
-        uint32_t truncated;
-        const eg_status status = eg_tokenize(t, text, BYTES, SIZE_MAX, ids, &count, &truncated);
-        CHECK(status == EG_OK && count == cases[i].tokens + 2, "%s: %zu ids, %s", cases[i].unit, count,
-              eg_error_message());
+        const size_t count = check_cuts(t, text, BYTES);
+        CHECK(count == cases[i].tokens + 2, "%s: %zu ids", cases[i].unit, count);
         eg_tokenizer_free(t);
         free(table);
     }
-    free(ids);
     free(text);
 }
 
