@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MOST_CHARACTERS = 300  # of a message, besides the path that it begins with
-_MOST_PATH = 4096  # characters
+_MOST_PATH, _MOST_NAME = 4096, 255  # characters of a path and of a name in it; no file has more
 _SHOWN_END = 100  # characters at the end of a message that was too long: they say what to do
 
 # What a terminal obeys instead of showing it: controls of C0 and C1, line separators, marks that turn or hide text,
@@ -93,8 +93,9 @@ def reading(path: str | os.PathLike[str], error: type[EmbgemmaError]) -> Iterato
 def one_line(message: str) -> str:
     """A message as it may be shown: printable, and not much longer than MOST_CHARACTERS, whatever was put into it."""
     text = printable(message)
-    place = text.partition(": ")[0]
-    most = MOST_CHARACTERS + (len(place) if Path(place).is_absolute() and len(place) <= _MOST_PATH else 0)
+    place = Path(text.partition(": ")[0])
+    may_exist = place.is_absolute() and len(str(place)) <= _MOST_PATH and max(map(len, place.parts)) <= _MOST_NAME
+    most = MOST_CHARACTERS + (len(str(place)) if may_exist else 0)
     return text if len(text) <= most else f"{text[: most - _SHOWN_END - 3]} … {text[-_SHOWN_END:]}"
 
 

@@ -14,6 +14,7 @@ from ..settings.json_file import integer, is_there, read_json, read_object
 from .checkpoint_tensors import Weights
 
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
+_LONGEST_PATH = 255  # characters of the path of a module
 _LINEAR = ("Dense", "Normalize", "Dropout")  # what may follow pooling: a norm in between changes only the length
 
 
@@ -97,6 +98,8 @@ def _plain_encoder(folder: Path) -> Modules:
 def _folder(path: Path, module: dict[str, Any]) -> Path:
     """The folder of a module, inside of that of modules.json."""
     relative = Path(module["path"])
+    if len(str(relative)) > _LONGEST_PATH:
+        raise CheckpointError(f"{path}: path {shorten(module['path'])} is too long for the name of a folder")
     inside = (path.parent / relative).resolve().is_relative_to(path.parent.resolve())  # links are followed
     if relative.is_absolute() or ".." in relative.parts or not inside:
         raise CheckpointError(f"{path}: path {shorten(module['path'])} leaves the folder; expected one inside of it")

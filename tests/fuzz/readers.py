@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 import zlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -31,7 +32,6 @@ from tests.kernels.changed_file import SMALLEST, split
 
 Tree: TypeAlias = list[list[Any]]  # members of a JSON object: key and value as JSON text, or a value as a Tree
 
-BATCH = 10_000  # files that one process reads
 MOST_MESSAGE = 700  # characters, of which at most 300 are not path
 
 INTEGERS = [*(0, 1, 2, 3, 32, 33, 64, 65, 128, 255, 256, 257, 1 << 16, (1 << 16) + 64, 1 << 17, (1 << 17) + 1)]
@@ -270,13 +270,18 @@ def in_c(path: Path) -> tuple[int, dict[str, str]] | str:
     return facts
 
 
+def check_message(message: str) -> None:
+    """Raises AssertionError unless it is one that a terminal can show."""
+    assert message.isprintable(), message
+    assert len(message) < MOST_MESSAGE, message
+
+
 def check(path: Path) -> bool:
     """Whether both accept the file; raises AssertionError if they differ, or if a message is wrong."""
     by_python, by_c = in_python(path), in_c(path)
     for message in (by_python, by_c):
         if isinstance(message, str):
-            assert message.isprintable(), message
-            assert len(message) < MOST_MESSAGE, message
+            check_message(message)
     assert isinstance(by_python, str) == isinstance(by_c, str), (str(by_python)[:MOST_MESSAGE], by_c)
     if isinstance(by_python, str):
         return False
@@ -309,21 +314,21 @@ def readers_agree(seed: int, numbers: range, folder: Path) -> bool:
     return True
 
 
-def main() -> int:
-    """Runs the command; 1 if the readers differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run_command(description: str | None, check_some: Callable[[int, range, Path], bool], at_once: int) -> int:
+    """Runs the command of a fuzzer, which checks `at_once` files in a process; 1 if something was found."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="for one file at a time")
     arguments = parser.parse_args()
     begin, last = time.monotonic(), arguments.first + arguments.files
-    for first in range(arguments.first, last, BATCH):
-        if not readers_agree(arguments.seed, range(first, min(first + BATCH, last)), arguments.folder):
+    for first in range(arguments.first, last, at_once):
+        if not check_some(arguments.seed, range(first, min(first + at_once, last)), arguments.folder):
             return 1
-    sys.stdout.write(f"{arguments.files} files in {time.monotonic() - begin:.0f} s: the readers agree\n")
+    sys.stdout.write(f"{arguments.files} files in {time.monotonic() - begin:.0f} s: nothing found\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(__doc__, readers_agree, at_once=10_000))
