@@ -130,6 +130,15 @@ def test_modules_stay_in_the_folder(folder: Path, place: str) -> None:
     refused(folder)
 
 
+def test_files_may_be_links_as_in_the_cache_of_the_hub(folder: Path) -> None:
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    for i, path in enumerate([path for path in folder.rglob("*") if path.is_file()]):
+        path.rename(blobs / str(i))
+        path.symlink_to(blobs / str(i))
+    assert read_checkpoint(folder).config == tiny.CONFIG
+
+
 def test_many_modules_are_refused_at_once(folder: Path) -> None:
     modules = json.loads((folder / "modules.json").read_text())
     tiny.write_json(folder / "modules.json", [{**modules[2], "name": str(i)} for i in range(100_000)])
