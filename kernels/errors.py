@@ -77,7 +77,7 @@ def reading(path: str | os.PathLike[str], error: type[EmbgemmaError]) -> Iterato
         if named and isinstance(found, error):
             raise
         raise error(str(found) if named else f"{place}: {found}") from found
-    except EmbgemmaError:
+    except (EmbgemmaError, Warning):  # a warning is raised where a user asks for that
         raise
     except OSError as found:
         raise error(f"{found.filename or place}: cannot open the file: {found.strerror or found}") from found

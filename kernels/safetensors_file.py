@@ -32,7 +32,7 @@ _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 4, 8, 8, 8
 _SHORT.maxstring = _SHORT.maxother = 150  # characters
 
 # What people take for safetensors, by bytes at its beginning. None can begin a header of a good length.
-_MAGIC_BYTES = 64
+MAGIC_BYTES = 64
 _KINDS = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, with the file itself not downloaded (git lfs pull gets it)"),
     (0, b"GGUF", "a GGUF file of llama.cpp"),
@@ -127,7 +127,8 @@ def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(mapping[:LENGTH_BYTES], "little")
     data_start = LENGTH_BYTES + length
     if length > MAX_HEADER_BYTES:
-        kind = kind_of_file(mapping[:_MAGIC_BYTES])
+        begin = mapping[:MAGIC_BYTES]
+        kind = "an ONNX model, whose name must end in .onnx," if _ONNX.match(begin) else kind_of_file(begin)
         raise ModelFileError(
             f"this is {kind}, not a safetensors file"
             if kind
@@ -143,8 +144,6 @@ def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
 
 def kind_of_file(begin: bytes) -> str | None:
     """What a file is that begins with these bytes, if it is of a known kind."""
-    if _ONNX.match(begin):
-        return "an ONNX model, whose name must end in .onnx,"
     return next((kind for at, magic, kind in _KINDS if begin.startswith(magic, at)), None)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..kernels.errors import ModelFileError, reading
 from ..kernels.model_file import MOST_METADATA
-from ..kernels.safetensors_file import open_regular
+from ..kernels.safetensors_file import MAGIC_BYTES, kind_of_file, open_regular
 from .protobuf import VARINT, Field, fields, length_delimited, varint
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ def read_onnx_file(path: Path, *, with_tokenizer: bool = False) -> OnnxFile:
             with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _read(data, path.name, with_tokenizer=with_tokenizer)
         except (IndexError, UnicodeDecodeError, ValueError) as error:  # ValueError: the file is empty
+            with open_regular(path) as file:
+                kind = kind_of_file(file.read(MAGIC_BYTES))
+            if kind:
+                raise ModelFileError(f"this is {kind}, not an ONNX model") from error
             reason = "this is not an ONNX model, or it is cut; export it again with `embgemma export-onnx`"
             raise ModelFileError(reason) from error
 

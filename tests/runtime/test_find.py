@@ -11,6 +11,7 @@ import embgemma
 from embgemma.cli.main import main
 from embgemma.find import find_model_file
 from embgemma.kernels.errors import ModelFileError
+from tests.kernels.test_damaged_files import KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,3 +58,11 @@ def test_a_name_of_the_hub_is_refused_with_what_to_do(tmp_path: Path) -> None:
         embgemma.load("google/some-model")
     with pytest.raises(ModelFileError, match="such file"):
         embgemma.load(tmp_path / "google/some-model")
+
+
+@pytest.mark.parametrize("kind", ["Git LFS", "GGUF", "zip"])
+def test_a_file_of_another_kind_is_named_also_as_onnx(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(KINDS[kind].ljust(100, b" "))
+    with pytest.raises(ModelFileError, match=rf"this is .*{kind}.*, not an ONNX model"):
+        embgemma.load(path)

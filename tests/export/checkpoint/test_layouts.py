@@ -103,6 +103,12 @@ def test_a_plain_encoder_is_averaged_as_sentence_transformers_does(folder: Path)
     refused(folder, "of the last token")
 
 
+def test_a_note_is_an_error_where_a_user_makes_it_one(folder: Path) -> None:
+    keep(folder, TRANSFORMER, POOLING)
+    with pytest.raises(UserWarning, match="no Normalize"):  # as this test run does
+        read_checkpoint(folder)
+
+
 @pytest.mark.parametrize("prefix", ["0.auto_model.", "base_model.model.", "model.language_model.", "encoder."])
 def test_any_prefix_of_all_names_is_taken_off(tmp_path: Path, prefix: str) -> None:
     tensors = {prefix + name: tensor for name, tensor in tiny.encoder_tensors(tiny.CONFIG).items()}
