@@ -64,7 +64,7 @@ def make_batch(graph: Graph, config: EncoderConfig, ids: str, mask: str) -> Batc
     """The batch of the inputs ids and mask, (batch, tokens) int64 each."""
     shape = graph.op("Shape", ids)
     batch, given = (graph.op("Gather", shape, graph.integer(axis)) for axis in (0, 1))
-    ids = graph.op("Add", ids, _refuse_long(graph, config, given))
+    ids = _with_end(graph, config, graph.op("Add", ids, _refuse_long(graph, config, given)), given)
     blocks, block, keys = _blocks(graph, config, given)
     tokens = graph.op("Mul", blocks, block)
     padding = _end_padding(graph, 2, 1, graph.op("Sub", tokens, given))
@@ -100,6 +100,17 @@ def _refuse_long(graph: Graph, config: EncoderConfig, tokens: str) -> str:
     last = graph.op("Sub", tokens, graph.integer(1))
     name = f"texts_must_have_at_most_{config.max_tokens}_tokens"
     return graph.cast(graph.op("Gather", zeros, last, name=name), INT64)
+
+
+def _with_end(graph: Graph, config: EncoderConfig, ids: str, tokens: str) -> str:
+    """ids (batch, tokens) whose last place, if texts are as long as may be, holds <eos>, or padding.
+
+    It does anyway, unless a library has cut the text together with its <eos>, as transformers.js does; without it, a
+    text of 2,048 tokens had a vector with a cosine of 0.89 to the right one.
+    """
+    positions = graph.op("Range", graph.integer(0), tokens, graph.integer(1))
+    is_last = graph.op("Equal", positions, graph.integer(config.max_tokens - 1))
+    return graph.op("Where", is_last, graph.integer(config.eos_id), ids)
 
 
 def _blocks(graph: Graph, config: EncoderConfig, tokens: str) -> tuple[str, str, str]:

@@ -132,8 +132,7 @@ const vectors = await embed([<PROMPTED>], { pooling: 'mean', normalize: true });
 console.log(vectors.tolist());
 ```
 
-or, without the pipeline (either way, it cuts a text that is too long together with its last token, `<eos>`, so that its
-vector has a cosine of some 0.999 to those of the others):
+or, without the pipeline:
 
 ```js
 import { AutoModel, AutoTokenizer } from '@huggingface/transformers';
@@ -192,7 +191,7 @@ OURS = """
 
 ```python
 import embgemma
-model = embgemma.load(<MODEL>)
+model = embgemma.load(<PLACE>)
 vectors = model.encode([<TEXT>]<PROMPT>)
 print(model.similarity(vectors, vectors))
 ```
