@@ -7,7 +7,7 @@
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors must be those of x86-64
 #   make c-library     installs the C library, and uses it from a program in every supported way
-#   make fuzz          the fuzzers under clang, FUZZ_SECONDS each
+#   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
 
@@ -71,6 +71,8 @@ fuzz: $(VENV)/with-dev
 	$(BIN)/cmake --build build/fuzz
 	for fuzzer in $$(find build/fuzz -maxdepth 1 -name 'fuzz_*'); do \
 		$$fuzzer -max_len=20000 -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+	$(BIN)/python -m tests.fuzz.readers --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzz.checkpoints --seconds $(FUZZ_SECONDS)
 
 packaging:
 	PYTHON=$(PYTHON) bash tests/packaging/run

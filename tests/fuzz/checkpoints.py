@@ -125,4 +125,4 @@ def checkpoints_convert_or_not(seed: int, numbers: range, folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(__doc__, checkpoints_convert_or_not, at_once=1000))
+    sys.exit(run_command(__doc__, checkpoints_convert_or_not, at_once=500))

@@ -317,18 +317,22 @@ def readers_agree(seed: int, numbers: range, folder: Path) -> bool:
 def run_command(description: str | None, check_some: Callable[[int, range, Path], bool], at_once: int) -> int:
     """Runs the command of a fuzzer, which checks `at_once` files in a process; 1 if something was found."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=1_000_000)
+    parser.add_argument("--files", type=int, default=1_000_000_000)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no more files are begun after them")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="for one file at a time")
     arguments = parser.parse_args()
     begin, last = time.monotonic(), arguments.first + arguments.files
     for first in range(arguments.first, last, at_once):
+        if time.monotonic() - begin > arguments.seconds:
+            last = first
+            break
         if not check_some(arguments.seed, range(first, min(first + at_once, last)), arguments.folder):
             return 1
-    sys.stdout.write(f"{arguments.files} files in {time.monotonic() - begin:.0f} s: nothing found\n")
+    sys.stdout.write(f"{last - arguments.first} files in {time.monotonic() - begin:.0f} s: nothing found\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(__doc__, readers_agree, at_once=10_000))
+    sys.exit(run_command(__doc__, readers_agree, at_once=5000))
