@@ -79,7 +79,7 @@ static void check_every_byte(const char *path, const unsigned char *file, size_t
     const size_t begin = header_end(file);
     for (size_t i = 0; i < CHECKED_BYTES; i++) {
         const size_t at = i == 0 ? begin : begin + (bytes - begin) * i / CHECKED_BYTES;
-        changed[at] ^= 1 << i % 8;
+        changed[at] = (unsigned char)(changed[at] ^ 1 << i % 8);
         write_file(path, changed, bytes);
         CHECK_REFUSED(eg_model_check(path), EG_ERROR_MODEL, "data_crc32");
         changed[at] = file[at];
