@@ -100,7 +100,8 @@ def make_parser() -> argparse.ArgumentParser:
     convert = commands.add_parser(
         "convert",
         help="make a model file of a checkpoint",
-        description="Makes a model file of a published checkpoint: one file with weights, tokenizer and prompts.",
+        description="Makes a model file of a published checkpoint: one file with weights, tokenizer and prompts. It "
+        "takes three to ten minutes on two cores and up to 3.2 GB of memory; without calibration, under one minute.",
     )
     convert.add_argument("-o", "--output", metavar="FILE", required=True, help="model file to write, *.safetensors")
     convert.add_argument(
