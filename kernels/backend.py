@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import BackendError, InputError
+from .install import pip_install
 from .model_file import ModelFile
 from .native import NativeBackend, library_problem
 from .safetensors_file import shorten
@@ -17,13 +18,11 @@ from .safetensors_file import shorten
 MOST_THREADS = 256  # of the C engine
 BACKENDS = ("native", "numba", "reference")  # fastest first
 
-GET_NATIVE = "install a C compiler, then run `pip install --force-reinstall --no-cache-dir embgemma`"
 # Measured with int8 and int4 files at 8 to 512 tokens on AVX-512 VNNI: see benchmarks/RESULTS.md.
 NUMBA_COST = (
     "which takes 1.0 to 1.5 times as long as the C engine, up to 1.8 times for short texts with int4, and compiles for "
     "some seconds when first used"
 )
-GET_NUMBA = "run `pip install 'embgemma[numba]'`"
 
 
 class Backend(Protocol):
@@ -109,7 +108,7 @@ def create_backend(
         return NativeBackend(model_file, threads=threads, isa=isa)
     if backend == "numba":
         if not _numba_is_installed():
-            raise BackendError(f"backend='numba' needs the package numba, which is not installed; {GET_NUMBA}")
+            raise BackendError(f"backend='numba' needs the package numba, which is not installed; {_get_numba()}")
         from .numba_engine.numba_backend import NumbaBackend
 
         return NumbaBackend(model_file.config, model_file.tensors, threads)
@@ -126,9 +125,18 @@ def _best_backend() -> str:
     if problem is None:
         return "native"
     if not _numba_is_installed():
-        raise BackendError(f"there is nothing to run the model on: {problem}; {GET_NATIVE}, or {GET_NUMBA}")
-    warnings.warn(f"the Numba backend is active, {NUMBA_COST}: {problem}; for the C engine, {GET_NATIVE}", stacklevel=3)
+        raise BackendError(f"there is nothing to run the model on: {problem}; {_get_native()}, or {_get_numba()}")
+    message = f"the Numba backend is active, {NUMBA_COST}: {problem}; for the C engine, {_get_native()}"
+    warnings.warn(message, stacklevel=3)
     return "numba"
+
+
+def _get_native() -> str:
+    return f"install a C compiler, then run `{pip_install('', '--force-reinstall', '--no-cache-dir')}`"
+
+
+def _get_numba() -> str:
+    return f"run `{pip_install('numba')}`"
 
 
 def _numba_is_installed() -> bool:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...kernels.config import EncoderConfig
 from ...kernels.errors import BackendError, EmbgemmaError
+from ...kernels.install import pip_install
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, open_onnx_model, session_options
 from ...onnx.onnx_facts import EXTENSIONS
 from ...onnx.onnx_file import TOKENIZER_PREFIX
@@ -67,7 +68,7 @@ def extensions_library() -> str:
         import onnxruntime_extensions
     except ImportError as error:
         raise BackendError(
-            "a model that takes text needs the package onnxruntime-extensions; run `pip install 'embgemma[onnx-text]'`"
+            f"a model that takes text needs the package onnxruntime-extensions; run `{pip_install('onnx-text')}`"
         ) from error
     return str(onnxruntime_extensions.get_library_path())
 

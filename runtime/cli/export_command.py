@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..kernels.errors import BackendError, InputError, one_line
+from ..kernels.install import pip_install
 from ..onnx.onnx_choices import LEAST_EXTENSIONS, NAMES, TARGETS, least_onnxruntime
 from ..output_file import check_destination, whole_file
 from ..source import ONNX_SUFFIX
@@ -81,7 +82,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        message = f"export-onnx needs the packages onnx and onnxruntime ({error}); run `pip install 'embgemma[onnx]'`"
+        message = f"export-onnx needs the packages onnx and onnxruntime ({error}); run `{pip_install('onnx')}`"
         raise BackendError(message) from error
     from ..export.onnx.bundle import export_bundle  # only this command needs the exporter
     from ..export.onnx.export import export_onnx

@@ -15,6 +15,7 @@ from ..kernels.batch import check_batch, finish_vectors
 from ..kernels.config import EncoderConfig
 from ..kernels.cpu_quota import cpu_quota
 from ..kernels.errors import BackendError, InputError, ModelFileError, reading
+from ..kernels.install import pip_install
 from ..kernels.model_file import (
     DATA_CHECKSUM,
     FORMAT_NAME,
@@ -40,7 +41,6 @@ PAD_ID = 0  # any token: the mask is 0 there
 
 TOKENIZER_KEY = "tokenizer_model"  # in the metadata: the sentencepiece model, compressed by zlib, in base64
 
-GET_ONNX = "run `pip install 'embgemma[onnx]'`"
 
 # On x86 without VNNI, sums of uint8 by int8 products saturate in ONNX Runtime: cosines to float32 fell from 0.998 to
 # 0.989. This option makes it multiply uint8 by uint8: with AVX-512 VNNI the same bits in 1.3 to 1.7 times the time. Why
@@ -148,7 +148,9 @@ class OnnxBackend:
         try:
             import onnxruntime
         except ImportError as error:
-            raise BackendError(f"{path}: an ONNX model needs the package onnxruntime; {GET_ONNX}") from error
+            raise BackendError(
+                f"{path}: an ONNX model needs the package onnxruntime; run `{pip_install('onnx')}`"
+            ) from error
         options = session_options(threads)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.resolve().parent))
         try:

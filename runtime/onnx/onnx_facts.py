@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..kernels.errors import BackendError, ModelFileError, reading
-from .onnx_backend import GET_ONNX, SENTENCE_EMBEDDING, TOKENIZER_KEY
+from ..kernels.install import pip_install
+from .onnx_backend import SENTENCE_EMBEDDING, TOKENIZER_KEY
 from .onnx_choices import LEAST_EXTENSIONS, NAMES, Target, least_onnxruntime
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def _read_facts(path: Path, file: OnnxFile) -> OnnxFacts:
     try:
         import onnx
     except ImportError as error:
-        raise BackendError(f"{path}: the package onnx is needed to describe an ONNX model; {GET_ONNX}") from error
+        raise BackendError(
+            f"{path}: the package onnx is needed to describe an ONNX model; run `{pip_install('onnx')}`"
+        ) from error
     try:
         model = onnx.load_model_from_string(file.model)
     except Exception as error:  # protobuf's own, which has no better base class

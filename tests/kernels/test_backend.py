@@ -39,14 +39,14 @@ def test_auto_without_the_engine_is_numba_and_says_so(model: ModelFile) -> None:
 
 @pytest.mark.usefixtures("no_native", "no_numba")
 def test_auto_with_nothing_to_run_on_names_both_ways_out(model: ModelFile) -> None:
-    with pytest.raises(BackendError, match=r"install a C compiler.*pip install 'embgemma\[numba\]'"):
+    with pytest.raises(BackendError, match=r"install a C compiler.*pip install .*\[numba\]"):
         create_backend(model)
     assert available_backends() == ("reference",)
 
 
 @pytest.mark.usefixtures("no_numba")
 def test_numba_that_is_not_installed_is_refused_by_name(model: ModelFile) -> None:
-    with pytest.raises(BackendError, match=r"pip install 'embgemma\[numba\]'"):
+    with pytest.raises(BackendError, match=r"pip install .*\[numba\]"):
         create_backend(model, backend="numba")
 
 
