@@ -128,7 +128,7 @@ def test_files_for_tokenizers_state_the_limit(bundle: Path) -> None:
     assert read(bundle / "sentence_bert_config.json")["max_seq_length"] == limit
     ids = tokenizers.Tokenizer.from_file(str(bundle / "tokenizer.json")).encode(LONG).ids
     with embgemma.load(bundle / "onnx" / "model.onnx") as model:
-        assert model.tokenize(LONG) == ids
+        assert model.token_ids(LONG) == ids
     assert len(ids) == limit
 
 
