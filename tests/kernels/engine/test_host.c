@@ -171,7 +171,9 @@ int main(void)
         CHECK(eg_model_open_memory(file, bytes, NULL, &model) == EG_OK, "%s", eg_error_message());
         check_modes(file, bytes, expected);
         check_change_of_mode(model, expected);
-        for (uint32_t threads = 1; threads <= 3; threads++) {
+        /* QEMU's user mode itself aborts in a forked child of a process that had threads. */
+        const uint32_t most = getenv("EMBGEMMA_EMULATED") != NULL ? 1 : 3;
+        for (uint32_t threads = 1; threads <= most; threads++) {
             check_fork(model, threads, expected);
         }
         eg_model_free(model);
