@@ -44,7 +44,8 @@ static inline size_t tiny_character_bytes(const char *text)
 static inline uint32_t tiny_find(const tiny_vocabulary *v, const char *name, size_t bytes)
 {
     for (uint32_t id = TINY_FIRST_MERGE; bytes > 0 && bytes < TINY_NAME && id < TINY_VOCAB; id++) {
-        if (strlen(v->names[id]) == bytes && memcmp(v->names[id], name, bytes) == 0) {
+        const char *piece = v->names[id];
+        if (piece[0] == name[0] && piece[bytes] == '\0' && memcmp(piece, name, bytes) == 0) {
             return id;
         }
     }
@@ -140,7 +141,7 @@ static inline size_t tiny_tokenize(const tiny_vocabulary *v, const char *text, s
         uint32_t special = TINY_VOCAB;
         size_t longest = 0;
         for (uint32_t id = 0; id < TINY_FIRST_BYTE; id++) {
-            const size_t length = strlen(v->names[id]);
+            const size_t length = at < bytes && v->names[id][0] == text[at] ? strlen(v->names[id]) : 0;
             if (length > longest && length <= bytes - at && memcmp(text + at, v->names[id], length) == 0) {
                 special = id;
                 longest = length;
