@@ -45,7 +45,8 @@ static inline uint32_t tiny_find(const tiny_vocabulary *v, const char *name, siz
 {
     for (uint32_t id = TINY_FIRST_MERGE; bytes > 0 && bytes < TINY_NAME && id < TINY_VOCAB; id++) {
         const char *piece = v->names[id];
-        if (piece[0] == name[0] && piece[bytes] == '\0' && memcmp(piece, name, bytes) == 0) {
+        if (piece[0] == name[0] && piece[bytes - 1] != '\0' && piece[bytes] == '\0' &&
+            memcmp(piece, name, bytes) == 0) {
             return id;
         }
     }
