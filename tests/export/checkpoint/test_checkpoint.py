@@ -87,7 +87,7 @@ def test_what_newer_libraries_save_means_the_same(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "layers"),
     [
-        ({"layer_types": ..., "_sliding_window_pattern": 2}, (1,)),
+        ({"layer_types": ..., "_sliding_window_pattern": 2, "sliding_window_pattern": 2}, (1,)),
         ({"layer_types": ..., "_sliding_window_pattern": ..., "sliding_window_pattern": 1}, (0, 1, 2)),
         ({"layer_types": ..., "_sliding_window_pattern": ...}, ()),  # the default, 6, is more than there are layers
         ({"layer_types": ["full_attention"] * 3, "_sliding_window_pattern": 2}, (0, 1, 2)),
@@ -131,7 +131,9 @@ UNSUPPORTED: dict[str, tuple[str, dict[str, Any]]] = {
     "another kind of layer": ("layer_types", {"layer_types": ["chunked_attention"] * 3}),
     "layer kinds for other layers": ("layer_types", {"layer_types": ["full_attention"]}),
     "layer kinds not strings": ("layer_types", {"layer_types": [[], {}, None]}),
-    "no pattern": ("sliding_window_pattern", {"layer_types": ..., "_sliding_window_pattern": 0}),
+    "no pattern": ("sliding_window_pattern", {"layer_types": ..., "sliding_window_pattern": 0}),
+    "a pattern under the wrong key": ("_sliding_window_pattern", {"layer_types": ..., "_sliding_window_pattern": 2}),
+    "two patterns": ("_sliding_window_pattern", {"layer_types": ..., "sliding_window_pattern": 3}),
     "no window": ("sliding_window", {"sliding_window": None}),
     "no head size": ("head_dim", {"head_dim": ...}),
     "layers not an integer": ("num_hidden_layers", {"num_hidden_layers": 3.0}),
