@@ -298,13 +298,7 @@ class EmbeddingModel(SentenceTransformerCalls):
     def tokenizer(self) -> TokenizerCalls:
         """Gives token ids by the calls of a Hugging Face tokenizer."""
         tokenizer = self._text_tokenizer()
-        return TokenizerCalls(
-            tokenizer.encode_batch,
-            bos_token_id=self.config.bos_id,
-            eos_token_id=self.config.eos_id,
-            vocab_size=tokenizer.vocab,
-            model_max_length=self._max_seq_length,
-        )
+        return TokenizerCalls(self, tokenizer.encode_batch, tokenizer.vocab)
 
     @property
     def max_seq_length(self) -> int:
