@@ -95,7 +95,7 @@ def share(
     call = next(_call_numbers)  # an earlier call may have been interrupted, and its results are still to come
     with pool["lock"], progress_bar(len(texts), "text", shown=options.show_progress) as advance:
         for start in starts:
-            pool["input"].put((call, start, texts[start : start + chunk_size], prompt, options))
+            pool["input"].put((call, start, texts[start : start + chunk_size], prompt, options, model.max_seq_length))
         while len(found) < len(starts):
             number, start, result = _next_result(pool)
             if number == call:
@@ -130,7 +130,7 @@ def _work(model_class: type[EmbeddingModel], state: dict[str, Any], tasks: Any, 
     parent = multiprocessing.parent_process()
     while parent is None or parent.is_alive():
         try:
-            call, start, texts, prompt, options = tasks.get(timeout=SECONDS_BETWEEN_LOOKS)
+            call, start, texts, prompt, options, max_seq_length = tasks.get(timeout=SECONDS_BETWEEN_LOOKS)
         except queue.Empty:
             continue
         result: Any
@@ -139,6 +139,7 @@ def _work(model_class: type[EmbeddingModel], state: dict[str, Any], tasks: Any, 
                 opened = model_class.__new__(model_class)
                 opened.__setstate__(dict(state))
                 model = opened
+            model.max_seq_length = max_seq_length  # of now, not of when the pool was started
             result = model._compute(texts, prompt, replace(options, show_progress=False))
         except EmbgemmaError as error:
             result = error

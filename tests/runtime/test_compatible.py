@@ -163,11 +163,22 @@ def test_pool_gives_the_same(model: EmbeddingModel, pool: Any) -> None:
     assert all(map(np.array_equal, states, model.encode(TEXTS, output_value="token_embeddings")))
 
 
+def test_pool_cuts_texts_as_the_model_does_now(
+    model: EmbeddingModel, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in (4, 9):
+        monkeypatch.setattr(model, "max_seq_length", limit)
+        with pytest.warns(TruncationWarning, match=f"more than {limit} tokens"):
+            found = model.encode(["the of " * 50, "a"], pool=pool, chunk_size=1)
+        with pytest.warns(TruncationWarning):
+            assert np.array_equal(found, model.encode(["the of " * 50, "a"]))
+
+
 def test_pool_survives_errors_and_late_results(model: EmbeddingModel, pool: Any) -> None:
     for chunk_size in (0, "2"):
         with pytest.raises(InputError, match="chunk_size"):
             model.encode(TEXTS, pool=pool, chunk_size=chunk_size)
-    pool["input"].put((-1, 0, ["of a call that was interrupted"], "", None))  # fails, and belongs to no call
+    pool["input"].put((-1, 0, ["of a call that was interrupted"], "", None, 9))  # fails, and belongs to no call
     pool["output"].put((-1, 0, (np.zeros((1, DIM), np.float32), [])))
     assert np.array_equal(model.encode(TEXTS, pool=pool, chunk_size=1), model.encode(TEXTS))
 
@@ -268,8 +279,26 @@ def test_tokenizer(model: EmbeddingModel) -> None:
     assert len(tokenizer.encode(long)) > model.max_seq_length
     assert tokenizer.encode(long, truncation=True) == model.token_ids(long)
     assert tokenizer.encode(long, truncation=True, max_length=7) == [*model.token_ids(long)[:6], tokenizer.eos_token_id]
+    ids = model.token_ids(long)
+    for arguments in ({}, {"truncation": True}, {"truncation": None}, {"truncation": "only_first"}):
+        assert tokenizer.encode(long, max_length=5, **arguments) == [*ids[:4], tokenizer.eos_token_id]
+        assert tokenizer.encode(long, max_length=5, add_special_tokens=False, **arguments) == ids[1:6]
+    assert len(tokenizer.encode(long, truncation=True, add_special_tokens=False)) == model.max_seq_length
+    assert len(tokenizer.encode(long, truncation=False, max_length=5)) > model.max_seq_length
+    for wrong in ("foo", "only_second", "", 1, b"longest_first"):
+        with pytest.raises(InputError, match="truncation"):
+            tokenizer(long, truncation=wrong)
     with pytest.raises(InputError, match="no argument 'return_tensors'"):
         tokenizer("the", return_tensors="pt")
+
+
+def test_setting_the_tokenizer_sets_the_model(model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "max_seq_length", model.max_seq_length)
+    model.tokenizer.model_max_length = 4
+    assert model.max_seq_length == model.tokenizer.model_max_length == len(model.token_ids("the of " * 9)) == 4
+    for name in ("padding_side", "truncation_side", "bos_token_id", "add_bos_token"):
+        with pytest.raises(AttributeError):
+            setattr(model.tokenizer, name, "left")
 
 
 @pytest.mark.parametrize("arguments", [{}, {"output_value": "token_embeddings"}, {"device": ["cpu"], "chunk_size": 2}])
