@@ -6,23 +6,34 @@ import re
 import shlex
 from pathlib import Path
 
-from .kernels.errors import ModelFileError
+from .kernels.errors import ModelFileError, reading
 
 _MANIFEST = "manifest.json"  # of a bundle
 _BUNDLED = ("onnx/model.onnx", "model.onnx")
 _OF_CHECKPOINT = ("modules.json", "config.json", "adapter_config.json")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"(?:https?:/huggingface\.co/)?([\w.-]+/[\w.-]+)(?:/tree/[^/]+)?")  # Path joins "//"
 
 
 def find_model_file(path: Path) -> Path:
     """The model file at `path`, or in the bundle there; raises ModelFileError for what must be converted first."""
+    with reading(path, ModelFileError):
+        return _find_model_file(path)
+
+
+def _find_model_file(path: Path) -> Path:
+    """See `find_model_file`."""
     if path.is_dir():
         return _in_folder(path)
-    if not path.exists() and _HUB_NAME.fullmatch(path.as_posix()) and not path.parent.is_dir():
-        name = path.name
+    if path.exists():
+        return path
+    if str(path).startswith("~"):
+        raise ModelFileError(f"{path}: there is no such file; ~ is expanded by shells alone: give the whole path")
+    found = _HUB_NAME.fullmatch(path.as_posix())
+    if found and not path.parent.is_dir():
+        name = Path(found[1]).name
         raise ModelFileError(
             f"{path}: there is no such file; if it is a name on the Hugging Face hub, download it once: hf download "
-            f"{path.as_posix()} --local-dir {name} && {_convert(Path(name))}, then load that file"
+            f"{found[1]} --local-dir {name} && {_convert(Path(name))}, then load that file"
         )
     return path
 

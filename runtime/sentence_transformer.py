@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import check_devices
 from .find import find_model_file
+from .inputs import check_path
 from .kernels.errors import InputError
 from .model import EmbeddingModel
 from .source import Source
@@ -70,7 +70,7 @@ class SentenceTransformer(EmbeddingModel):
         if model_name_or_path is None:
             raise InputError("model_name_or_path is missing; give the path of a model file")
         check_devices(device)
-        path = find_model_file(Path(model_name_or_path))
+        path = find_model_file(check_path("model_name_or_path", model_name_or_path))
         source = Source(path, "auto" if backend == "torch" else backend)
         super().__init__(*source.open(), source)
         self.configure(truncate_dim, prompts, default_prompt_name, similarity_fn_name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -58,6 +58,24 @@ def test_a_name_of_the_hub_is_refused_with_what_to_do(tmp_path: Path) -> None:
         embgemma.load("google/some-model")
     with pytest.raises(ModelFileError, match="such file"):
         embgemma.load(tmp_path / "google/some-model")
+
+
+@pytest.mark.parametrize(
+    "place", ["https://huggingface.co/google/some-model", "http://huggingface.co/google/some-model/"]
+)
+@pytest.mark.parametrize("end", ["", "/tree/main"])
+def test_an_address_of_the_hub_is_refused_as_a_name(place: str, end: str) -> None:
+    with pytest.raises(
+        ModelFileError, match=r"hf download google/some-model --local-dir some-model && .* some-model -o"
+    ):
+        embgemma.load(place + end)
+
+
+@pytest.mark.parametrize("open_model", [embgemma.load, embgemma.SentenceTransformer])
+@pytest.mark.parametrize("path", ["x" * 5000, "a/" * 3000, "x" * 300, "~/m.safetensors", "~nobody.at.all/m"])
+def test_a_path_that_cannot_be(open_model: Any, path: str) -> None:
+    with pytest.raises(ModelFileError, match=r"name too long|~ is expanded by shells alone"):
+        open_model(path)
 
 
 @pytest.mark.parametrize("kind", ["Git LFS", "GGUF", "zip"])
