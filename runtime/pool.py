@@ -56,15 +56,23 @@ def start_pool(model: EmbeddingModel, devices: list[str] | None) -> Pool:
 
 
 def stop_pool(pool: Pool) -> None:
-    """Ends the processes."""
+    """Ends the processes, once; a pool that was stopped stays so."""
+    check_pool(pool)
     for process in pool["processes"]:
         process.terminate()
     for process in pool["processes"]:
         process.join()
         process.close()
+    pool["processes"].clear()
     for name in ("input", "output"):
         pool[name].cancel_join_thread()
         pool[name].close()
+
+
+def check_pool(pool: Any) -> None:
+    """Raises InputError for what is no pool."""
+    if not isinstance(pool, dict) or not {"input", "output", "processes", "lock"} <= pool.keys():
+        raise InputError(f"pool is of type {type(pool).__name__}; expected what start_multi_process_pool() returned")
 
 
 @contextmanager
@@ -84,8 +92,9 @@ def share(
     model: EmbeddingModel, pool: Pool, texts: list[str], prompt: str, options: Options, chunk_size: int | None
 ) -> tuple[Any, list[int]]:
     """What the model's `_compute` gives for these texts, computed by the processes of the pool."""
-    if not isinstance(pool, dict) or not {"input", "output", "processes", "lock"} <= pool.keys():
-        raise InputError(f"pool is of type {type(pool).__name__}; expected what start_multi_process_pool() returned")
+    check_pool(pool)
+    if not pool["processes"]:
+        raise EmbgemmaError("the pool was stopped; start another with start_multi_process_pool()")
     if chunk_size is None:
         each = math.ceil(len(texts) / len(pool["processes"]) / CHUNKS_PER_PROCESS)
         chunk_size = max(1, min(each, LARGEST_CHUNK))

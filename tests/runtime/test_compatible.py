@@ -192,6 +192,11 @@ def test_pool_whose_processes_end(model_path: Path) -> None:
             model.encode(TEXTS, pool=pool)
     finally:
         model.stop_multi_process_pool(pool)
+        model.stop_multi_process_pool(pool)
+    with pytest.raises(EmbgemmaError, match="the pool was stopped; start another"):
+        model.encode(TEXTS, pool=pool)
+    with pytest.raises(InputError, match="pool is of type int"):
+        model.stop_multi_process_pool(3)
 
 
 def test_list_of_devices_is_a_pool_for_one_call(model: EmbeddingModel) -> None:
