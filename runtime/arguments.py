@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .inputs import check_choice, check_integer
+from .inputs import check_choice, check_integer, check_truth
 from .kernels.errors import InputError
 from .kernels.safetensors_file import shorten
 
@@ -63,15 +63,17 @@ def check_options(
         raise InputError(f"precision={precision!r} is for embeddings; output_value=None gives all that the model has")
     if show_progress_bar is None:
         show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+    tensor = check_truth("convert_to_tensor", convert_to_tensor)
+    array = check_truth("convert_to_numpy", convert_to_numpy)
     return Options(
         batch_size=check_integer("batch_size", batch_size, 1),
-        show_progress=bool(show_progress_bar),
+        show_progress=check_truth("show_progress_bar", show_progress_bar),
         dim=full_dim if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, full_dim),
-        normalize=bool(normalize_embeddings),
+        normalize=check_truth("normalize_embeddings", normalize_embeddings),
         output_value=output_value,
         precision=precision or "float32",
-        tensors=bool(convert_to_tensor or not convert_to_numpy),
-        stacked=bool(convert_to_tensor or convert_to_numpy) and output_value == "sentence_embedding",
+        tensors=tensor or not array,
+        stacked=(tensor or array) and output_value == "sentence_embedding",
     )
 
 

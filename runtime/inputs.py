@@ -57,7 +57,7 @@ def _hint(value: object) -> str:
     return ""
 
 
-def join_token_ids(texts: Sequence[TokenIds]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def join_token_ids(texts: Iterable[TokenIds]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Ids of all texts end to end, and where each begins, for `check_batch`, which checks their numbers."""
     try:
         rows = [np.asarray(text) for text in texts]
@@ -78,6 +78,10 @@ def check_path(name: str, path: Any) -> Path:
         raise InputError(f"{name} is of type {type(path).__name__}; expected str or os.PathLike")
     if "\0" in os.fspath(path):
         raise InputError(f"{name} is {shorten(path)}; expected no zero character: no file has one in its name")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise InputError(f"{name} is {shorten(path)}; expected a name without lone surrogates") from None
     return Path(path)
 
 
@@ -91,6 +95,14 @@ def check_integer(name: str, value: int, low: int, high: int = MOST_INTEGER) -> 
     if isinstance(value, bool) or not low <= number <= high:
         raise InputError(f"{name}={shorten(value)}; expected {expected}")
     return number
+
+
+def check_truth(name: str, value: Any) -> bool:
+    """Whether `value` is true; raises InputError for what is neither, such as an array."""
+    try:
+        return bool(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is of type {type(value).__name__}; expected True or False") from None
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:

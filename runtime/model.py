@@ -26,7 +26,7 @@ from .tokens import TokenizerCalls
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     import numpy.typing as npt
@@ -245,17 +245,18 @@ class EmbeddingModel(SentenceTransformerCalls):
     encode_document = with_prompt_of(encode, "encode_document", DOCUMENT_PROMPTS)
 
     def encode_ids(
-        self, ids: Sequence[TokenIds], *, truncate_dim: int | None = None, normalize_embeddings: bool = True
+        self, ids: Iterable[TokenIds], *, truncate_dim: int | None = None, normalize_embeddings: bool = True
     ) -> Embeddings:
         """Embeds token ids, which include `<bos>` and `<eos>`; returns float32 (texts, dim).
 
         Raises InputError if a text is empty or longer than `config.max_tokens`, or an id is out of range.
         """
         flat, offsets = join_token_ids(ids)
+        count = len(offsets) - 1
         options = self._options(
-            truncate_dim=truncate_dim, normalize_embeddings=normalize_embeddings, batch_size=max(1, len(ids))
+            truncate_dim=truncate_dim, normalize_embeddings=normalize_embeddings, batch_size=max(1, count)
         )
-        return self._embed([check_batch(self.config, flat, offsets, options.dim)], len(ids), options)
+        return self._embed([check_batch(self.config, flat, offsets, options.dim)], count, options)
 
     @overload
     def token_ids(  # type: ignore[overload-overlap]  # a str is an iterable of str too; the first match wins

@@ -38,7 +38,7 @@ NUMBERS: list[Any] = [
     np.bool_(1),
 ]
 NUMBERS += [np.float64(2), np.int64(-1), np.array([2, 3])]
-PATHS: list[Any] = ["a\0b", 1, b"model", ["model"], object(), True]
+PATHS: list[Any] = ["a\0b", "\ud800.st", 1, b"model", ["model"], [], object(), True]
 NAMES: list[Any] = ["", "\x1b[2J", "a\0b", "\ud800", "x" * 10**6, 1, b"native", ["native"]]
 
 
@@ -99,6 +99,7 @@ def test_threads_names_and_paths(model_path: Path) -> None:
             refused(lambda name=name: embgemma.load(model_path, isa=name), EmbgemmaError)  # type: ignore[misc]
     for path in PATHS:
         refused(lambda path=path: embgemma.load(path))  # type: ignore[misc]
+        refused(lambda path=path: embgemma.SentenceTransformer(path))  # type: ignore[misc]
         refused(lambda path=path: convert(path, "m.safetensors"))  # type: ignore[misc]
         refused(lambda path=path: convert(".", path))  # type: ignore[misc]
 
@@ -137,6 +138,20 @@ def test_numbers_of_the_command(model_path: Path, option: str, value: str, capsy
     assert code == 2
     assert message.isprintable()
     assert len(message) < 400
+
+
+@pytest.mark.parametrize("values", [iter, tuple, np.array])
+def test_token_ids_of_any_iterable(model: EmbeddingModel, values: Any) -> None:
+    rows = [[2, 5, 1], [2, 6, 1]]
+    np.testing.assert_array_equal(model.encode_ids(values(rows)), model.encode_ids(rows))
+    refused(lambda: model.encode_ids(5))
+
+
+@pytest.mark.parametrize(
+    "argument", ["normalize_embeddings", "convert_to_numpy", "convert_to_tensor", "show_progress_bar"]
+)
+def test_truths(model: EmbeddingModel, argument: str) -> None:
+    refused(lambda: model.encode(["a"], **{argument: np.array([1, 2])}))
 
 
 @pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
