@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import importlib.metadata
 
+from .drop_in import SentenceTransformer
 from .kernels import available_backends
 from .kernels.errors import BackendError, CheckpointError, EmbgemmaError, InputError, ModelFileError
 from .model import EmbeddingModel, load
 from .notices import TruncationWarning
-from .sentence_transformer import SentenceTransformer
 
 try:
     __version__ = importlib.metadata.version("embgemma")
