@@ -15,7 +15,6 @@ import numpy as np
 from . import similarity as _similarity
 from .arguments import CPU, check_devices, refuse_unknown
 from .kernels.errors import InputError
-from .outputs import has_tensors, to_arrays, to_tensors
 from .pool import start_pool, stop_pool
 
 if TYPE_CHECKING:
@@ -105,15 +104,14 @@ class SentenceTransformerCalls:
 
         float32; a torch tensor if either of them is one, or a list of tensors.
         """
-        return self._compare(_similarity.similarity, embeddings1, embeddings2)
+        return _similarity.compare(_similarity.similarity, self._similarity_fn_name, embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Any:
-        """Scores (n,) of each of embeddings1 (n, dim) with its pair in embeddings2 (n, dim); else as `similarity`."""
-        return self._compare(_similarity.similarity_pairwise, embeddings1, embeddings2)
+        """Scores (n,) of each of embeddings1 (n, dim) with its pair in embeddings2 (n, dim); else as `similarity`.
 
-    def _compare(self, function: Callable[[str, Any, Any], Any], left: Any, right: Any) -> Any:
-        scores = function(self._similarity_fn_name, to_arrays(left), to_arrays(right))
-        return to_tensors(scores) if has_tensors(left) or has_tensors(right) else scores
+        A single embedding is the pair of every other; two of them give a score of shape ().
+        """
+        return _similarity.compare(_similarity.similarity_pairwise, self._similarity_fn_name, embeddings1, embeddings2)
 
     # ---- tokens ----
 

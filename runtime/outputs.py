@@ -24,7 +24,7 @@ SIGN_BIT = 0x80
 
 def deliver(rows: Any, options: Options, *, single: bool) -> Any:
     """Embeddings (texts, dim), or a list of what there is for each text, as the options want them."""
-    if options.precision != "float32" and len(rows):
+    if options.precision != "float32" and (len(rows) or isinstance(rows, np.ndarray)):
         rows = quantize_all(rows, options.precision)
     if options.tensors:
         rows = to_tensors(rows)
@@ -47,27 +47,29 @@ def quantize_all(rows: Any, precision: Precision) -> Any:
     return np.split(quantize(np.concatenate(rows), precision), ends[:-1])
 
 
-def quantize(embeddings: npt.NDArray[np.float32], precision: Precision) -> npt.NDArray[Any]:
+def quantize(embeddings: npt.NDArray[np.float32], precision: Precision, ranges: Any = None) -> npt.NDArray[Any]:
     """Embeddings (n, dim) in fewer bits, as `sentence_transformers.quantize_embeddings` makes them.
 
-    "int8" and "uint8" are (n, dim) steps between the least and the greatest value of each dimension among these
-    embeddings, so vectors of different calls cannot be compared. "binary" (int8) and "ubinary" (uint8) are
-    (n, dim / 8) signs, eight to a byte.
+    "int8" and "uint8" are (n, dim) steps between the least and the greatest value of each dimension: ranges (2, dim),
+    or those of these embeddings, so that vectors of different calls cannot be compared. "binary" (int8) and "ubinary"
+    (uint8) are (n, dim / 8) signs, eight to a byte.
 
-    Raises InputError for a single embedding, which has no range; warns if there are few.
+    Raises InputError for a single embedding without ranges, as it has none; warns if there are few.
     """
     if precision in ("binary", "ubinary"):
         bits = np.packbits(embeddings > 0, axis=-1)
         return bits if precision == "ubinary" else _signed(bits)
-    if len(embeddings) == 1:
+    if ranges is None and len(embeddings) == 1:
         raise InputError(
             f"precision={precision!r} takes its range from the embeddings of the call, and one has none; "
             "embed many texts at once, or take 'binary'"
         )
-    if len(embeddings) < FEW_EMBEDDINGS:
+    if ranges is None and 0 < len(embeddings) < FEW_EMBEDDINGS:
         warn(f"precision={precision!r} takes its range from {len(embeddings)} embeddings; more make it more stable")
-    least = embeddings.min(axis=0)
-    steps = (embeddings.max(axis=0) - least) / LEVELS
+    if ranges is None:
+        ranges = (embeddings.min(axis=0), embeddings.max(axis=0)) if len(embeddings) else (0, 0)
+    least, greatest = (np.asarray(each, np.float32) for each in ranges)
+    steps = (greatest - least) / LEVELS
     codes = np.floor((embeddings - least) / np.where(steps == 0, 1, steps)).clip(0, LEVELS).astype(np.uint8)
     return codes if precision == "uint8" else _signed(codes)
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .inputs import check_choice
 from .kernels.errors import InputError
+from .outputs import has_tensors, to_arrays, to_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     Vectors = npt.NDArray[np.float32]
 
-SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
+
+class SimilarityFunction(Enum):
+    """How embeddings are compared."""
+
+    COSINE = "cosine"
+    DOT_PRODUCT = DOT = "dot"
+    EUCLIDEAN = "euclidean"
+    MANHATTAN = "manhattan"
+
+
+SIMILARITY_FUNCTIONS = tuple(each.value for each in SimilarityFunction)
 
 # The similarity is minus the norm of the difference; this is the order of the norm.
 _DISTANCE_ORDER: dict[str, Literal[1, 2]] = {"euclidean": 2, "manhattan": 1}
@@ -32,13 +46,24 @@ def similarity(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
 
 
 def similarity_pairwise(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> Vectors:
-    """Scores (n,) of row i of left (n, dim) with row i of right (n, dim); a single (dim,) is one row."""
+    """Scores (n,) of row i of left (n, dim) with row i of right (n, dim); a single one goes with every other.
+
+    Two single embeddings (dim,) give a score of shape ().
+    """
     a, b = _comparable(name, left, right)
-    if len(a) != len(b):
+    if len(a) != len(b) and 1 not in (len(a), len(b)):
         raise InputError(f"there are {len(a)} and {len(b)} embeddings; expected as many, since pairs are compared")
     if name in _DISTANCE_ORDER:
-        return np.asarray(-np.linalg.norm(a - b, ord=_DISTANCE_ORDER[name], axis=1), np.float32)
-    return np.asarray(np.einsum("nd,nd->n", a, b), np.float32)
+        scores = -np.linalg.norm(a - b, ord=_DISTANCE_ORDER[name], axis=1)
+    else:
+        scores = np.einsum("nd,nd->n", *np.broadcast_arrays(a, b))
+    return np.asarray(scores[0] if np.ndim(left) == np.ndim(right) == 1 else scores, np.float32)
+
+
+def compare(function: Callable[[str, Any, Any], Vectors], name: str, a: Any, b: Any) -> Any:
+    """Scores by one of the functions above; a torch tensor if either is one, or a list of tensors."""
+    scores = function(name, to_arrays(a), to_arrays(b))
+    return to_tensors(scores) if has_tensors(a) or has_tensors(b) else scores
 
 
 def check_name(name: str) -> str:

@@ -361,3 +361,16 @@ def test_import_loads_no_heavy_package() -> None:
     code = f"import sys, embgemma; print([name for name in {heavy!r} if name in sys.modules])"
     result = run(PYTHON, "-c", code, capture_output=True, text=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", SIMILARITY_FUNCTIONS)
+def test_one_embedding_is_the_pair_of_every_other(name: str) -> None:
+    many = np.arange(12, dtype=np.float32).reshape(3, 4)
+    scores = similarity(name, many[0], many)[0]
+    for one in (many[0], many[:1]):
+        np.testing.assert_allclose(similarity_pairwise(name, one, many), scores, rtol=1e-5)
+        np.testing.assert_allclose(similarity_pairwise(name, many, one), scores, rtol=1e-5)
+    single = similarity_pairwise(name, many[0], many[1])
+    assert single.shape == ()
+    assert single == pytest.approx(scores[1])
+    assert similarity_pairwise(name, many[:1], many[1]).shape == (1,)
