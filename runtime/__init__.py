@@ -17,6 +17,7 @@ from .kernels import available_backends
 from .kernels.errors import BackendError, CheckpointError, EmbgemmaError, InputError, ModelFileError
 from .model import EmbeddingModel, load
 from .notices import TruncationWarning
+from .similarity import SimilarityFunction
 
 try:
     __version__ = importlib.metadata.version("embgemma")
@@ -31,6 +32,7 @@ __all__ = [
     "InputError",
     "ModelFileError",
     "SentenceTransformer",
+    "SimilarityFunction",
     "TruncationWarning",
     "__version__",
     "available_backends",

@@ -16,6 +16,7 @@ from embgemma import EmbeddingModel, EmbgemmaError, InputError, TruncationWarnin
 from embgemma.kernels.errors import VectorError
 from embgemma.kernels.safetensors_file import open_safetensors
 from embgemma.outputs import quantize
+from embgemma.util import quantize_embeddings
 from tests import tiny
 from tests.runtime.conftest import CONFIG
 
@@ -132,7 +133,16 @@ def test_quantised_embeddings(model: EmbeddingModel) -> None:
     assert quantize(values, "binary").tolist() == [[0b00100000 - 128], [0b10100000 - 128], [0b10100000 - 128]]
     assert quantize(np.tile(values, (40, 1)), "int8").dtype == np.int8
     assert model.encode("the", precision="ubinary").shape == (DIM // 8,)
-    assert model.encode([], precision="int8").shape == (0, DIM)
+    ranges = values.min(axis=0), values.max(axis=0)
+    for arguments in ({"ranges": ranges}, {"calibration_embeddings": values}):
+        assert quantize_embeddings(values[:1], "uint8", **arguments).tolist() == [[0, 0, 0]]  # one has its range
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "uint8", "binary", "ubinary"])
+def test_no_embeddings_are_as_some(model: EmbeddingModel, precision: Any) -> None:
+    arguments: dict[str, Any] = {"precision": precision, "truncate_dim": 20}
+    some, none = (model.encode(texts, **arguments) for texts in (["the"] * 100, []))
+    assert (none.dtype, none.shape) == (some.dtype, (0, *some.shape[1:]))
 
 
 def test_token_embeddings(model: EmbeddingModel) -> None:

@@ -57,6 +57,27 @@ if sys.argv[4] == "atexit":
 """
 
 
+UNDER_THE_OTHER_NAME = """
+import sys
+import embgemma
+sys.modules["sentence_transformers"] = embgemma
+from sentence_transformers import SentenceTransformer, SimilarityFunction, util
+from sentence_transformers.quantization import quantize_embeddings
+from sentence_transformers.sentence_transformer import SentenceTransformer as Same
+from sentence_transformers.util import SimilarityFunction as SameFunction, cos_sim, quantize_embeddings as same
+assert SentenceTransformer is Same is embgemma.SentenceTransformer
+assert SimilarityFunction is SameFunction
+model = Same(sys.argv[1], similarity_fn_name=SimilarityFunction.DOT)
+rows = model.encode(["the", "of"])
+assert abs(cos_sim(rows, rows) - model.similarity(rows, rows)).max() < 1e-6
+assert (quantize_embeddings(rows, "ubinary") == same(rows, precision="ubinary")).all()
+"""
+
+
+def test_imports_under_the_other_name(model_path: Path) -> None:
+    run(PYTHON, "-c", UNDER_THE_OTHER_NAME, model_path)
+
+
 @pytest.mark.parametrize("bar", ["bar", "no bar"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_call_starts_no_thread(model_path: Path, backend: str, bar: str) -> None:
