@@ -15,6 +15,7 @@ import numpy as np
 from . import similarity as _similarity
 from .arguments import CPU, check_devices, refuse_unknown
 from .kernels.errors import InputError
+from .kernels.safetensors_file import shorten
 from .pool import start_pool, stop_pool
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ NO_MODULE = "the forward pass is no torch module; use encode(), with output_valu
 NO_PRECISION = "weights have the precision that the model file was converted with; see `embgemma convert --scheme`"
 REFUSED = {
     **dict.fromkeys(("fit", "old_fit", "train", "evaluate", "gradient_checkpointing_enable"), TRAINS),
-    **dict.fromkeys(("save", "save_pretrained", "save_to_hub", "push_to_hub"), WRITES),
+    **dict.fromkeys(("save", "save_pretrained", "save_to_hub", "push_to_hub", "model_card_data"), WRITES),
     **dict.fromkeys(("forward", "modules", "parameters", "state_dict", "compile", "transformers_model"), NO_MODULE),
+    **dict.fromkeys(("_first_module", "_last_module", "named_parameters", "named_modules", "children"), NO_MODULE),
     **dict.fromkeys(("half", "bfloat16", "double", "dtype", "type"), NO_PRECISION),
     **dict.fromkeys(("cuda", "xpu", "ipu"), "embgemma computes on the CPU"),
 }
@@ -43,6 +45,15 @@ class Device(str):
     """The name of a device, with the attribute that code asks of a `torch.device`; torch takes it as one."""
 
     type = CPU
+
+    def __eq__(self, other: object) -> bool:
+        of_torch = type(other).__name__ == "device"
+        return str(self) == str(other) if of_torch else super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
 
 
 def takes_sentences(method: Method) -> Method:
@@ -87,6 +98,14 @@ class SentenceTransformerCalls:
         def __getattr__(self, name: str) -> Any:
             reason = f": {REFUSED[name]}" if name in REFUSED else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{reason}")
+
+    def __getitem__(self, place: Any) -> Any:
+        raise InputError(f"a model has no parts to take by [{shorten(place)}]: {NO_MODULE}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises InputError."""
+        del args, kwargs
+        raise InputError(f"a model cannot be called: {NO_MODULE}")
 
     # ---- similarity ----
 
@@ -170,13 +189,28 @@ class SentenceTransformerCalls:
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """The model itself, if it is to go to the CPU; raises InputError for all else, such as another dtype."""
-        refuse_unknown("to", kwargs, without_effect=("device", "non_blocking", "copy"))
-        check_devices([*args, kwargs.get("device")])
+        refuse_unknown("to", kwargs, without_effect=("device", "dtype", "non_blocking", "copy"))
+        dtypes = [value for value in args if type(value).__name__ == "dtype"]
+        for dtype in (*dtypes, kwargs.get("dtype")):
+            if dtype is not None and str(dtype) != "torch.float32":
+                raise InputError(f"{dtype}: {NO_PRECISION}")
+        check_devices([*(value for value in args if value not in dtypes), kwargs.get("device")])
         return self
 
     def eval(self) -> Any:
         """The model itself, which is never in training."""
         return self
+
+    training = False
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """The model itself, which has no gradients."""
+        del requires_grad
+        return self
+
+    def get_backend(self) -> str:
+        """`backend`, by a method."""
+        return cast("Any", self).backend  # type: ignore[no-any-return]
 
     def cpu(self) -> Any:
         """The model itself."""
