@@ -226,4 +226,6 @@ def shorten(value: object) -> str:
     try:
         return str(value)[: _SHORT.maxother] if isinstance(value, Exception) else _SHORT.repr(value)
     except Exception:  # of a value's own, or an integer of more digits than Python prints
+        if isinstance(value, int):
+            return f"~{'-' * (value < 0)}1e{round(math.log10(abs(value)))}"
         return f"of type {type(value).__name__}"

@@ -39,7 +39,8 @@ _call_numbers = itertools.count()
 
 def start_pool(model: EmbeddingModel, devices: list[str] | None) -> Pool:
     """Starts one process for each device; they share the model's threads among them."""
-    count = len(check_devices(devices)) if devices is not None else DEFAULT_PROCESSES
+    listed = devices if isinstance(devices, list | tuple) else [devices]
+    count = DEFAULT_PROCESSES if devices is None else len(check_devices(listed))
     if count == 0:
         raise InputError("target_devices is empty; expected one 'cpu' for each process")
     import multiprocessing  # few need it, and it takes some milliseconds
@@ -127,7 +128,8 @@ def _next_result(pool: Pool) -> Any:
         codes = [process.exitcode for process in pool["processes"] if not process.is_alive()]
         if codes:
             raise EmbgemmaError(
-                f"{len(codes)} processes of the pool have ended, exit codes {codes}; stop it and start another"
+                f"{len(codes)} processes of the pool have ended, exit codes {codes}; stop it and start another; "
+                'a script must start it below `if __name__ == "__main__":`, as processes import the script'
             )
 
 
