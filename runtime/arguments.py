@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from .inputs import check_choice, check_integer, check_truth
 from .kernels.errors import InputError
 from .kernels.safetensors_file import shorten
+from .notices import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,10 +66,13 @@ def check_options(
         show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
     tensor = check_truth("convert_to_tensor", convert_to_tensor)
     array = check_truth("convert_to_numpy", convert_to_numpy)
+    dim = full_dim if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1)
+    if dim > full_dim:
+        warn(f"truncate_dim={dim} is above the {full_dim} dimensions of the model, which are given whole")
     return Options(
         batch_size=check_integer("batch_size", batch_size, 1),
         show_progress=check_truth("show_progress_bar", show_progress_bar),
-        dim=full_dim if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, full_dim),
+        dim=min(dim, full_dim),
         normalize=check_truth("normalize_embeddings", normalize_embeddings),
         output_value=output_value,
         precision=precision or "float32",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .arguments import check_devices
+from .compatible import NO_PRECISION
 from .find import find_model_file
-from .inputs import check_path
+from .inputs import check_integer, check_path
 from .kernels.errors import InputError
+from .kernels.safetensors_file import shorten
 from .model import EmbeddingModel
 from .source import Source
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
 
 
 class SentenceTransformer(EmbeddingModel):
@@ -25,7 +27,8 @@ class SentenceTransformer(EmbeddingModel):
         prompts, default_prompt_name, similarity_fn_name, truncate_dim: see `embgemma.load`.
         backend: "torch", the default there, means "auto" here; else as for `embgemma.load`.
         cache_folder, trust_remote_code, local_files_only, token, use_auth_token: have no effect, since nothing is
-            downloaded.
+            downloaded. So have revision="main" and, in model_kwargs, attn_implementation and the dtype float32.
+        tokenizer_kwargs, processor_kwargs: model_max_length in them sets `max_seq_length`.
 
     Raises:
         InputError: another argument is given, or one is out of range; and what `embgemma.load` raises.
@@ -57,16 +60,18 @@ class SentenceTransformer(EmbeddingModel):
         del cache_folder, trust_remote_code, local_files_only, token, use_auth_token
         refused = {
             "modules": modules,
-            "revision": revision,
-            "model_kwargs": model_kwargs,
-            "processor_kwargs": processor_kwargs,
-            "config_kwargs": config_kwargs,
+            "revision": None if revision == "main" else revision,
             "model_card_data": model_card_data,
-            "tokenizer_kwargs": tokenizer_kwargs,
         }
         for name, value in refused.items():
             if value:
-                raise InputError(f"{name} has no meaning for a model file; leave it out")
+                raise InputError(f"{name}={shorten(value)} has no meaning for a model file; leave it out")
+        _check_model_kwargs(model_kwargs)
+        _check_kwargs("config_kwargs", config_kwargs)
+        limits = [
+            _check_kwargs(name, value, "model_max_length").get("model_max_length")
+            for name, value in (("tokenizer_kwargs", tokenizer_kwargs), ("processor_kwargs", processor_kwargs))
+        ]
         if model_name_or_path is None:
             raise InputError("model_name_or_path is missing; give the path of a model file")
         check_devices(device)
@@ -74,3 +79,23 @@ class SentenceTransformer(EmbeddingModel):
         source = Source(path, "auto" if backend == "torch" else backend)
         super().__init__(*source.open(), source)
         self.configure(truncate_dim, prompts, default_prompt_name, similarity_fn_name)
+        for limit in limits:
+            if limit is not None:
+                self.max_seq_length = min(check_integer("model_max_length", limit, 2), self.max_seq_length)
+
+
+def _check_model_kwargs(given: Any) -> None:
+    """Refuses what changes a model of torch and has no meaning here, such as another precision."""
+    for name, value in _check_kwargs("model_kwargs", given, "attn_implementation", "torch_dtype", "dtype").items():
+        if name != "attn_implementation" and str(value).removeprefix("torch.") not in ("None", "auto", "float32"):
+            raise InputError(f"model_kwargs: {name}={shorten(value)}: {NO_PRECISION}")
+
+
+def _check_kwargs(argument: str, given: Any, *known: str) -> Mapping[str, Any]:
+    """The keyword arguments in an argument; raises InputError if one is not known."""
+    if not isinstance(given, Mapping | None):
+        raise InputError(f"{argument} is of type {type(given).__name__}; expected a dict")
+    for name in given or {}:
+        if name not in known:
+            raise InputError(f"{argument}: {shorten(name)} has no meaning for a model file; leave it out")
+    return given or {}

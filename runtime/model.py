@@ -134,7 +134,7 @@ class EmbeddingModel(SentenceTransformerCalls):
             self._prompt(default_prompt_name, None)
             self.default_prompt_name = default_prompt_name
         if truncate_dim is not None:
-            self.truncate_dim = check_integer("truncate_dim", truncate_dim, 1, self._embedding_dim)
+            self.truncate_dim = check_integer("truncate_dim", truncate_dim, 1)
         if similarity_fn_name is not None:
             self.similarity_fn_name = similarity_fn_name
 
@@ -198,7 +198,7 @@ class EmbeddingModel(SentenceTransformerCalls):
             device: None or "cpu", or a list of "cpu", one for each process to share the work.
             normalize_embeddings: whether shortened embeddings get length 1 again. Full ones have length 1 always.
             truncate_dim: size of the embeddings; EmbeddingGemma was trained for 768, 512, 256 and 128. None for
-                `self.truncate_dim`.
+                `self.truncate_dim`; more than the model has gives what it has, with a warning.
             pool: processes to share the work, from `start_multi_process_pool`.
             chunk_size: texts that a process takes at a time.
             kwargs: `task` has no effect; others are refused.
@@ -330,8 +330,11 @@ class EmbeddingModel(SentenceTransformerCalls):
     def __getstate__(self) -> dict[str, Any]:
         self._backend()
         path = self._source.path
-        if file_state(path) != self._file_state:
-            raise ModelFileError(f"{path}: the file has changed since it was loaded; load it again to pickle the model")
+        if (state := file_state(path)) != self._file_state:
+            found = "is gone or cannot be read" if state is None else "has changed"
+            raise ModelFileError(
+                f"{path}: the file {found} since it was loaded; pools and copies open it: load it again"
+            )
         kept = {name: value for name, value in vars(self).items() if name not in ("_open_backend", "_tokenizer")}
         return {**kept, "fingerprint": fingerprint(path)}
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
+from ..inputs import check_integer
 from ..kernels.errors import InputError, one_line
 from ..model import EmbeddingModel, load
 from ..notices import TruncationWarning
@@ -96,7 +97,8 @@ def run_embed(arguments: argparse.Namespace) -> int:
         model = stack.enter_context(
             load(arguments.model, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
         )
-        dim = arguments.dim if arguments.dim is not None else model.get_embedding_dimension()
+        full = model.get_embedding_dimension()
+        dim = full if arguments.dim is None else check_integer("truncate_dim", arguments.dim, 1, full)
         model.encode([], truncate_dim=dim, prompt_name=arguments.prompt_name, batch_size=arguments.batch_size)
         writer = stack.enter_context(
             open_writer(output, dim) if output is not None else nullcontext(JsonLinesWriter(sys.stdout.buffer))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import embgemma
-from embgemma import EmbeddingModel, EmbgemmaError, InputError, TruncationWarning
+from embgemma import EmbeddingModel, EmbgemmaError, InputError, ModelFileError, TruncationWarning
 from embgemma.kernels.errors import VectorError
 from embgemma.kernels.safetensors_file import open_safetensors
 from embgemma.outputs import quantize
@@ -198,7 +198,7 @@ def test_pool_whose_processes_end(model_path: Path) -> None:
     pool = model.start_multi_process_pool(["cpu"])
     try:
         pool["processes"][0].kill()
-        with pytest.raises(EmbgemmaError, match=r"1 processes of the pool have ended, exit codes \[-9\]"):
+        with pytest.raises(EmbgemmaError, match=r"1 processes of the pool have ended, exit codes \[-9\]; .*__main__"):
             model.encode(TEXTS, pool=pool)
     finally:
         model.stop_multi_process_pool(pool)
@@ -207,6 +207,21 @@ def test_pool_whose_processes_end(model_path: Path) -> None:
         model.encode(TEXTS, pool=pool)
     with pytest.raises(InputError, match="pool is of type int"):
         model.stop_multi_process_pool(3)
+
+
+def test_one_device_is_one_process(model_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(model_path.read_bytes())
+    model = embgemma.load(path, backend="reference")
+    pool = model.start_multi_process_pool("cpu")
+    try:
+        assert len(pool["processes"]) == 1
+        assert np.array_equal(model.encode(TEXTS, pool=pool), model.encode(TEXTS))
+    finally:
+        model.stop_multi_process_pool(pool)
+    path.unlink()
+    with pytest.raises(ModelFileError, match=r"m\.safetensors: the file is gone or"):
+        model.start_multi_process_pool(["cpu"])
 
 
 def test_list_of_devices_is_a_pool_for_one_call(model: EmbeddingModel) -> None:
@@ -238,23 +253,71 @@ def test_settings_of_a_model(model_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"truncate_dim": 65}, "truncate_dim=65"),
+        ({"truncate_dim": 0}, "truncate_dim=0"),
         ({"prompts": {"a": 3}}, "prompt is of type int"),
         ({"default_prompt_name": "nonsense"}, "prompt_name='nonsense'"),
         ({"similarity_fn_name": "maxsim"}, "'maxsim'"),
         ({"device": "cuda:0"}, "device='cuda:0'"),
-        ({"model_kwargs": {"torch_dtype": "float16"}}, "model_kwargs has no meaning for a model file"),
-        ({"revision": "main"}, "revision has no meaning"),
+        ({"model_kwargs": {"torch_dtype": "float16"}}, "model_kwargs: torch_dtype='float16': .*convert --scheme"),
+        ({"model_kwargs": {"provider": "cpu"}}, "model_kwargs: 'provider' has no meaning for a model file"),
+        ({"model_kwargs": ["dtype"]}, "model_kwargs is of type list; expected a dict"),
+        ({"tokenizer_kwargs": {"padding_side": "left"}}, "tokenizer_kwargs: 'padding_side' has no meaning"),
+        ({"tokenizer_kwargs": {"model_max_length": "9"}}, "model_max_length is of type str"),
+        ({"revision": "v2"}, "revision='v2' has no meaning"),
         ({"model_name_or_path": None}, "model_name_or_path is missing"),
-        ({"processor_kwargs": {"a": 1}}, "processor_kwargs has no meaning"),
+        ({"processor_kwargs": {"a": 1}}, "processor_kwargs: 'a' has no meaning"),
+        ({"config_kwargs": {"a": 1}}, "config_kwargs: 'a' has no meaning"),
     ],
 )
 def test_settings_that_are_refused(model_path: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         embgemma.SentenceTransformer(**{"model_name_or_path": model_path, "backend": "reference", **arguments})
-    if "kwargs" not in message:
+    if not any("kwargs" in name for name in arguments):
         with pytest.raises((InputError, TypeError)):
             embgemma.load(model_path, backend="reference", **arguments)
+
+
+def test_settings_without_effect_here_and_one_by_another_name(model_path: Path) -> None:
+    model = embgemma.SentenceTransformer(
+        model_path,
+        revision="main",
+        model_kwargs={"attn_implementation": "sdpa", "torch_dtype": "float32", "dtype": "auto"},
+        tokenizer_kwargs={"model_max_length": 9},
+    )
+    assert model.max_seq_length == 9
+    model = embgemma.SentenceTransformer(model_path, processor_kwargs={"model_max_length": 1 << 20})
+    assert model.max_seq_length == CONFIG.max_tokens  # the model has no more
+
+
+def test_a_size_above_the_models_gives_what_there_is(model: EmbeddingModel, model_path: Path) -> None:
+    expected = model.encode(TEXTS)
+    with pytest.warns(UserWarning, match=f"truncate_dim=1000 is above the {DIM} dimensions"):
+        assert np.array_equal(model.encode(TEXTS, truncate_dim=1000, normalize_embeddings=True), expected)
+    other = embgemma.load(model_path, backend="reference", truncate_dim=1000)
+    with pytest.warns(UserWarning, match="truncate_dim=1000"):
+        assert np.array_equal(other.encode(TEXTS), expected)
+    assert other.get_embedding_dimension() == DIM
+
+
+class Torch:
+    """Stands for a torch.dtype or a torch.device."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def test_what_torch_gives_is_named(model: EmbeddingModel) -> None:
+    dtype, device = type("dtype", (Torch,), {}), type("device", (Torch,), {})
+    assert model.to(dtype("torch.float32")) is model.to(device("cpu"), dtype=dtype("torch.float32")) is model
+    assert model.device == device("cpu")
+    assert model.device != device("cuda")
+    assert model.device != dtype("cpu")
+    for places, names in (([dtype("torch.float16")], {}), (["cpu"], {"dtype": dtype("torch.bfloat16")})):
+        with pytest.raises(InputError, match=r"torch\.b?float16: weights have the precision .*--scheme"):
+            model.to(*places, **names)
 
 
 def test_what_a_torch_module_has(model: EmbeddingModel) -> None:
@@ -262,11 +325,20 @@ def test_what_a_torch_module_has(model: EmbeddingModel) -> None:
     assert model.device == "cpu"
     assert model.device.type == "cpu"
     assert model.get_max_seq_length() == model.max_seq_length
+    assert model.requires_grad_(False) is model
+    assert model.training is False
+    assert model.get_backend() == model.backend
+    for use in (lambda: model[0].max_seq_length, lambda: list(model), lambda: model({"input_ids": [[2, 1]]})):
+        with pytest.raises(InputError, match="no torch module"):
+            use()
     for places, names in ((["cuda"], {}), ([], {"dtype": "float16"}), (["cpu", "float16"], {})):
         with pytest.raises(InputError):
             model.to(*places, **names)
     for name, reason in (
         ("fit", "train"),
+        ("_first_module", "no torch module"),
+        ("named_parameters", "no torch module"),
+        ("model_card_data", "convert"),
         ("half", "--scheme"),
         ("save_pretrained", "convert"),
         ("nonsense", "no attri"),

@@ -140,8 +140,9 @@ def test_what_is_not_text(reference: EmbeddingModel, sentences: Any, message: st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"truncate_dim": 0}, "truncate_dim=0; expected an integer from 1 to 64"),
-        ({"truncate_dim": 65}, "truncate_dim=65"),
+        ({"truncate_dim": 0}, "truncate_dim=0; expected an integer from 1 to"),
+        ({"truncate_dim": 10**5000}, "truncate_dim=~1e5000; expected an integer"),
+        ({"truncate_dim": -(10**5000)}, "truncate_dim=~-1e5000; expected an integer"),
         ({"truncate_dim": 2.0}, "truncate_dim is of type float"),
         ({"truncate_dim": True}, "truncate_dim=True"),
         ({"batch_size": 0}, "batch_size=0; expected an integer from 1 to"),
