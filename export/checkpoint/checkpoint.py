@@ -192,13 +192,14 @@ def _full_attention_layers(path: Path, raw: dict[str, Any], layers: int) -> tupl
     """The layers that attend to all tokens: newer files list them, older ones have a pattern."""
     types = raw.get("layer_types")
     if types is None:
-        pattern = raw.get("sliding_window_pattern", _DEFAULT_PATTERN)  # the only key that transformers reads
+        pattern = raw.get("sliding_window_pattern", _DEFAULT_PATTERN)
         if type(pattern) is not int or pattern < 1:
             raise CheckpointError(f"{path}: sliding_window_pattern is {shorten(pattern)}; expected a positive integer")
-        if raw.get("_sliding_window_pattern", pattern) != pattern:
+        private = raw.get("_sliding_window_pattern", pattern)
+        if private != pattern:
             raise CheckpointError(
-                f"{path}: _sliding_window_pattern is {shorten(raw['_sliding_window_pattern'])}, and transformers "
-                f"takes {pattern}, which sliding_window_pattern says, or its default; make both keys the same"
+                f"{path}: _sliding_window_pattern is {shorten(private)}, but transformers does not read it and takes "
+                f"{pattern}; name it sliding_window_pattern if it is right, or else remove it"
             )
         return tuple(range(pattern - 1, layers, pattern))
     if not isinstance(types, list) or len(types) != layers or not all(kind in [*_LAYER_TYPES] for kind in types):

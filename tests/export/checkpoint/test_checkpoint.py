@@ -88,6 +88,7 @@ def test_what_newer_libraries_save_means_the_same(folder: Path) -> None:
     ("changes", "layers"),
     [
         ({"layer_types": ..., "_sliding_window_pattern": 2, "sliding_window_pattern": 2}, (1,)),
+        ({"layer_types": ..., "_sliding_window_pattern": 6}, ()),
         ({"layer_types": ..., "_sliding_window_pattern": ..., "sliding_window_pattern": 1}, (0, 1, 2)),
         ({"layer_types": ..., "_sliding_window_pattern": ...}, ()),  # the default, 6, is more than there are layers
         ({"layer_types": ["full_attention"] * 3, "_sliding_window_pattern": 2}, (0, 1, 2)),
@@ -132,8 +133,11 @@ UNSUPPORTED: dict[str, tuple[str, dict[str, Any]]] = {
     "layer kinds for other layers": ("layer_types", {"layer_types": ["full_attention"]}),
     "layer kinds not strings": ("layer_types", {"layer_types": [[], {}, None]}),
     "no pattern": ("sliding_window_pattern", {"layer_types": ..., "sliding_window_pattern": 0}),
-    "a pattern under the wrong key": ("_sliding_window_pattern", {"layer_types": ..., "_sliding_window_pattern": 2}),
-    "two patterns": ("_sliding_window_pattern", {"layer_types": ..., "sliding_window_pattern": 3}),
+    "a pattern that is not read": ("_sliding_window_pattern is 2", {"layer_types": ..., "_sliding_window_pattern": 2}),
+    "two patterns": (
+        "_sliding_window_pattern is 6",
+        {"layer_types": ..., "_sliding_window_pattern": 6, "sliding_window_pattern": 2},
+    ),
     "no window": ("sliding_window", {"sliding_window": None}),
     "no head size": ("head_dim", {"head_dim": ...}),
     "layers not an integer": ("num_hidden_layers", {"num_hidden_layers": 3.0}),
