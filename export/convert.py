@@ -15,12 +15,12 @@ from ..inputs import check_path
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.model_file import TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
-from ..output_file import check_destination
+from ..output_file import check_destination, keep_inputs
 from .check import check_model_file, check_stored, folding
 from .checkpoint.checkpoint import Checkpoint, read_checkpoint
 from .checkpoint.checkpoint_tensors import Float32
 from .quantise.calibrate import calibrated_parts, plain_parts
-from .quantise.calibration import CalibrationBatch, read_calibration
+from .quantise.calibration import CalibrationBatch, calibration_files, read_calibration
 from .quantise.embedding import EmbeddingTable
 from .quantise.gptq import Float64, gptq
 from .quantise.quantize import GRIDS, QuantizedRows, quantize_rows
@@ -64,6 +64,7 @@ def convert(
     output = check_path("output", output)
     check_destination(output, force=force)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
+    keep_inputs(output, chain(source.files(), calibration_files(calibration)))
     formats = scheme_formats(source.config, scheme)
     row = embedding_format(source.config, scheme)
     batch = None

@@ -18,7 +18,7 @@ except ImportError:  # not on Windows, where folders that killed processes leave
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file too large
 
@@ -37,6 +37,14 @@ def check_destination(path: Path, *, force: bool) -> None:
         raise InputError(f"cannot write {path}: it is no regular file; give another name")
     if path.exists() and not force:
         raise InputError(f"{path} exists; choose another name, or replace it with --force")
+
+
+def keep_inputs(path: Path, inputs: Iterable[Path]) -> None:
+    """Raises InputError if what is at `path` is one of these files, under whatever name, or a folder with one in it."""
+    for each in inputs if path.exists() else ():
+        with suppress(OSError):
+            if path.samefile(each) or path.resolve() in each.resolve().parents:
+                raise InputError(f"cannot write {path}: {each} is read from there; give the output another name")
 
 
 @contextmanager

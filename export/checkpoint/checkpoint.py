@@ -13,6 +13,7 @@ What the engine does not compute is refused here, since it would give wrong vect
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 SIMILARITY = "cosine"  # sentence-transformers' default
+_SUFFIXES, _ADAPTER = (".json", ".model"), "adapter_model"  # of files beside the weights
 _LAYER_TYPES = {"sliding_attention": False, "full_attention": True}
 _DEFAULT_PATTERN = 6  # of transformers' Gemma3TextConfig: every sixth layer attends to all tokens
 
@@ -52,6 +54,7 @@ class Checkpoint:
 
     Attributes:
         folder: where it is.
+        root: where its modules.json is.
         encoder_folder, tokenizer_folder: where config.json of its encoder is, and where its tokenizer.
         config: shapes and constants of the encoder.
         attention_scale: what scores are scaled by: query_pre_attn_scalar ** -0.5.
@@ -62,6 +65,7 @@ class Checkpoint:
     """
 
     folder: Path
+    root: Path
     encoder_folder: Path
     tokenizer_folder: Path
     config: EncoderConfig
@@ -72,6 +76,14 @@ class Checkpoint:
     default_prompt_name: str | None
     similarity_fn_name: str
     tokenizer_model: bytes
+
+    def files(self) -> Iterator[Path]:
+        """The files that it is, or may be, made of; none of them may be lost."""
+        for weights in (self.weights, *self.dense):
+            yield from weights.files
+        for folder in {self.folder, self.root, self.encoder_folder}:
+            found = folder.rglob("*")
+            yield from (path for path in found if path.suffix in _SUFFIXES or path.name.startswith(_ADAPTER))
 
 
 def read_checkpoint(
@@ -122,6 +134,7 @@ def _read_checkpoint(folder: Path, sliding_window: int | None, base: Path | None
         )
     return Checkpoint(
         folder=folder,
+        root=folders.root,
         encoder_folder=folders.encoder,
         tokenizer_folder=folders.tokenizer,
         config=config,

@@ -44,7 +44,9 @@ class Weights:
         self.folder = folder
         self._added: Mapping[str, LowRank] = {}
         self._tensors: dict[str, tuple[SafetensorsFile, Entry]] = {}
-        for path, names in _files(folder, file_name).items():
+        files = _files(folder, file_name)
+        self.files = tuple(files)
+        for path, names in files.items():
             file = _open(path)
             for name in names if names is not None else list(file.entries):
                 if name not in file.entries:

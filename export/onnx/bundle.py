@@ -17,7 +17,7 @@ from ...model import load
 from ...onnx.onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
 from ...onnx.onnx_facts import OnnxFacts, onnx_facts
 from ...onnx.onnx_file import read_onnx_file
-from ...output_file import whole_folder
+from ...output_file import keep_inputs, whole_folder
 from .bundle_files import TOKENIZER_FILES, write_modules, write_readme, write_tokenizer_files
 from .export import Exported, export_onnx
 
@@ -71,6 +71,8 @@ def export_bundle(
     """
     folder = check_path("folder", folder)
     check_bundle_destination(folder, force=force)
+    sources = (checkpoint, options.get("base"), options.get("calibration"))
+    keep_inputs(folder, [check_path("checkpoint", source) for source in sources if source is not None])
     text = bool(options.get("text"))
     if options.get("last_hidden_state"):
         raise InputError("last_hidden_state of a bundle is what libraries pool; leave the option out, or take --output")

@@ -18,10 +18,10 @@ from ...kernels.errors import CheckpointError, InputError
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
 from ...onnx.onnx_facts import EXTENSIONS
-from ...output_file import check_destination, whole_file
+from ...output_file import check_destination, keep_inputs, whole_file
 from ..check import nothing_written
 from ..checkpoint.checkpoint import Checkpoint, read_checkpoint
-from ..quantise.calibration import read_calibration
+from ..quantise.calibration import calibration_files, read_calibration
 from ..write import model_metadata
 from .encoder import LAST_HIDDEN_STATE, encoder_graph
 from .graph import Graph
@@ -100,6 +100,7 @@ def export_onnx(
             raise InputError(f"target {target!r} has no operator that takes text; take target 'onnxruntime'")
         extensions_library()  # before minutes of work, not after
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
+    keep_inputs(output, [*source.files(), *calibration_files(calibration)])
     if source.config.kv_heads != 1:
         raise CheckpointError(f"{source.folder}: it has {source.config.kv_heads} key/value heads; ONNX export takes 1")
     dim = source.config.hidden

@@ -43,6 +43,11 @@ class CalibrationBatch:
     offsets: Offsets
 
 
+def calibration_files(path: str | os.PathLike[str] | None) -> list[Path]:
+    """The file of a user, if there is one."""
+    return [] if path is None else [check_path("calibration", path)]
+
+
 def read_calibration(
     source: Checkpoint, path: str | os.PathLike[str] | None = None, *, short_sentences: bool = False
 ) -> CalibrationBatch:
@@ -56,9 +61,7 @@ def read_calibration(
     Each line is a JSON object with a "text" and, if it has one, the name of a "prompt"; a prompt that the checkpoint
     does not have is left out. Raises InputError for a file that is not like that, or that has too few texts.
     """
-    files = [SHIPPED, SHIPPED_SHORT] if short_sentences else [SHIPPED]
-    if path is not None:
-        files = [check_path("calibration", path)]
+    files = calibration_files(path) or ([SHIPPED, SHIPPED_SHORT] if short_sentences else [SHIPPED])
     texts = [text for file in files for text in _texts(file, source.prompts)]
     tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
     limit = min(_MAX_TOKENS, source.config.max_tokens)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
+from ..find import find_model_file
 from ..inputs import check_integer
 from ..kernels.errors import InputError, one_line
 from ..model import EmbeddingModel, load
 from ..notices import TruncationWarning
-from ..output_file import check_destination
+from ..output_file import check_destination, keep_inputs
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, open_writer
 from .records import Record, argument_records, bounded_lines, json_records, line_records
 
@@ -90,6 +91,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
         if output.suffix not in SUFFIXES:
             raise InputError(f"the name of the output, {output}, must end in {', '.join(SUFFIXES)}")
         check_destination(output, force=arguments.force)
+        keep_inputs(output, [find_model_file(Path(arguments.model)), Path(arguments.input or PIPE)])
     if arguments.texts and arguments.input is not None:
         raise InputError("texts were given as arguments and by --input; give one or the other")
     with ExitStack() as stack:

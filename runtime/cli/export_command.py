@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..kernels.errors import BackendError, InputError, one_line
 from ..kernels.install import pip_install
 from ..onnx.onnx_choices import LEAST_EXTENSIONS, NAMES, TARGETS, least_onnxruntime
-from ..output_file import check_destination, whole_file
+from ..output_file import check_destination, keep_inputs, whole_file
 from ..source import ONNX_SUFFIX
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     operators_config = None if arguments.operators_config is None else Path(arguments.operators_config)
     if operators_config is not None:
         check_destination(operators_config, force=arguments.force)
+        keep_inputs(operators_config, Path(arguments.checkpoint).rglob("*.*"))
         if arguments.output is not None and operators_config.resolve() == Path(arguments.output).resolve():
             raise InputError(f"--output and --operators-config both name {operators_config}; give each its own file")
     try:

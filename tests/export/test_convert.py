@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import resource
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -245,6 +246,21 @@ def test_a_failure_halfway_leaves_nothing_behind(
         convert(tiny_folder, path, "int8", force=True, calibrated=False)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "2_Dense/model.safetensors", "tokenizer.model"])
+@pytest.mark.parametrize("linked", [None, "symlink_to", "hardlink_to"])
+def test_no_output_replaces_an_input(tmp_path: Path, tiny_folder: Path, name: str, linked: str | None) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "checkpoint")
+    before, output = (folder / name).read_bytes(), folder / name
+    if linked is not None:
+        output = tmp_path / "out"
+        getattr(output, linked)(folder / name)
+    with pytest.raises(InputError, match=f"{name} is read from there"):
+        convert(folder, output, "int8", calibrated=False, force=True)
+    assert (folder / name).read_bytes() == before
+    for _ in range(2):  # beside the weights is room for another file, which may be replaced
+        convert(folder, folder / "model.int8.safetensors", "int8", calibrated=False, force=True)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, tiny_folder: Path) -> None:

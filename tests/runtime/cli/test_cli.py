@@ -243,6 +243,17 @@ def test_output_that_exists_is_kept_unless_forced(embed: Any, tmp_path: Path) ->
     assert np.load(path).shape == (1, 64)
 
 
+def test_no_output_replaces_an_input(embed: Any, tmp_path: Path, model_path: Path) -> None:
+    texts, model = tmp_path / "texts.jsonl", tmp_path / "model.npy"
+    texts.write_text('{"text": "a"}\n')
+    model.symlink_to(model_path)
+    for path in (texts, model):
+        code, _, err = embed("--input", texts, "-o", path, "--force")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "is read from there; give the output another name" in err
+    assert texts.stat().st_size == 14
+
+
 def test_failure_leaves_no_output(embed: Any, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
