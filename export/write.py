@@ -92,7 +92,7 @@ class ModelFileWriter:
             CheckpointError: the metadata is too long.
         """
         check_destination(path, force=force)
-        with whole_file(path) as file:
+        with whole_file(path, force=force) as file:
             file.write(_header(metadata, 0, tensors))
             writer = cls(file, tensors)
             yield writer

@@ -35,8 +35,12 @@ def check_destination(path: Path, *, force: bool) -> None:
         raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
     if path.exists() and not path.is_file():
         raise InputError(f"cannot write {path}: it is no regular file; give another name")
-    if path.exists() and not force:
-        raise InputError(f"{path} exists; choose another name, or replace it with --force")
+    if os.path.lexists(path) and not force:
+        raise _exists(path)
+
+
+def _exists(path: Path) -> InputError:
+    return InputError(f"{path} exists; choose another name, or replace it with --force")
 
 
 def keep_inputs(path: Path, inputs: Iterable[Path]) -> None:
@@ -48,8 +52,8 @@ def keep_inputs(path: Path, inputs: Iterable[Path]) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that gets the name `path` when the block succeeds.
+def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
+    """Opens a file that gets the name `path` when the block succeeds, and replaces a file there only if force is set.
 
     Until then it is in a workplace beside `path`. If the block raises (full disk, Ctrl-C), the file is removed and
     `path` stays as it was. An OSError of the unfinished file names `path`.
@@ -60,12 +64,27 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if not force:
+            _take_name(made, path)
         made.replace(path)
 
 
+def _take_name(made: Path, path: Path) -> None:
+    """Raises InputError if another process has written `path` by now; otherwise the name is ours."""
+    try:
+        try:
+            path.hardlink_to(made)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            path.open("xb").close()
+    except FileExistsError:
+        raise _exists(path) from None
+
+
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Makes a folder that gets the name `path`, and replaces a folder there, when the block succeeds.
+def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Makes a folder that gets the name `path` when the block succeeds, and replaces a folder there if force is set.
 
     Failures are handled as in `whole_file`. For a moment neither the old nor the new folder has the name.
     """
@@ -74,6 +93,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         made.mkdir()
         yield made
         if path.exists():
+            if not force:
+                raise _exists(path)
             old = place.with_name(_OLD)
             old.mkdir()
             path.rename(old / path.name)

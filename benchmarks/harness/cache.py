@@ -76,7 +76,7 @@ def cached(path: Path, make: Callable[[Path], object], sources: Sequence[str], p
     folder = path.parent.with_name(f"{stem}.{tag}")
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with whole_folder(folder) as made:
+        with whole_folder(folder, force=True) as made:
             make(made / path.name)
         for old in folder.parent.glob(f"{stem}.*"):
             if old != folder:

@@ -39,7 +39,7 @@ def embed(variant: Variant, lists: Sequence[list[Ids]], cache: Path, threads: in
     if missing:
         with Process(variant, threads) as process:
             for path, texts in missing.items():
-                with whole_file(path) as file:
+                with whole_file(path, force=True) as file:
                     np.save(file, _encode(process, texts))
     return [np.load(path) for path in paths]
 

@@ -76,7 +76,7 @@ def export_bundle(
     text = bool(options.get("text"))
     if options.get("last_hidden_state"):
         raise InputError("last_hidden_state of a bundle is what libraries pool; leave the option out, or take --output")
-    with whole_folder(folder) as made:
+    with whole_folder(folder, force=force) as made:
         (made / MODEL).parent.mkdir()
         exported = export_onnx(checkpoint, made / MODEL, for_pooling=not text, **options)
         (made / OPERATORS).write_text(exported.operators_config, "utf-8")

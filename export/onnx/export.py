@@ -116,7 +116,7 @@ def export_onnx(
         versions[EXTENSIONS] = EXTENSIONS_OPSET
     total = sum(constant.size_bytes for constant in graph.constants.values())
     hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
-    with whole_file(output) as file:
+    with whole_file(output, force=force) as file:
         with tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar:
             model = _model(
                 graph, weights, versions, _metadata(source, weights_format, text=text), for_pooling=for_pooling

@@ -103,7 +103,9 @@ def run_embed(arguments: argparse.Namespace) -> int:
         dim = full if arguments.dim is None else check_integer("truncate_dim", arguments.dim, 1, full)
         model.encode([], truncate_dim=dim, prompt_name=arguments.prompt_name, batch_size=arguments.batch_size)
         writer = stack.enter_context(
-            open_writer(output, dim) if output is not None else nullcontext(JsonLinesWriter(sys.stdout.buffer))
+            open_writer(output, dim, force=arguments.force)
+            if output is not None
+            else nullcontext(JsonLinesWriter(sys.stdout.buffer))
         )
         report = Report(place="text" if arguments.texts else "line")
         hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())  # a bar would mix with the rows

@@ -126,10 +126,10 @@ class NpzWriter:
 
 
 @contextmanager
-def open_writer(path: Path, dim: int) -> Iterator[EmbeddingWriter]:
-    """A writer for the suffix of `path`, one of SUFFIXES; the end of the block finishes the file."""
+def open_writer(path: Path, dim: int, *, force: bool) -> Iterator[EmbeddingWriter]:
+    """A writer for the suffix of `path`, one of SUFFIXES; see `whole_file`; the end of the block finishes the file."""
     with ExitStack() as stack:
-        stream = stack.enter_context(whole_file(path))
+        stream = stack.enter_context(whole_file(path, force=force))
         writer: EmbeddingWriter
         if path.suffix == ".npz":
             writer = NpzWriter(stream, stack.enter_context(tempfile.TemporaryFile(dir=path.parent)), dim)

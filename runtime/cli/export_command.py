@@ -104,7 +104,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         force=arguments.force,
     )
     if operators_config is not None:
-        with whole_file(operators_config) as file:
+        with whole_file(operators_config, force=arguments.force) as file:
             file.write(exported.operators_config.encode())
     size = exported.model.stat().st_size / 1e6
     wrote = one_line(f"wrote {exported.model} ({size:.1f} MB)")

@@ -87,7 +87,11 @@ def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path, monkeypatch: p
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "old").touch()
     rename = Path.rename
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt), whole_folder(tmp_path / "x"):
+    with (
+        monkeypatch.context() as patch,
+        contextlib.suppress(KeyboardInterrupt),
+        whole_folder(tmp_path / "x", force=True),
+    ):
 
         def end_after_first(path: Path, target: Path) -> None:  # as a process that is killed between the two
             rename(path, target)
@@ -99,6 +103,32 @@ def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path, monkeypatch: p
     with whole_file(tmp_path / "y"):
         assert (tmp_path / "x" / "old").exists()
     assert unfinished(tmp_path) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_later_of_two_replaces_nothing_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", raise_no_links)
+    for force, expected in ((False, b"first"), (True, b"later")):
+        with contextlib.suppress(InputError), whole_file(tmp_path / "x", force=force) as later:
+            later.write(b"later")
+            if not force:
+                with whole_file(tmp_path / "x") as first:
+                    first.write(b"first")
+        assert (tmp_path / "x").read_bytes() == expected
+    with (
+        pytest.raises(InputError, match="two exists; choose"),
+        whole_folder(tmp_path / "two"),
+        whole_folder(tmp_path / "two"),
+    ):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["two", "x"]
+
+
+def raise_no_links(*_: object) -> None:
+    raise PermissionError
 
 
 def test_only_files_are_replaced() -> None:
