@@ -12,10 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..inputs import check_path
+from ..kernels.errors import InputError
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.model_file import TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
 from ..output_file import check_destination, keep_inputs
+from ..source import ONNX_SUFFIX
 from .check import check_model_file, check_stored, folding
 from .checkpoint.checkpoint import Checkpoint, read_checkpoint
 from .checkpoint.checkpoint_tensors import Float32
@@ -62,6 +64,8 @@ def convert(
         OSError: the disk is full.
     """
     output = check_path("output", output)
+    if output.suffix.lower() == ONNX_SUFFIX:
+        raise InputError(f"{output}: no model file opens under the ending {ONNX_SUFFIX}; end its name in .safetensors")
     check_destination(output, force=force)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
     keep_inputs(output, chain(source.files(), calibration_files(calibration)))

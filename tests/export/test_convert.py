@@ -263,6 +263,12 @@ def test_no_output_replaces_an_input(tmp_path: Path, tiny_folder: Path, name: st
         convert(folder, folder / "model.int8.safetensors", "int8", calibrated=False, force=True)
 
 
+@pytest.mark.parametrize("name", ["x.onnx", "x.ONNX"])
+def test_a_name_that_says_onnx_is_refused(tmp_path: Path, tiny_folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match="end its name in"):
+        convert(tiny_folder, tmp_path / name, calibrated=False)
+
+
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, tiny_folder: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow beyond 100 kB
