@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cli.signals import clean_up_when_ended
+from ..cli.signals import check_standard_output, clean_up_when_ended, open_standard_error
 from ..kernels.errors import EmbgemmaError, InputError
 from . import results
 from .compare import compare_report
@@ -36,11 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
         arguments.insert(0, "speed")
+    open_standard_error()
     parser = build_parser()
     options = parser.parse_args(arguments)
     if getattr(options, "device", "cpu") != "cpu":
         parser.error(f"--device {options.device}: embgemma runs on the CPU only; use --device cpu")
     try:
+        check_standard_output()
         with clean_up_when_ended():
             page = options.run(options)
         sys.stdout.write(f"{page}\n")

@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ..inputs import check_path
 from ..kernels.errors import InputError
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.model_file import TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
+from ..notices import progress_bar
 from ..output_file import check_destination, keep_inputs
 from ..source import ONNX_SUFFIX
 from .check import check_model_file, check_stored, folding
@@ -87,18 +87,17 @@ def convert(
         similarity_fn_name=source.similarity_fn_name,
     )
     total = sum(info.size_bytes for info in tensors.values())
-    hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
     check = functools.partial(check_model_file, name=output)
     with (
         folding(source.folder),
         ModelFileWriter.create(output, metadata, tensors, force=force, check=check) as writer,
-        tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar,
+        progress_bar(total, "B", shown=progress, name=output.name) as count,
     ):
         weights = _stored_tensors(source, formats, row, batch)
         for name, part in chain(weights, tokenizer.items()):
             check_stored(name, part)
             writer.write(name, part)
-            bar.update(part.nbytes)
+            count(part.nbytes)
     return output
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, helper
-from tqdm import tqdm
 
 from ... import __version__
 from ...inputs import check_integer, check_path
 from ...kernels.errors import CheckpointError, InputError
+from ...notices import progress_bar
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
 from ...onnx.onnx_facts import EXTENSIONS
@@ -115,13 +115,12 @@ def export_onnx(
         graph = with_tokenizer(graph, source.config, source.tokenizer_model)
         versions[EXTENSIONS] = EXTENSIONS_OPSET
     total = sum(constant.size_bytes for constant in graph.constants.values())
-    hidden = None if progress is None else not progress  # None: tqdm looks whether this is a terminal
     with whole_file(output, force=force) as file:
-        with tqdm(total=total, desc=output.name, unit="B", unit_scale=True, disable=hidden) as bar:
+        with progress_bar(total, "B", shown=progress, name=output.name) as count:
             model = _model(
                 graph, weights, versions, _metadata(source, weights_format, text=text), for_pooling=for_pooling
             )
-            write_file(file, model, graph.constants.values(), bar.update)
+            write_file(file, model, graph.constants.values(), count)
         file.flush()
         written = Path(file.name)
         with nothing_written(written, output):

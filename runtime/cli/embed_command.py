@@ -20,6 +20,7 @@ from ..notices import TruncationWarning
 from ..output_file import check_destination, keep_inputs
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, open_writer
 from .records import Record, argument_records, bounded_lines, json_records, line_records
+from .signals import check_standard_output
 
 if TYPE_CHECKING:
     import argparse
@@ -87,7 +88,9 @@ class Report:
 def run_embed(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     output = None if arguments.output in (None, PIPE) else Path(arguments.output)
-    if output is not None:
+    if output is None:
+        check_standard_output()
+    else:
         if output.suffix not in SUFFIXES:
             raise InputError(f"the name of the output, {output}, must end in {', '.join(SUFFIXES)}")
         check_destination(output, force=arguments.force)

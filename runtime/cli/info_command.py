@@ -19,6 +19,7 @@ from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
 from ..onnx.onnx_facts import OnnxFacts, onnx_facts
 from ..onnx.onnx_file import read_onnx_file
 from ..source import ONNX_SUFFIX
+from .signals import check_standard_output
 
 if TYPE_CHECKING:
     import argparse
@@ -42,6 +43,7 @@ PARTS = {
 
 def run_info(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
+    check_standard_output()
     path = find_model_file(Path(arguments.model))
     if path.suffix == ONNX_SUFFIX:
         return _run_onnx_info(path, arguments)

@@ -15,7 +15,7 @@ from .embed_command import add_embed_arguments, run_embed
 from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
 from .export_command import add_export_arguments, run_export
 from .info_command import run_info
-from .signals import clean_up_when_ended
+from .signals import clean_up_when_ended, open_standard_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 1: failed, or some lines of the input could not be read. 2: wrong arguments (argparse raises SystemExit).
     """
+    open_standard_error()
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.run is None:

@@ -1,16 +1,36 @@
-"""How a command ends when it is told to: through every `finally`, so that nothing unfinished stays."""
+"""What surrounds a command: streams that are closed, and the signals that end it.
+
+A command ends through every `finally`, so that nothing unfinished stays.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..kernels.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name)]
+
+
+def open_standard_error() -> None:
+    """Makes messages vanish if standard error was closed before the start, when Python has None in its place."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", errors="replace")  # noqa: SIM115  (as long as the process)
+
+
+def check_standard_output() -> None:
+    """Raises InputError if nothing can be written there."""
+    if sys.stdout is None:
+        raise InputError("standard output is closed, where the result would go; open it, or give -o FILE to `embed`")
 
 
 @contextmanager

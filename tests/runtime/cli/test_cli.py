@@ -18,6 +18,7 @@ import pytest
 
 import embgemma
 from embgemma.cli.main import main
+from tests import tiny
 from tests.processes import PYTHON, run, start
 
 if TYPE_CHECKING:
@@ -411,6 +412,31 @@ def test_closed_standard_streams(embedding: tuple[object, ...], text_file: Path,
     done = run("sh", "-c", '"$@" <&-', "sh", *embedding, check=False, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr.startswith(b"embgemma: no texts")
+
+
+@pytest.mark.parametrize("command", [("info",), ("embed",)])
+def test_a_result_needs_standard_output(command: tuple[str, ...], model_path: Path) -> None:
+    texts = ("a",) if command == ("embed",) else ()
+    closing = ("sh", "-c", '"$@" >&-', "sh", PYTHON, "-m", "embgemma")
+    done = run(*closing, *command, model_path, *texts, check=False, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"embgemma: standard output is closed")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_closed_standard_error_loses_messages_alone(embedding: tuple[object, ...], tmp_path: Path) -> None:
+    closing = ("sh", "-c", '"$@" 2>&-', "sh")
+    assert len(rows_of(run(*closing, *embedding, "a" * 3000, stdout=subprocess.PIPE).stdout)) == 1
+    checkpoint, output = tiny.write_checkpoint(tmp_path / "checkpoint"), tmp_path / "x.safetensors"
+    convert = (PYTHON, "-m", "embgemma", "convert", checkpoint, "-o", output, "--no-calibration")
+    run(*closing, *convert)
+    assert embgemma.load(output, backend="reference").encode("a").size
+    assert run(*closing, *convert, check=False).returncode == 2
+
+
+def test_a_bar_needs_standard_error(model: embgemma.EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert model.encode(["a"], show_progress_bar=True).shape == (1, 64)
 
 
 def test_reader_that_leaves_is_no_error(embedding: tuple[object, ...], tmp_path: Path) -> None:
