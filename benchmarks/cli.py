@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cli.signals import check_standard_output, clean_up_when_ended, open_standard_error
-from ..kernels.errors import EmbgemmaError, InputError
+from ..kernels.errors import EmbgemmaError, InputError, one_line
 from . import results
 from .compare import compare_report
 from .compare.compare import run_comparison
@@ -48,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{page}\n")
     except EmbgemmaError as error:
         sys.stderr.write(f"embgemma-bench: {error}\n")
+        return 1
+    except OSError as error:
+        found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        sys.stderr.write(f"embgemma-bench: {one_line(found)}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("embgemma-bench: interrupted; nothing was measured to the end\n")

@@ -62,12 +62,25 @@ def measure_tokenizers(path: Path, texts_file: Path | None) -> str:
     if table is None or model is None:
         raise InputError(f"{path} lacks tokenizer.table or tokenizer.model; convert the checkpoint again")
     native = NativeTokenizer(table, config.bos_id, config.eos_id)
-    kinds = {"file": texts_file.read_text("utf-8").splitlines()} if texts_file else sample_texts()
+    kinds = {"file": read_texts(texts_file)} if texts_file else sample_texts()
     lines = []
     for kind, texts in kinds.items():
         calls = c_calls(table, config.bos_id, config.eos_id, texts)
         lines += compare(kind, native, calls, bytes(model), texts)
     return "\n".join([*lines, *defy(native)])
+
+
+def read_texts(path: Path) -> list[str]:
+    """The lines of a file."""
+    try:
+        texts = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not valid UTF-8 ({error.reason} at byte {error.start}); expected one text a line"
+        ) from error
+    if not any(texts):
+        raise InputError(f"{path}: it holds no text; expected one a line")
+    return texts
 
 
 def sample_texts() -> dict[str, list[str]]:

@@ -36,3 +36,24 @@ def test_a_file_without_both_tokenizers_is_refused(tmp_path: Path, bench: Callab
     path = tmp_path / "model.safetensors"
     write_synthetic_model(path, tiny.CONFIG, "int8", tokenizer_model=tiny.tokenizer_model())
     assert "lacks tokenizer.table" in bench("tokenizer", path, status=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "x: No such file or directory"),
+        (b"", "holds no text"),
+        (b"\n\n", "holds no text"),
+        (b"a\n\xff", "not valid UTF-8 (invalid start byte at byte 2)"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_one_sentence(
+    tmp_path: Path, bench: Callable[..., str], content: bytes | None, message: str
+) -> None:
+    path, texts = tiny.write_model(tmp_path / "model.safetensors"), tmp_path / "x"
+    if content is not None:
+        texts.write_bytes(content)
+    error = bench("tokenizer", path, "--texts", texts, status=1)
+    assert message in error
+    assert error.count("\n") == 1
+    assert "Is a directory" in bench("tokenizer", path, "--texts", tmp_path, status=1)
