@@ -27,16 +27,26 @@ _PREFIX, _SUFFIX = ".embgemma-", ".tmp"
 _NEW, _OLD, _LOCK = "new", "old", "lock"
 
 
+@contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Makes errors of the block, which looks at where it may write, InputErrors: too long a name, no rights."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; give another name") from error
+
+
 def check_destination(path: Path, *, force: bool) -> None:
     """Raises InputError unless a file may be written at `path`. Call it before the work, not after."""
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
-    if path.exists() and not path.is_file():
-        raise InputError(f"cannot write {path}: it is no regular file; give another name")
-    if os.path.lexists(path) and not force:
-        raise _exists(path)
+    with looking_at(path):
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot write {path}: it is no regular file; give another name")
+        if os.path.lexists(path) and not force:
+            raise _exists(path)
 
 
 def _exists(path: Path) -> InputError:

@@ -17,7 +17,7 @@ from ...model import load
 from ...onnx.onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
 from ...onnx.onnx_facts import OnnxFacts, onnx_facts
 from ...onnx.onnx_file import read_onnx_file
-from ...output_file import keep_inputs, whole_folder
+from ...output_file import keep_inputs, looking_at, whole_folder
 from .bundle_files import TOKENIZER_FILES, write_modules, write_readme, write_tokenizer_files
 from .export import Exported, export_onnx
 
@@ -42,16 +42,17 @@ _READ_AT_ONCE = 1 << 20
 
 def check_bundle_destination(folder: Path, *, force: bool) -> None:
     """Raises InputError unless a bundle may be written to `folder`; only a bundle is ever replaced."""
-    if not folder.parent.is_dir():
-        raise InputError(f"cannot write {folder}: the folder {folder.parent} does not exist; create it first")
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"cannot write {folder}: it is a file; give the name of a folder that does not exist")
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} exists and is no bundle, so it will not be replaced; choose another name")
-    if not force:
-        raise InputError(f"{folder} exists; choose another name, or replace it with --force")
+    with looking_at(folder):
+        if not folder.parent.is_dir():
+            raise InputError(f"cannot write {folder}: the folder {folder.parent} does not exist; create it first")
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise InputError(f"cannot write {folder}: it is a file; give the name of a folder that does not exist")
+        if not (folder / MANIFEST).is_file():
+            raise InputError(f"{folder} exists and is no bundle, so it will not be replaced; choose another name")
+        if not force:
+            raise InputError(f"{folder} exists; choose another name, or replace it with --force")
 
 
 def export_bundle(

@@ -136,6 +136,12 @@ def test_only_files_are_replaced() -> None:
         check_destination(Path("/dev/null"), force=True)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "y" * 256])
+def test_a_name_that_is_too_long_is_refused_before_the_work(name: str) -> None:
+    with pytest.raises(InputError, match=r"cannot write .*too long; give another name"):
+        check_destination(Path(name), force=False)
+
+
 def test_errors_name_what_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error, whole_folder(tmp_path / "x") as made:
         (made / "none" / "file").touch()
