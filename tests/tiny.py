@@ -45,7 +45,7 @@ CONFIG = EncoderConfig(
 DENSE_WIDTH = 320  # between the two dense layers
 PROMPTS = {"query": "task: search result | query: ", "document": "title: none | text: "}
 
-Dtype = Literal["float32", "float16", "bfloat16"]
+Dtype = Literal["float64", "float32", "float16", "bfloat16"]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -202,7 +202,7 @@ def write_tensors(path: Path, tensors: dict[str, Float32], dtype: Dtype = "float
             data += (np.ascontiguousarray(tensor).view(np.uint32) >> 16).astype(np.uint16).tobytes()
         else:
             data += tensor.astype(dtype).tobytes()
-        dtype_name = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]
+        dtype_name = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]
         header[name] = {"dtype": dtype_name, "shape": list(tensor.shape), "data_offsets": [begin, len(data)]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -39,7 +39,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False, None),
     "attn_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),
-    "rope_scaling": (None, {"rope_type": "default"}),
+    "rope_scaling": (None, {"type": "default"}, {"rope_type": "default"}),
 }
 
 SIMILARITY = "cosine"  # sentence-transformers' default
@@ -164,6 +164,7 @@ def _encoder_config(path: Path, raw: dict[str, Any], max_tokens: int, sliding_wi
     if layers > MAX_LAYERS:
         raise CheckpointError(f"{path}: num_hidden_layers is {layers}; expected at most {MAX_LAYERS}")
     theta_sliding, theta_full = _rope_thetas(path, raw)
+    eos = raw.get("eos_token_id")  # or a list, whose others end what is generated
     try:
         return EncoderConfig(
             layers=layers,
@@ -180,7 +181,7 @@ def _encoder_config(path: Path, raw: dict[str, Any], max_tokens: int, sliding_wi
             rope_theta_full=theta_full,
             rms_norm_eps=positive(path, raw, "rms_norm_eps"),
             bos_id=integer(path, raw, "bos_token_id"),
-            eos_id=integer(path, raw, "eos_token_id"),
+            eos_id=integer(path, {"eos_token_id": eos[0] if isinstance(eos, list) and eos else eos}, "eos_token_id"),
         ).validate()
     except ModelFileError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from ..settings.json_file import is_there, read_json
 
 Float32 = npt.NDArray[np.float32]
 
-_FLOAT_DTYPES = ("F32", "F16", "BF16")
+_FLOAT_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}  # NumPy has no BF16
 _SINGLE_FILE = "model.safetensors"
 _PICKLED = {_SINGLE_FILE: "pytorch_model.bin", "adapter_model.safetensors": "adapter_model.bin"}
+_BUFFER = re.compile(r"(.*\.)?(rotary_emb\w*\.\w*inv_freq|position_ids)")  # of old versions; nothing reads them
 _TABLE, _OUTPUT = "embed_tokens.weight", "lm_head.weight"
 
 
@@ -51,6 +53,8 @@ class Weights:
             for name in names if names is not None else list(file.entries):
                 if name not in file.entries:
                     raise CheckpointError(f"{path}: tensor {name!r} is missing, which its index promises")
+                if _BUFFER.fullmatch(name):
+                    continue
                 entry = file.entries[name]
                 if entry.dtype not in _FLOAT_DTYPES:
                     raise CheckpointError(
@@ -126,10 +130,11 @@ class Weights:
 
 def _as_float32(file: SafetensorsFile, dtype: str, count: int, offset: int) -> Float32:
     """`count` numbers of the file; float32 ones are a view, others a converted copy."""
-    if dtype == "BF16":  # the upper half of a float32; NumPy has no such type
-        return (np.frombuffer(file.mapping, np.uint16, count, offset).astype(np.uint32) << 16).view(np.float32)
-    stored = np.frombuffer(file.mapping, np.float32 if dtype == "F32" else np.float16, count, offset)
-    return stored.astype(np.float32, copy=False)
+    stored = np.frombuffer(file.mapping, _FLOAT_DTYPES[dtype], count, offset)
+    if dtype == "BF16":  # the upper half of a float32
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore"):  # what overflows is found to be infinite
+        return stored.astype(np.float32, copy=False)
 
 
 def _files(folder: Path, file_name: str) -> dict[Path, list[str] | None]:

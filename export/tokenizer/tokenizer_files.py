@@ -135,12 +135,12 @@ def _check_tokenizer_json(path: Path, raw: Any, pieces: list[tuple[str, int]], e
         raise CheckpointError(f"{path}: it is {shorten(raw)}; expected an object with a model")
     model = raw["model"]
     found = {key: (model.get(key), accepted) for key, accepted in _MODEL.items()}
-    found["normalizer"] = raw.get("normalizer"), (_NORMALIZER,)
-    found["pre_tokenizer"] = raw.get("pre_tokenizer"), (None, _PRE_TOKENIZER)
+    found["normalizer"] = _only(raw.get("normalizer"), "normalizers"), (_NORMALIZER,)
+    found["pre_tokenizer"] = _only(raw.get("pre_tokenizer"), "pretokenizers"), (None, _PRE_TOKENIZER)
     truncation = raw.get("truncation")
     direction = truncation.get("direction", "Right") if isinstance(truncation, dict) else "Right"
     found["direction of truncation"] = direction, ("Right",)
-    found["post_processor"] = _ids_around(raw.get("post_processor")), ([ends[0], "A", ends[1]],)
+    found["post_processor"] = _ids_around(_only(raw.get("post_processor"), "processors")), ([ends[0], "A", ends[1]],)
     for key, (value, accepted) in found.items():
         if value not in accepted:
             raise CheckpointError(
@@ -152,6 +152,12 @@ def _check_tokenizer_json(path: Path, raw: Any, pieces: list[tuple[str, int]], e
         raise CheckpointError(f"{path}: its vocabulary is not that of tokenizer.model; {_COPY_MODEL}")
     if not _merges_are_those_of(pieces, vocab, merges):
         raise CheckpointError(f"{path}: its merges are not those of tokenizer.model; {_COPY_MODEL}")
+
+
+def _only(step: Any, key: str) -> Any:
+    """The only step of a sequence of one, whose list has this key; other steps as they are."""
+    steps = step.get(key) if isinstance(step, dict) and step.get("type") == "Sequence" else None
+    return steps[0] if isinstance(steps, list) and len(steps) == 1 else step
 
 
 def _ids_around(processor: Any) -> Any:

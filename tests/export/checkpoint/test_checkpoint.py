@@ -34,7 +34,7 @@ def refused(folder: Path, reason: str) -> None:
         read_checkpoint(folder)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(("shards", "prefix"), [(1, ""), (1, "model."), (3, ""), (3, "model.")])
 def test_every_form_of_the_weights_reads_the_same(tmp_path: Path, dtype: tiny.Dtype, shards: int, prefix: str) -> None:
     folder = tiny.write_checkpoint(tmp_path / "checkpoint", dtype=dtype, shards=shards, prefix=prefix)
@@ -101,6 +101,33 @@ def test_full_attention_layers_are_listed_or_follow_a_pattern(
     assert read_checkpoint(folder).config.full_attention_layers == layers
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"eos_token_id": [tiny.CONFIG.eos_id, 106]}, {"rope_scaling": {"type": "default"}}, {"rope_scaling": None}],
+)
+def test_config_may_say_the_same_in_other_words(folder: Path, changes: dict[str, Any]) -> None:
+    expected = read_checkpoint(folder).config
+    edit(folder / "config.json", **changes)
+    assert read_checkpoint(folder).config == expected
+
+
+def test_buffers_of_old_versions_are_left_out(folder: Path) -> None:
+    expected = read_checkpoint(folder).weights.shapes
+    names = ("rotary_emb.inv_freq", "rotary_emb_local.original_inv_freq", "model.embeddings.position_ids")
+    buffers = {name: np.zeros(4, np.float32) for name in names}
+    tiny.write_tensors(folder / "model.safetensors", {**tiny.encoder_tensors(tiny.CONFIG), **buffers})
+    assert read_checkpoint(folder).weights.shapes == expected
+
+
+def test_a_step_of_the_tokenizer_may_be_a_sequence_of_one(folder: Path) -> None:
+    raw = tiny.tokenizer_json()
+    for key, name in (("normalizer", "normalizers"), ("post_processor", "processors")):
+        tiny.write_json(folder / "tokenizer.json", raw | {key: {"type": "Sequence", name: [raw[key]]}})
+        read_checkpoint(folder)
+        tiny.write_json(folder / "tokenizer.json", raw | {key: {"type": "Sequence", name: [raw[key]] * 2}})
+        refused(folder, key)
+
+
 @pytest.mark.parametrize("window", [257, 129])
 def test_a_window_that_an_old_library_halved_is_refused_naming_the_override(folder: Path, window: int) -> None:
     edit(folder / "config.json", sliding_window=window)
@@ -144,7 +171,8 @@ UNSUPPORTED: dict[str, tuple[str, dict[str, Any]]] = {
     "layers negative": ("num_hidden_layers", {"num_hidden_layers": -3}),
     "eps a truth": ("rms_norm_eps", {"rms_norm_eps": True}),
     "eps zero": ("rms_norm_eps", {"rms_norm_eps": 0}),
-    "two end tokens": ("eos_token_id", {"eos_token_id": [1, 2]}),
+    "no end token": ("eos_token_id", {"eos_token_id": []}),
+    "an end token that is none": ("eos_token_id", {"eos_token_id": ["1", 1]}),
     "a width that the engine does not do": ("hidden", {"hidden_size": 100}),
     "a smaller vocabulary": ("embed_tokens.weight.*shape", {"vocab_size": 960}),
     "a wider feed-forward": ("mlp.*shape", {"intermediate_size": 256}),
