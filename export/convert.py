@@ -66,13 +66,15 @@ def convert(
     output = check_path("output", output)
     if output.suffix.lower() == ONNX_SUFFIX:
         raise InputError(f"{output}: no model file opens under the ending {ONNX_SUFFIX}; end its name in .safetensors")
+    calibrated = calibrated and scheme != "float32"
+    texts = calibration_files(calibration, used=calibrated)
     check_destination(output, force=force)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
-    keep_inputs(output, chain(source.files(), calibration_files(calibration)))
+    keep_inputs(output, chain(source.files(), texts))
     formats = scheme_formats(source.config, scheme)
     row = embedding_format(source.config, scheme)
     batch = None
-    if calibrated and scheme != "float32":
+    if calibrated:
         batch = read_calibration(source, calibration, short_sentences=calibrates_on_short_sentences(scheme))
     model = source.tokenizer_model if keeps_tokenizer_model(scheme) else b""
     tokenizer = {TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model)}

@@ -94,19 +94,20 @@ def export_onnx(
     for name, value, choices in (("format", weights_format, NAMES), ("target", target, TARGETS)):
         if value not in choices:
             raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
+    calibrated = calibrated and weights_format != "float32"
+    texts = calibration_files(calibration, used=calibrated)
     check_destination(output, force=force)
     if text:
         if target != "onnxruntime":
             raise InputError(f"target {target!r} has no operator that takes text; take target 'onnxruntime'")
         extensions_library()  # before minutes of work, not after
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
-    keep_inputs(output, [*source.files(), *calibration_files(calibration)])
+    keep_inputs(output, [*source.files(), *texts])
     if source.config.kv_heads != 1:
         raise CheckpointError(f"{source.folder}: it has {source.config.kv_heads} key/value heads; ONNX export takes 1")
     dim = source.config.hidden
     if truncate_dim is not None:
         dim = check_integer("truncate_dim", truncate_dim, 1, dim)
-    calibrated = calibrated and weights_format != "float32"
     batch = read_calibration(source, calibration) if calibrated else None
     weights = read_weights(source, format_of(weights_format), batch).with_dim(dim)
     graph = encoder_graph(weights, target, "shares" if for_pooling else "hidden" if last_hidden_state else None)

@@ -43,9 +43,13 @@ class CalibrationBatch:
     offsets: Offsets
 
 
-def calibration_files(path: str | os.PathLike[str] | None) -> list[Path]:
-    """The file of a user, if there is one."""
-    return [] if path is None else [check_path("calibration", path)]
+def calibration_files(path: str | os.PathLike[str] | None, *, used: bool = True) -> list[Path]:
+    """The file of a user, if there is one; raises InputError if it is not used."""
+    if path is None:
+        return []
+    if not used:
+        raise InputError(f"calibration={shorten(path)}: weights are not calibrated, nor those of float32; leave it out")
+    return [check_path("calibration", path)]
 
 
 def read_calibration(

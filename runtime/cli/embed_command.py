@@ -36,7 +36,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("texts", nargs="*", metavar="TEXT", help="a text to embed")
     source.add_argument("--input", metavar="FILE", help="UTF-8 file of texts, one a line; - for standard input")
     source.add_argument("--input-format", choices=("lines", "jsonl"), help="default: by the file's suffix, else lines")
-    source.add_argument("--field", default="text", help="JSONL: field that holds the text (default: text)")
+    source.add_argument("--field", help="JSONL: field that holds the text (default: text)")
     source.add_argument("--id-field", metavar="FIELD", help="JSONL: field that holds an id, to go with the embedding")
     result = parser.add_argument_group("output")
     result.add_argument(
@@ -93,6 +93,8 @@ def run_embed(arguments: argparse.Namespace) -> int:
     else:
         if output.suffix not in SUFFIXES:
             raise InputError(f"the name of the output, {output}, must end in {', '.join(SUFFIXES)}")
+        if output.suffix == ".npy" and arguments.id_field is not None:
+            raise InputError(f"{output}: an npy file holds no ids; leave --id-field out, or write .npz or .jsonl")
         check_destination(output, force=arguments.force)
         keep_inputs(output, [find_model_file(Path(arguments.model)), Path(arguments.input or PIPE)])
     if arguments.texts and arguments.input is not None:
@@ -128,6 +130,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
 def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Record], int | None]]:
     """The records of the input, and their number if it is known before reading."""
     if arguments.texts:
+        _refuse(arguments, "texts that are arguments", "--input-format", "--field", "--id-field")
         for name in filter(_is_file, arguments.texts):
             Report.tell(
                 f"warning: the text {name!r} is also the name of a file; to embed its lines, use --input {name}"
@@ -138,12 +141,21 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
     if name == PIPE and (sys.stdin is None or (arguments.input is None and sys.stdin.isatty())):
         raise InputError("no texts: give them as arguments, in a file with --input, or on standard input")
     input_format = arguments.input_format or ("jsonl" if Path(name).suffix in JSON_SUFFIXES else "lines")
+    if input_format == "lines":
+        _refuse(arguments, "lines of plain text", "--field", "--id-field")
     with nullcontext(sys.stdin.buffer) if name == PIPE else Path(name).open("rb") as stream:
         total = _count_lines(stream) if sys.stderr.isatty() else None  # for the progress bar
         if input_format == "jsonl":
-            yield json_records(bounded_lines(stream), arguments.field, arguments.id_field), total
+            yield json_records(bounded_lines(stream), arguments.field or "text", arguments.id_field), total
         else:
             yield line_records(bounded_lines(stream)), total
+
+
+def _refuse(arguments: argparse.Namespace, for_what: str, *options: str) -> None:
+    """Raises InputError if one of these options was given."""
+    for option in options:
+        if getattr(arguments, option[2:].replace("-", "_")) is not None:
+            raise InputError(f"{option} has no effect on {for_what}: leave it out, or give JSON lines by --input FILE")
 
 
 def _is_file(text: str) -> bool:

@@ -263,6 +263,12 @@ def test_no_output_replaces_an_input(tmp_path: Path, tiny_folder: Path, name: st
         convert(folder, folder / "model.int8.safetensors", "int8", calibrated=False, force=True)
 
 
+@pytest.mark.parametrize("options", [{"scheme": "float32"}, {"calibrated": False}])
+def test_calibration_texts_without_use_are_refused(tmp_path: Path, tiny_folder: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"calibration='texts'.*; leave it out"):
+        convert(tiny_folder, tmp_path / "x", calibration="texts", **options)
+
+
 @pytest.mark.parametrize("name", ["x.onnx", "x.ONNX"])
 def test_a_name_that_says_onnx_is_refused(tmp_path: Path, tiny_folder: Path, name: str) -> None:
     with pytest.raises(InputError, match="end its name in"):
