@@ -128,7 +128,9 @@ def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
     data_start = LENGTH_BYTES + length
     if length > MAX_HEADER_BYTES:
         begin = mapping[:MAGIC_BYTES]
-        kind = "an ONNX model, whose name must end in .onnx," if _ONNX.match(begin) else kind_of_file(begin)
+        if _ONNX.match(begin):
+            raise ModelFileError("this is an ONNX model, not a safetensors file; to load it, end its name in .onnx")
+        kind = kind_of_file(begin)
         raise ModelFileError(
             f"this is {kind}, not a safetensors file"
             if kind

@@ -84,3 +84,12 @@ def test_a_file_of_another_kind_is_named_also_as_onnx(tmp_path: Path, kind: str)
     path.write_bytes(KINDS[kind].ljust(100, b" "))
     with pytest.raises(ModelFileError, match=rf"this is .*{kind}.*, not an ONNX model"):
         embgemma.load(path)
+
+
+def test_an_onnx_model_is_named_under_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\x08\n\x12\x08embgemma".ljust(100))
+    with pytest.raises(
+        ModelFileError, match=r": this is an ONNX model, not a safetensors file; to load it, end its name"
+    ):
+        embgemma.load(path, backend="reference")
