@@ -23,6 +23,7 @@ from ...kernels.config import MAX_LAYERS, MAX_VOCABULARY, VOCAB_GRAIN, EncoderCo
 from ...kernels.errors import CheckpointError, ModelFileError, reading
 from ...kernels.model_file import check_prompts
 from ...kernels.safetensors_file import shorten
+from ...notices import warn
 from ..settings import settings
 from ..settings.json_file import integer, is_there, positive, read_object
 from ..tokenizer.tokenizer_files import read_tokenizer
@@ -256,7 +257,10 @@ def _max_tokens(encoder: Path, tokenizer: Path, positions: int) -> int:
         if is_there(path):
             limit = read_object(path).get(key)
             if limit is not None:
-                return min(positions, integer(path, {key: limit}, key))
+                found = integer(path, {key: limit}, key)
+                if found > positions and key == "max_seq_length":  # the other is often a number for "any length"
+                    warn(f"{path}: {key} is {found}, but texts are cut at {positions}, the max_position_embeddings")
+                return min(positions, found)
     return positions
 
 
