@@ -32,6 +32,7 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "size": (TEXTS, {"truncate_dim": 16}),
     "size and length": (TEXTS, {"truncate_dim": 16, "normalize_embeddings": True}),
     "length": (TEXTS, {"normalize_embeddings": True}),
+    "more than the size": (TEXTS, {"truncate_dim": 1000}),
     "batches": (TEXTS, {"batch_size": 3, "show_progress_bar": False, "device": "cpu"}),
     "old name": (None, {"sentences": TEXTS}),
     "tensor": (TEXTS, {"convert_to_tensor": True}),
@@ -142,7 +143,9 @@ def test_similarity(theirs: Any, ours: EmbeddingModel, name: str | None, monkeyp
     tensors = theirs.encode(TEXTS, convert_to_tensor=True)
     for left, right in ((tensors, tensors[:3]), (tensors[0], tensors), (list(tensors), tensors.numpy())):
         compare(ours.similarity(left, right), theirs.similarity(left, right))
-    compare(ours.similarity_pairwise(tensors, tensors.flip(0)), theirs.similarity_pairwise(tensors, tensors.flip(0)))
+    pairs = ((tensors, tensors.flip(0)), (tensors[0], tensors), (tensors, tensors[:1]), (tensors[0], tensors[1]))
+    for left, right in pairs:
+        compare(ours.similarity_pairwise(left, right), theirs.similarity_pairwise(left, right))
     arrays = ours.similarity(tensors.numpy(), tensors.numpy()), theirs.similarity(tensors, tensors).numpy()
     compare(*arrays)  # arrays in, arrays out
     assert ours.similarity(tensors.to(torch.bfloat16), tensors).dtype == torch.float32
@@ -162,6 +165,8 @@ def test_what_a_model_says_of_itself(theirs: Any, ours: EmbeddingModel) -> None:
         assert getattr(ours, name)() == getattr(theirs, name)(), name
     assert str(ours.device) == str(theirs.device)
     assert ours.device.type == theirs.device.type
+    assert ours.device == theirs.device
+    assert theirs.device == ours.device
     assert ours.eval() is ours.to(theirs.device) is ours
     with ours.truncate_embeddings(9), theirs.truncate_embeddings(9):
         compare(ours.encode(TEXTS), theirs.encode(TEXTS))
@@ -176,8 +181,15 @@ def test_tokens(theirs: Any, ours: EmbeddingModel) -> None:
             compare_values(found[name], expected[name].numpy())
         assert found.get("prompt_length") == expected.get("prompt_length")
     long = "the of " * 200
-    for arguments in ({}, {"add_special_tokens": False}, {"truncation": True}, {"truncation": True, "max_length": 9}):
-        assert ours.tokenizer.encode(long, **arguments) == theirs.tokenizer.encode(long, **arguments)
+    lengths: list[dict[str, Any]] = [{}, {"max_length": 9}, {"max_length": 2}]
+    for arguments in lengths:
+        for cut in ({}, {"truncation": True}, {"truncation": "only_first"}, {"truncation": False}):
+            for around in (True, False):
+                found, expected = (
+                    model.tokenizer.encode(long, add_special_tokens=around, **cut, **arguments)
+                    for model in (ours, theirs)
+                )
+                assert found == expected, (arguments, cut, around)
     assert ours.tokenizer(TEXTS)["input_ids"] == theirs.tokenizer(TEXTS)["input_ids"]
     assert ours.tokenizer("the")["attention_mask"] == theirs.tokenizer("the")["attention_mask"]
 
