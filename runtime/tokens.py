@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .arguments import refuse_unknown
 from .inputs import check_choice, check_integer, check_texts
 from .kernels.errors import InputError
+from .notices import warn
+from .outputs import to_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -16,6 +20,16 @@ if TYPE_CHECKING:
 
 UNLIMITED = 1 << 30  # tokens; the C engine counts in 32 bits
 CUTS = {"longest_first": True, "only_first": True, "do_not_truncate": False}  # values of `truncation`
+PADS = ("longest", "max_length", "do_not_pad")  # values of `padding`
+
+
+class Encoding(dict[str, Any]):
+    """Features by name; each is an attribute too."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self[name]
 
 
 class TokenizerCalls:
@@ -28,6 +42,8 @@ class TokenizerCalls:
     """
 
     __slots__ = ("_encode_batch", "_model", "vocab_size")  # what has no effect cannot be set
+    padding_side = truncation_side = "right"
+    pad_token_id = 0
 
     def __init__(
         self, model: EmbeddingModel, encode_batch: Callable[[list[str], int], TokenizedTexts], vocab_size: int
@@ -58,43 +74,71 @@ class TokenizerCalls:
     def __len__(self) -> int:
         return self.vocab_size
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"the tokenizer has no attribute {name!r}: it gives ids of texts; take more from transformers.AutoTokenizer"
+        )
+
     def __call__(
         self,
         text: str | Iterable[str],
         *,
         add_special_tokens: bool = True,
+        padding: bool | str | None = False,
         truncation: bool | str | None = None,
         max_length: int | None = None,
+        return_tensors: str | None = None,
+        return_attention_mask: bool | None = None,
         **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Lists "input_ids" and "attention_mask" of one text, or one of each for several, without padding.
+    ) -> Encoding:
+        """Features of one text, or of each of several: "input_ids" and "attention_mask".
 
-        Texts are cut to max_length tokens if it is given, and to `model_max_length` if only truncation=True is;
-        never with truncation=False. Raises InputError for what is no text, and for other arguments.
+        Texts are cut to `model_max_length` with truncation=True, or to max_length if it is given; that alone cuts too,
+        unless texts are padded. padding=True or "longest" fills texts up to the longest, "max_length" to the length at
+        which they are cut. return_tensors gives "np" arrays or "pt" tensors, int64 (texts, tokens), for the lists.
+
+        Raises InputError for what is no text, and for other arguments.
         """
-        refuse_unknown(
-            "tokenizer", kwargs, without_effect=("return_attention_mask", "return_token_type_ids", "verbose")
-        )
-        around = 2  # <bos> and <eos>
-        limit = UNLIMITED
+        refuse_unknown("tokenizer", kwargs, without_effect=("return_token_type_ids", "verbose"))
+        around = 2 if add_special_tokens else 0  # <bos> and <eos>
         if max_length is not None:
-            limit = check_integer("max_length", max_length, around if add_special_tokens else 1, UNLIMITED)
-        elif truncation:
-            limit = self.model_max_length
-        if isinstance(truncation, str):
-            truncation = CUTS[check_choice("truncation", truncation, CUTS)]
-        elif not isinstance(truncation, bool | None):
-            raise InputError(f"truncation is of type {type(truncation).__name__}; expected a bool")
-        if truncation is False:
-            limit = UNLIMITED
-        rows = self._encode_batch(check_texts(text), limit if add_special_tokens else limit + around).split()
+            max_length = check_integer("max_length", max_length, max(1, around), UNLIMITED)
+        full = max_length or self.model_max_length
+        cut = _choice("truncation", truncation, tuple(CUTS), max_length is not None and padding is False)
+        limit = full if CUTS[cut] else UNLIMITED
+        rows = self._encode_batch(check_texts(text), limit + 2 - around).split()
         if not add_special_tokens:
             rows = [row[1:-1] for row in rows]
-        masks = [[1] * len(row) for row in rows]
-        single = isinstance(text, str)
-        return {"input_ids": rows[0] if single else rows, "attention_mask": masks[0] if single else masks}
+        pad = _choice("padding", padding, PADS, False)
+        if max_length is not None and pad == "longest" and not CUTS[cut]:
+            warn("max_length has no effect with padding='longest' and without truncation; give truncation=True")
+        width = {"longest": max(map(len, rows), default=0), "max_length": full, "do_not_pad": 0}[pad]
+        features = {
+            "input_ids": [row + [self.pad_token_id] * (width - len(row)) for row in rows],
+            "attention_mask": [[1] * len(row) + [0] * (width - len(row)) for row in rows],
+        }
+        if return_attention_mask is False:
+            del features["attention_mask"]
+        if return_tensors is not None:
+            return Encoding({name: _stack(each, return_tensors) for name, each in features.items()})
+        return Encoding({name: each[0] for name, each in features.items()} if isinstance(text, str) else features)
 
     def encode(self, text: str, **kwargs: Any) -> list[int]:
         """The ids of one text; arguments as for a call."""
         ids: list[int] = self(text, **kwargs)["input_ids"]
         return ids
+
+
+def _choice(name: str, value: Any, choices: tuple[str, ...], default: bool) -> str:
+    """One of these names; True is the first of them, False the last, and None one of both."""
+    if value is None or isinstance(value, bool):
+        return choices[0] if (default if value is None else value) else choices[-1]
+    return check_choice(name, value, choices)
+
+
+def _stack(rows: list[list[int]], kind: str) -> Any:
+    """The rows as one array, or as a torch tensor."""
+    if len({*map(len, rows)}) > 1:
+        raise InputError(f"texts of different length make no array, as return_tensors={kind!r} asks; give padding=True")
+    array = np.array(rows, np.int64)
+    return to_tensors(array) if check_choice("return_tensors", kind, ("np", "pt")) == "pt" else array

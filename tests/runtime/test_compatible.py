@@ -375,8 +375,39 @@ def test_tokenizer(model: EmbeddingModel) -> None:
     for wrong in ("foo", "only_second", "", 1, b"longest_first"):
         with pytest.raises(InputError, match="truncation"):
             tokenizer(long, truncation=wrong)
-    with pytest.raises(InputError, match="no argument 'return_tensors'"):
-        tokenizer("the", return_tensors="pt")
+    with pytest.raises(InputError, match="no argument 'return_offsets_mapping'"):
+        tokenizer("the", return_offsets_mapping=True)
+
+
+def test_padding_and_arrays_of_the_tokenizer(model: EmbeddingModel) -> None:
+    tokenizer = model.tokenizer
+    expected = model.preprocess(TEXTS)
+    for padding in (True, "longest"):
+        found = tokenizer(TEXTS, padding=padding, return_tensors="np")
+        assert np.array_equal(found.input_ids, expected["input_ids"])
+        assert np.array_equal(found.attention_mask, expected["attention_mask"])
+    with pytest.warns(UserWarning, match="max_length has no effect"):
+        assert np.array_equal(
+            tokenizer(TEXTS, padding=True, max_length=3, return_tensors="np").input_ids, found.input_ids
+        )
+    assert tokenizer(["", "the"], padding="max_length", max_length=7).attention_mask == [
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+    ]
+    assert len(tokenizer("the", padding="max_length").input_ids) == model.max_seq_length
+    assert tokenizer("the", return_tensors="np").input_ids.tolist() == [model.token_ids("the")]
+    assert list(tokenizer("the", return_attention_mask=False)) == ["input_ids"]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"return_tensors": "np"}, "padding=True"),
+        ({"return_tensors": "tf", "padding": True}, "return_tensors='tf'"),
+        ({"padding": "left"}, "padding='left'"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(InputError, match=message):
+            tokenizer(TEXTS, **arguments)
+    for name in ("tokenize", "decode", "bos_token", "get_vocab"):
+        with pytest.raises(AttributeError, match=rf"'{name}': .*AutoTokenizer"):
+            getattr(tokenizer, name)
 
 
 def test_setting_the_tokenizer_sets_the_model(model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,9 @@ def test_tokens(theirs: Any, ours: EmbeddingModel) -> None:
         for name in ("input_ids", "attention_mask"):
             compare_values(found[name], expected[name].numpy())
         assert found.get("prompt_length") == expected.get("prompt_length")
+
+
+def test_tokenizers(theirs: Any, ours: EmbeddingModel) -> None:
     long = "the of " * 200
     lengths: list[dict[str, Any]] = [{}, {"max_length": 9}, {"max_length": 2}]
     for arguments in lengths:
@@ -190,6 +193,10 @@ def test_tokens(theirs: Any, ours: EmbeddingModel) -> None:
                     for model in (ours, theirs)
                 )
                 assert found == expected, (arguments, cut, around)
+    pads: list[dict[str, Any]] = [{"padding": True}, {"padding": "max_length", "truncation": True}]
+    for arguments in (*pads, {**pads[0], "truncation": True, "max_length": 4}, {**pads[1], "max_length": 9}):
+        compare(*({**model.tokenizer(TEXTS, return_tensors="pt", **arguments)} for model in (ours, theirs)))
+    assert ours.tokenizer.pad_token_id == theirs.tokenizer.pad_token_id
     assert ours.tokenizer(TEXTS)["input_ids"] == theirs.tokenizer(TEXTS)["input_ids"]
     assert ours.tokenizer("the")["attention_mask"] == theirs.tokenizer("the")["attention_mask"]
 
