@@ -11,7 +11,7 @@ from .kernels.errors import ModelFileError, reading
 _MANIFEST = "manifest.json"  # of a bundle
 _BUNDLED = ("onnx/model.onnx", "model.onnx")
 _OF_CHECKPOINT = ("modules.json", "config.json", "adapter_config.json")
-_HUB_NAME = re.compile(r"(?:https?:/huggingface\.co/)?([\w.-]+/[\w.-]+)(?:/tree/[^/]+)?")  # Path joins "//"
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)|(?:https?:/)?(?:huggingface|hf)\.co/([\w.-]+/[\w.-]+)(?:/.*)?")  # of a Path
 
 
 def find_model_file(path: Path) -> Path:
@@ -30,11 +30,14 @@ def _find_model_file(path: Path) -> Path:
         raise ModelFileError(f"{path}: there is no such file; ~ is expanded by shells alone: give the whole path")
     found = _HUB_NAME.fullmatch(path.as_posix())
     if found and not path.parent.is_dir():
-        name = Path(found[1]).name
+        place = found[1] or found[2]
+        name = place.partition("/")[2]
         raise ModelFileError(
-            f"{path}: there is no such file; if it is a name on the Hugging Face hub, download it once: hf download "
-            f"{found[1]} --local-dir {name} && {_convert(Path(name))}, then load that file"
+            f"{place}: there is no such file; if the Hugging Face hub has it, download it once: hf download {place} "
+            f"--local-dir {name} && {_convert(Path(name))}, then load that file"
         )
+    if re.match("https?:/", str(path)):
+        raise ModelFileError(f"{path}: this is an address, and nothing is downloaded here; give the path of a file")
     return path
 
 

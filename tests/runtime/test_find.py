@@ -56,6 +56,8 @@ def test_another_folder_is_refused(model_path: Path, tmp_path: Path) -> None:
 def test_a_name_of_the_hub_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"hf download google/some-model .*embgemma convert some-model -o"):
         embgemma.load("google/some-model")
+    with pytest.raises(ModelFileError, match="this is an address"):
+        embgemma.load("https://example.com/some-model")
     with pytest.raises(ModelFileError, match="such file"):
         embgemma.load(tmp_path / "google/some-model")
 
@@ -63,7 +65,7 @@ def test_a_name_of_the_hub_is_refused_with_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "place", ["https://huggingface.co/google/some-model", "http://huggingface.co/google/some-model/"]
 )
-@pytest.mark.parametrize("end", ["", "/tree/main"])
+@pytest.mark.parametrize("end", ["", "/tree/main", "/blob/main/model.safetensors"])
 def test_an_address_of_the_hub_is_refused_as_a_name(place: str, end: str) -> None:
     with pytest.raises(
         ModelFileError, match=r"hf download google/some-model --local-dir some-model && .* some-model -o"
