@@ -73,7 +73,7 @@ def check_name(name: str) -> str:
 
 def _comparable(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> tuple[Vectors, Vectors]:
     """Both as rows of one size, which have length 1 if the function is the cosine."""
-    a, b = _as_rows("embeddings1", left), _as_rows("embeddings2", right)
+    a, b = as_rows("embeddings1", left), as_rows("embeddings2", right)
     check_name(name)
     if a.shape[1] != b.shape[1]:
         raise InputError(
@@ -83,7 +83,7 @@ def _comparable(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> tuple[V
     return (_unit(a), _unit(b)) if name == "cosine" else (a, b)
 
 
-def _as_rows(what: str, embeddings: npt.ArrayLike) -> Vectors:
+def as_rows(what: str, embeddings: npt.ArrayLike) -> Vectors:
     """The embeddings as float32 (n, dim)."""
     try:
         rows = np.asarray(embeddings, np.float32)

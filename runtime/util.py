@@ -12,8 +12,9 @@ import numpy as np
 
 from embgemma.arguments import Precision
 from embgemma.inputs import check_choice
+from embgemma.kernels.errors import InputError
 from embgemma.outputs import quantize, to_arrays
-from embgemma.similarity import SimilarityFunction, compare, similarity, similarity_pairwise
+from embgemma.similarity import SimilarityFunction, as_rows, compare, similarity, similarity_pairwise
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -50,8 +51,13 @@ def quantize_embeddings(
     ranges (2, dim) are least and greatest values for "int8" and "uint8", or else those of calibration_embeddings.
     """
     check_choice("precision", precision, get_args(Precision))
-    rows = np.asarray(to_arrays(embeddings), np.float32)
+    rows = as_rows("embeddings", to_arrays(embeddings))
     if ranges is None and calibration_embeddings is not None:
-        calibration = np.asarray(to_arrays(calibration_embeddings))
-        ranges = calibration.min(axis=0), calibration.max(axis=0)
-    return rows if precision == "float32" else quantize(rows, precision, ranges)
+        seen = as_rows("calibration_embeddings", to_arrays(calibration_embeddings))
+        ranges = (seen.min(axis=0), seen.max(axis=0)) if len(seen) else seen
+    if ranges is not None:
+        ranges = as_rows("ranges", ranges)
+        if ranges.shape != (2, rows.shape[1]):
+            raise InputError(f"ranges of shape {ranges.shape} do not fit; expected {(2, rows.shape[1])}")
+    codes = rows if precision == "float32" else quantize(rows, precision, ranges)
+    return codes[0] if np.ndim(embeddings) == 1 else codes
