@@ -84,6 +84,8 @@ def check_options(
 def check_devices(device: Any) -> list[str]:
     """The devices of a list, which are for a pool of processes; [] for the CPU or None. Others are refused."""
     devices = device if isinstance(device, list | tuple) else [device]
+    if not devices:
+        raise InputError("the list of devices is empty; expected one 'cpu' for each process")
     for name in devices:
         shown = shorten(name) if isinstance(name, int) else str(name)  # torch has a class of its own
         if name is not None and shown.partition(":")[0] != CPU:

@@ -228,6 +228,8 @@ class EmbeddingModel(SentenceTransformerCalls):
         )
         prefix = self._prompt(prompt_name, prompt)
         texts = check_texts(inputs)
+        if chunk_size is not None:
+            chunk_size = check_integer("chunk_size", chunk_size, 1)
         with temporary_pool(self, check_devices(device), pool) as processes:
             if processes is None or not texts:
                 rows, cut = self._compute(texts, prefix, options)

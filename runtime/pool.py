@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arguments import check_devices
-from .inputs import check_integer
 from .kernels.errors import EmbgemmaError, InputError
 from .notices import progress_bar
 from .running import texts_from
@@ -41,8 +40,6 @@ def start_pool(model: EmbeddingModel, devices: list[str] | None) -> Pool:
     """Starts one process for each device; they share the model's threads among them."""
     listed = devices if isinstance(devices, list | tuple) else [devices]
     count = DEFAULT_PROCESSES if devices is None else len(check_devices(listed))
-    if count == 0:
-        raise InputError("target_devices is empty; expected one 'cpu' for each process")
     import multiprocessing  # few need it, and it takes some milliseconds
 
     context = multiprocessing.get_context("spawn")
@@ -99,7 +96,6 @@ def share(
     if chunk_size is None:
         each = math.ceil(len(texts) / len(pool["processes"]) / CHUNKS_PER_PROCESS)
         chunk_size = max(1, min(each, LARGEST_CHUNK))
-    chunk_size = check_integer("chunk_size", chunk_size, 1)
     starts = range(0, len(texts), chunk_size)
     found: dict[int, Any] = {}
     call = next(_call_numbers)  # an earlier call may have been interrupted, and its results are still to come

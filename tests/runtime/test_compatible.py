@@ -107,6 +107,8 @@ def test_places_and_names_of_arguments(model: EmbeddingModel) -> None:
         ({"processing_kwargs": {"text": {}}}, r"encode\(\) has no argument 'processing_kwargs' here"),
         ({"normalise_embeddings": False}, "no argument 'normalise_embeddings'"),
         ({"pool": 3}, "pool is of type int; expected what start_multi_process_pool"),
+        ({"device": []}, "the list of devices is empty"),
+        ({"chunk_size": 0}, "chunk_size=0; expected an integer from 1"),
     ],
 )
 def test_arguments_that_cannot_be_had(model: EmbeddingModel, arguments: dict[str, Any], message: str) -> None:
@@ -136,6 +138,25 @@ def test_quantised_embeddings(model: EmbeddingModel) -> None:
     ranges = values.min(axis=0), values.max(axis=0)
     for arguments in ({"ranges": ranges}, {"calibration_embeddings": values}):
         assert quantize_embeddings(values[:1], "uint8", **arguments).tolist() == [[0, 0, 0]]  # one has its range
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "arguments"),
+    [
+        ("x", {}),
+        ([["a"]], {}),
+        (np.ones((2, 2, 2)), {}),
+        (np.ones((2, 4)), {"ranges": [1]}),
+        (np.ones((2, 4)), {"ranges": np.ones((2, 3))}),
+        (np.ones((2, 4)), {"calibration_embeddings": []}),
+        (np.ones((2, 4)), {"calibration_embeddings": np.ones((0, 4))}),
+        (np.ones(4), {}),
+    ],
+)
+def test_what_cannot_be_quantised(embeddings: Any, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        quantize_embeddings(embeddings, "int8", **arguments)
+    assert quantize_embeddings(np.ones(8), "ubinary").tolist() == [255]
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "uint8", "binary", "ubinary"])
