@@ -224,8 +224,8 @@ def check_metadata(metadata: dict[str, str], keys: Set[str] = METADATA_KEYS) -> 
 def _compare(metadata: Mapping[str, str], key: str, checksum: str) -> None:
     """Raises ModelFileError unless the metadata states this checksum under this key."""
     if metadata[key] != checksum:
-        stated = shorten(metadata[key])
-        raise ModelFileError(f"the checksum {key} is {checksum}, not {stated}: the file is corrupt; get it again")
+        stated = metadata[key]
+        raise ModelFileError(f"the checksum {key} is {checksum}, not {stated:.20}: the file is corrupt; get it again")
 
 
 def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:

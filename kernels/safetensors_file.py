@@ -226,7 +226,8 @@ def parse_json(what: str, text: str | bytes) -> Any:
 def shorten(value: object) -> str:
     """`value` as a short text, so that a hostile file cannot flood the user's terminal."""
     try:
-        return str(value)[: _SHORT.maxother] if isinstance(value, Exception) else _SHORT.repr(value)
+        text, most = str(value) if isinstance(value, Exception) else _SHORT.repr(value), _SHORT.maxother
+        return text if len(text) <= most else f"{text[: most - 1]}…"
     except Exception:  # of a value's own, or an integer of more digits than Python prints
         if isinstance(value, int):
             return f"~{'-' * (value < 0)}1e{round(math.log10(abs(value)))}"

@@ -82,7 +82,10 @@ def _texts(file: Path, prompts: dict[str, str]) -> list[str]:
         content = read_bounded(file, _MOST_BYTES).decode()
         lines = list(io.StringIO(content))  # by line feeds: other separators may be part of a text
     except (ModelFileError, OSError, ValueError) as error:
-        raise InputError(f"cannot read the calibration texts in {file}: {error}; expected UTF-8, JSON lines") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(
+            f"cannot read the calibration texts in {file}: {reason}; expected UTF-8, JSON lines"
+        ) from error
     return [_text(f"{file}, line {number}", line, prompts) for number, line in enumerate(lines, start=1)]
 
 

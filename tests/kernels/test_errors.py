@@ -83,3 +83,8 @@ def test_a_long_message_keeps_its_path_its_beginning_and_its_end() -> None:
 def test_any_value_has_a_short_form() -> None:
     for value in ("x" * 10**6, 10**5000, [[[[[[1]]]]]] * 10**5, {str(i): i for i in range(10**4)}):
         assert len(shorten(value)) < 700
+
+
+@pytest.mark.parametrize("value", [{"a" * i: ["b" * 90] * 9 for i in range(9)}, ["c" * 200] * 3, ValueError("d" * 400)])
+def test_values_are_shown_in_few_characters(value: object) -> None:
+    assert len(shorten(value)) == 150

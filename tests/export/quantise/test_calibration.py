@@ -101,6 +101,13 @@ def test_a_file_of_the_users_own_stands_alone(tmp_path: Path, tiny_source: Check
     assert len(read_calibration(tiny_source, path, short_sentences=True).offsets) == 9
 
 
+def test_a_file_that_cannot_be_opened_is_named_once(tiny_source: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_calibration(tiny_source, tmp_path / "none")
+    message = f"cannot read the calibration texts in {tmp_path / 'none'}: No such file or directory; expected UTF-8"
+    assert str(caught.value) == f"{message}, JSON lines"
+
+
 # ---- the texts that ship share nothing with what quality is measured on ---------------------------------------------
 
 # Two texts that share this much have a common source.
