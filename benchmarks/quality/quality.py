@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...kernels.errors import InputError
-from ...kernels.model_file import SCHEMES
+from ...kernels.model_file import SCHEMES, read_model_file
 from ...model import load
 from ..compare.compare import prepared
 from ..compare.exactness import GOLDEN_VARIABLE, read_golden
@@ -136,6 +136,8 @@ def _variants(
 ) -> list[Variant]:
     """Our files, the float32 one first, and the peers' formats."""
     without_tokenizer = {"tokenizer": "no"}  # token ids go in, as with peers
+    for path in paths:
+        read_model_file(path)  # before anything else is asked for
     ours = [Variant(OURS, _name(path), path, without_tokenizer) for path in paths]
     if ours and not names:
         return ours

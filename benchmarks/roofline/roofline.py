@@ -56,6 +56,11 @@ class Length:
     idle: float
 
     @property
+    def share_of_limit(self) -> float:
+        """What part of the machine's limit was reached."""
+        return self.floor.seconds / self.timing.median
+
+    @property
     def scaling(self) -> float | None:
         """How many times faster it is than one thread."""
         return self.one_thread.median / self.timing.median if self.one_thread else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..harness.operations import TITLES
 from ..harness.page import GIGA, MEGA, NOTHING, Page, Table, milliseconds, percent
 from ..speed.report import describe, describe_engine, describe_limits
+from ..speed.result import DISTURBED, MOST_SHARE
 from .roofline import Length, Part, Roofline
 
 WHAT_FLOOR_MEANS = (
@@ -32,7 +33,7 @@ OVERVIEW: dict[str, Callable[[Length], str]] = {
     "tokens": lambda one: f"{one.tokens:,}",
     "median ms": lambda one: milliseconds(one.timing.median),
     "floor ms": lambda one: milliseconds(one.floor.seconds),
-    "of limit": lambda one: percent(one.floor.seconds / one.timing.median),
+    "of limit": lambda one: percent(one.share_of_limit),
     "limit": lambda one: one.floor.bound,
     "1 thread ms": lambda one: milliseconds(one.one_thread.median if one.one_thread else None),
     "scaling": lambda one: f"{one.scaling:.2f}" if one.scaling else NOTHING,
@@ -50,7 +51,7 @@ def page(roofline: Roofline) -> Page:
             "limits": describe_limits(roofline.limits),
         },
         [Table.of("What bounds one text in one call", roofline.lengths, OVERVIEW), *map(_operations, roofline.lengths)],
-        NOTES,
+        (*NOTES, DISTURBED) if any(one.share_of_limit >= MOST_SHARE for one in roofline.lengths) else NOTES,
     )
 
 

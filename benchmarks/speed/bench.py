@@ -15,7 +15,7 @@ from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, make_ids, wo
 from ..peers import OURS, Variant
 from ..peers.process import Process
 from .model_source import Source
-from .result import Floor, Result, Row, Stage
+from .result import DISTURBED, MOST_SHARE, Floor, Result, Row, Stage
 
 LOADS = 3  # fresh processes whose load time is measured; the last one goes on to the other measurements
 
@@ -158,6 +158,7 @@ def _notes(source: Source, environment: Environment, rows: list[Row], settings: 
         ),
         f"The machine was busy at the start (load average {environment.load_average or 0:.1f} on "
         f"{environment.logical_cores} cores): the times may be too long.": environment.busy,
+        DISTURBED: any((row.share_of_limit or 0) >= MOST_SHARE for row in rows),
         f"Noisy: the middle half of the calls spreads by more than {NOISY_SPREAD:.0%} of the median in "
         f"{len(noisy)} of {len(rows)} rows; run it again on a quiet machine.": noisy,
     }

@@ -10,6 +10,11 @@ from ..harness.measure import Timing
 from ..harness.memory import Memory
 from ..harness.workload import Shape, Work
 
+DISTURBED = (
+    "of limit is above 100 %: something disturbed the machine while its limits were measured, so they are too low; run "
+    "it again on a quiet machine."
+)
+MOST_SHARE = 1.005  # of the limit: what is shown as 100 %
 Bound = Literal["memory", "multiply"]
 
 

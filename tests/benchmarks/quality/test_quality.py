@@ -99,6 +99,10 @@ def test_what_cannot_be_done_is_said(
     assert message in bench(*arguments, *more, status=1)
 
 
+def test_files_are_opened_before_data_is_asked_for(bench: Callable[..., str]) -> None:
+    assert "none.safetensors: cannot open the file" in bench("quality", "none.safetensors", status=1)
+
+
 def test_the_quantised_formats_of_a_peer_come_beside_ours(
     arguments: list[str], folder: Path, bench: Callable[..., str]
 ) -> None:

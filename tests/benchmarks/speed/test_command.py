@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from embgemma.benchmarks.cli import main
+from embgemma.benchmarks.cli import COMMANDS, main
+from embgemma.benchmarks.harness.machine import Limits
 from embgemma.kernels.backend import available_backends
 
 QUICK = ["--lengths", "8,33", "--batch", "3", "--repeats", "2"]
+MODULES = {"speed": "speed.bench", "roofline": "roofline.roofline"}
 
 
 @pytest.mark.parametrize("backend", available_backends())
@@ -59,6 +61,27 @@ def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys:
         main(arguments)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["speed", "roofline"])
+def test_a_limit_that_was_exceeded_is_doubted(
+    command: str, model_path: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "native" not in available_backends():
+        pytest.skip("only the C engine measures the limits")
+    options = (command, "--model", model_path, *QUICK)
+    for rate, doubted in ((1e18, False), (1.0, True)):
+        limits = Limits(macs_per_second=rate, bytes_per_second=rate)
+        monkeypatch.setattr(f"embgemma.benchmarks.{MODULES[command]}.limits_of", lambda *_, found=limits: (found, ""))
+        assert ("of limit is above 100 %" in bench(*options)) == doubted
+
+
+def test_an_unknown_command_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["foo"])
+    error = capsys.readouterr().err
+    assert "invalid choice: 'foo'" in error
+    assert all(name in error for name in COMMANDS)
 
 
 def test_errors_are_one_sentence_and_no_traceback(model_path: Path, tmp_path: Path, bench: Callable[..., str]) -> None:
