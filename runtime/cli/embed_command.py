@@ -96,7 +96,9 @@ def run_embed(arguments: argparse.Namespace) -> int:
         if output.suffix == ".npy" and arguments.id_field is not None:
             raise InputError(f"{output}: an npy file holds no ids; leave --id-field out, or write .npz or .jsonl")
         check_destination(output, force=arguments.force)
-        keep_inputs(output, [find_model_file(Path(arguments.model)), Path(arguments.input or PIPE)])
+        piped = arguments.input in (None, PIPE) and not arguments.texts
+        source = Path("/dev/stdin" if piped else arguments.input or PIPE)
+        keep_inputs(output, [find_model_file(Path(arguments.model)), source])
     if arguments.texts and arguments.input is not None:
         raise InputError("texts were given as arguments and by --input; give one or the other")
     with ExitStack() as stack:

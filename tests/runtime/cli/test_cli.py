@@ -255,6 +255,13 @@ def test_no_output_replaces_an_input(embed: Any, tmp_path: Path, model_path: Pat
     assert texts.stat().st_size == 14
 
 
+def test_no_output_replaces_what_is_piped_in(embedding: tuple[object, ...], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("a\n")
+    done = run("sh", "-c", f'"$@" < {texts}', "sh", *embedding, "-o", texts, "--force", check=False)
+    assert (done.returncode, texts.read_text()) == (2, "a\n")
+
+
 def test_failure_leaves_no_output(embed: Any, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
