@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +14,6 @@ import pytest
 
 import embgemma
 from embgemma.cli.main import main
-from tests import tiny
-from tests.processes import PYTHON, run, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -255,13 +249,6 @@ def test_no_output_replaces_an_input(embed: Any, tmp_path: Path, model_path: Pat
     assert texts.stat().st_size == 14
 
 
-def test_no_output_replaces_what_is_piped_in(embedding: tuple[object, ...], tmp_path: Path) -> None:
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text("a\n")
-    done = run("sh", "-c", f'"$@" < {texts}', "sh", *embedding, "-o", texts, "--force", check=False)
-    assert (done.returncode, texts.read_text()) == (2, "a\n")
-
-
 def test_failure_leaves_no_output(embed: Any, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -404,77 +391,3 @@ def test_convert_reports_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFix
     assert err.startswith("embgemma: ")
     assert "missing" in err
     assert not (tmp_path / "model.safetensors").exists()
-
-
-# ---- as a process of its own ----
-
-
-@pytest.fixture
-def embedding(model_path: Path) -> tuple[object, ...]:
-    """The beginning of a command that embeds."""
-    return PYTHON, "-m", "embgemma", "embed", model_path, "--backend", "reference"
-
-
-def test_closed_standard_streams(embedding: tuple[object, ...], text_file: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.npy"
-    closing_output = ("sh", "-c", '"$@" >&-', "sh")
-    done = run(*closing_output, *embedding, "--input", text_file, "-o", output, stderr=subprocess.PIPE)
-    assert done.stderr == f"embgemma: wrote {output} (4 embeddings of 64 values)\n".encode()
-    assert np.load(output).shape == (len(TEXTS), 64)
-    done = run("sh", "-c", '"$@" <&-', "sh", *embedding, check=False, stderr=subprocess.PIPE)
-    assert done.returncode == 2
-    assert done.stderr.startswith(b"embgemma: no texts")
-
-
-@pytest.mark.parametrize("command", [("info",), ("embed",)])
-def test_a_result_needs_standard_output(command: tuple[str, ...], model_path: Path) -> None:
-    texts = ("a",) if command == ("embed",) else ()
-    closing = ("sh", "-c", '"$@" >&-', "sh", PYTHON, "-m", "embgemma")
-    done = run(*closing, *command, model_path, *texts, check=False, stderr=subprocess.PIPE)
-    assert done.returncode == 2
-    assert done.stderr.startswith(b"embgemma: standard output is closed")
-    assert done.stderr.count(b"\n") == 1
-
-
-def test_a_closed_standard_error_loses_messages_alone(embedding: tuple[object, ...], tmp_path: Path) -> None:
-    closing = ("sh", "-c", '"$@" 2>&-', "sh")
-    assert len(rows_of(run(*closing, *embedding, "a" * 3000, stdout=subprocess.PIPE).stdout)) == 1
-    checkpoint, output = tiny.write_checkpoint(tmp_path / "checkpoint"), tmp_path / "x.safetensors"
-    convert = (PYTHON, "-m", "embgemma", "convert", checkpoint, "-o", output, "--no-calibration")
-    run(*closing, *convert)
-    assert embgemma.load(output, backend="reference").encode("a").size
-    assert run(*closing, *convert, check=False).returncode == 2
-
-
-def test_a_bar_needs_standard_error(model: embgemma.EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", None)
-    assert model.encode(["a"], show_progress_bar=True).shape == (1, 64)
-
-
-def test_reader_that_leaves_is_no_error(embedding: tuple[object, ...], tmp_path: Path) -> None:
-    many = tmp_path / "many.txt"
-    many.write_text("a\n" * 2000)
-    with start(*embedding, "--input", many, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait() == 141
-
-
-def test_interrupt_leaves_no_output(embedding: tuple[object, ...], tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with start(*embedding, "-o", folder / "out.npy", **pipes) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(b"a\n")
-        process.stdin.flush()
-        while not list(folder.iterdir()) and process.poll() is None:
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.stderr.read() == b"embgemma: interrupted\n"
-        assert process.wait() == 130
-    assert list(folder.iterdir()) == []
