@@ -50,7 +50,13 @@ def start_pool(model: EmbeddingModel, devices: list[str] | None) -> Pool:
     processes = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(count)]
     for process in processes:
         process.start()
-    return {"input": tasks, "output": results, "processes": processes, "lock": threading.Lock()}
+    return {
+        "input": tasks,
+        "output": results,
+        "processes": processes,
+        "lock": threading.Lock(),
+        "model": model._file_state,
+    }
 
 
 def stop_pool(pool: Pool) -> None:
@@ -69,7 +75,7 @@ def stop_pool(pool: Pool) -> None:
 
 def check_pool(pool: Any) -> None:
     """Raises InputError for what is no pool."""
-    if not isinstance(pool, dict) or not {"input", "output", "processes", "lock"} <= pool.keys():
+    if not isinstance(pool, dict) or not {"input", "output", "processes", "lock", "model"} <= pool.keys():
         raise InputError(f"pool is of type {type(pool).__name__}; expected what start_multi_process_pool() returned")
 
 
@@ -93,6 +99,8 @@ def share(
     check_pool(pool)
     if not pool["processes"]:
         raise EmbgemmaError("the pool was stopped; start another with start_multi_process_pool()")
+    if pool["model"] != model._file_state:
+        raise InputError("the pool was started by a model of another file; start one with this model")
     if chunk_size is None:
         each = math.ceil(len(texts) / len(pool["processes"]) / CHUNKS_PER_PROCESS)
         chunk_size = max(1, min(each, LARGEST_CHUNK))

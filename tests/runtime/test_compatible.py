@@ -205,6 +205,12 @@ def test_pool_cuts_texts_as_the_model_does_now(
             assert np.array_equal(found, model.encode(["the of " * 50, "a"]))
 
 
+def test_pool_of_another_model(pool: Any, tmp_path: Path) -> None:
+    other = embgemma.load(tiny.write_model(tmp_path / "other.safetensors", CONFIG, "float32"))
+    with pytest.raises(InputError, match="started by a model of another file"):
+        other.encode(TEXTS, pool=pool)
+
+
 def test_pool_survives_errors_and_late_results(model: EmbeddingModel, pool: Any) -> None:
     for chunk_size in (0, "2"):
         with pytest.raises(InputError, match="chunk_size"):
