@@ -43,7 +43,8 @@ static inline size_t tiny_character_bytes(const char *text)
 /* The id of a merged piece or of a character; 0 if there is none. */
 static inline uint32_t tiny_find(const tiny_vocabulary *v, const char *name, size_t bytes)
 {
-    for (uint32_t id = TINY_FIRST_MERGE; bytes > 0 && bytes < TINY_NAME && id < TINY_VOCAB; id++) {
+    const int may_be = bytes > 0 && bytes < TINY_NAME && name[0] != '\0';
+    for (uint32_t id = TINY_FIRST_MERGE; may_be && id < TINY_VOCAB; id++) {
         const char *piece = v->names[id];
         if (piece[0] == name[0] && piece[bytes - 1] != '\0' && piece[bytes] == '\0' &&
             memcmp(piece, name, bytes) == 0) {
