@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -81,6 +82,18 @@ def check_batch(
         token = wrong[0] - offsets[text]
         raise InputError(f"text {text} has id {ids[wrong[0]]} at token {token}; expected 0 to {config.vocab - 1}")
     return np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(offsets, np.int64)
+
+
+def runs_of_texts(
+    offsets: npt.NDArray[np.int64], most_tokens: int, most_texts: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """The first text and the one after the last of runs of so many tokens and texts at most; a long text is alone."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + most_tokens, side="right")) - 1)
+        last = last if most_texts is None else min(last, first + most_texts)
+        yield first, last
+        first = last
 
 
 def finish_vectors(vectors: npt.NDArray[Any], normalize: bool) -> npt.NDArray[np.float32]:

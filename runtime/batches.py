@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
+from .kernels.batch import runs_of_texts
 from .kernels.errors import ModelFileError
 from .kernels.native import library_problem
 from .kernels.native_tokenizer import NativeTokenizer
@@ -14,6 +13,7 @@ from .tokenizer import Tokenizer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import numpy as np
     import numpy.typing as npt
 
     from .kernels.model_file import ModelFile
@@ -45,9 +45,6 @@ def open_tokenizer(model_file: ModelFile) -> Tokenizer | NativeTokenizer | None:
 def batches(tokenized: Iterable[Tokenized], most_texts: int, most_tokens: int) -> Iterator[Tokenized]:
     """Runs of at most `most_texts` texts and `most_tokens` tokens; no single text has more."""
     for ids, offsets in tokenized:
-        begin = 0
-        while begin < len(offsets) - 1:
-            fitting = int(np.searchsorted(offsets, offsets[begin] + most_tokens, side="right")) - 1
-            run = offsets[begin : min(begin + most_texts, fitting) + 1]
+        for first, last in runs_of_texts(offsets, most_tokens, most_texts):
+            run = offsets[first : last + 1]
             yield ids[run[0] : run[-1]], run - run[0]
-            begin += len(run) - 1

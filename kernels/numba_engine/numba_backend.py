@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from ..batch import check_batch, check_finite, finish_vectors
+from ..batch import check_batch, check_finite, finish_vectors, runs_of_texts
 from ..config import EncoderConfig
 from ..cpu_quota import cpu_quota
 from ..errors import InputError
@@ -52,7 +52,7 @@ class NumbaBackend:
         """See Backend.encode."""
         ids, offsets = check_batch(self.config, ids, offsets, dim)
         out = np.empty((len(offsets) - 1, dim), np.float32)
-        for first, last in _groups(offsets):
+        for first, last in runs_of_texts(offsets, GROUP_TOKENS):
             out[first:last] = self._encode_group(ids, offsets[first : last + 1], dim)[1]
         return finish_vectors(out, normalize)
 
@@ -60,7 +60,7 @@ class NumbaBackend:
         """See Backend.encode_tokens."""
         ids, offsets = check_batch(self.config, ids, offsets, self.config.hidden)
         out = np.empty((len(ids), self.config.hidden), np.float32)
-        for first, last in _groups(offsets):
+        for first, last in runs_of_texts(offsets, GROUP_TOKENS):
             out[offsets[first] : offsets[last]] = self._encode_group(ids, offsets[first : last + 1], 1)[0]
         return check_finite(out, offsets)
 
@@ -87,15 +87,6 @@ class NumbaBackend:
 
     def _start_helpers(self) -> None:
         self._helpers, self._process = ThreadPoolExecutor(max(1, self.threads - 1), "embgemma"), os.getpid()
-
-
-def _groups(offsets: I64) -> Iterator[tuple[int, int]]:
-    """The first text and the one after the last of runs of up to GROUP_TOKENS tokens."""
-    first = 0
-    while first < len(offsets) - 1:
-        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + GROUP_TOKENS, side="right")) - 1)
-        yield first, last
-        first = last
 
 
 def _bind(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> tuple[Model, list[Tensor]]:
