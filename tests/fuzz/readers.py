@@ -293,25 +293,34 @@ def readers_agree(seed: int, numbers: range, folder: Path) -> bool:
     """Checks the files of these numbers in a child process; the last one stays in the folder if anything is wrong."""
     path = folder / f"fuzz-{seed}.safetensors"
 
-    def work() -> bool:
-        accepted = 0
-        for number in numbers:
-            path.write_bytes(changed_file(seed, number))
-            try:
-                accepted += check(path)
-            except BaseException:
-                sys.stderr.write(f"seed {seed}, number {number}, {path}: {traceback.format_exc()}\n")
-                return False
-        sys.stdout.write(f"seed {seed}, files to {numbers.stop}: {accepted} of {len(numbers)} accepted\n")
-        sys.stdout.flush()
-        return accepted > 0
+    def accepts(number: int) -> bool:
+        path.write_bytes(changed_file(seed, number))
+        return check(path)
 
     bases()
     load_library()  # the children share it, also when it is built anew meanwhile
-    if not processes.true_in_fork(work):
+    if not all_hold(seed, numbers, path, accepts):
         return False
     path.unlink()
     return True
+
+
+def all_hold(seed: int, numbers: range, place: Path, accepts: Callable[[int], bool]) -> bool:
+    """Whether `accepts` raises for none of the numbers, in a child process, and is true for one; says what is wrong."""
+
+    def work() -> bool:
+        accepted, number = 0, numbers.start
+        try:
+            for number in numbers:
+                accepted += accepts(number)
+        except BaseException:
+            sys.stderr.write(f"seed {seed}, number {number}, {place}: {traceback.format_exc()}\n")
+            return False
+        sys.stdout.write(f"seed {seed}, to {numbers.stop}: {accepted} of {len(numbers)} accepted\n")
+        sys.stdout.flush()
+        return accepted > 0
+
+    return processes.true_in_fork(work)
 
 
 def run_command(description: str | None, check_some: Callable[[int, range, Path], bool], at_once: int) -> int:
