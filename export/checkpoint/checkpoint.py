@@ -29,7 +29,7 @@ from ..settings.json_file import integer, is_there, positive, read_object
 from ..tokenizer.tokenizer_files import read_tokenizer
 from .adapter import read_adapter
 from .checkpoint_tensors import Weights
-from .folders import find_folders
+from .folders import Folders, find_folders
 from .modules import PROMPTS
 
 # config.json: the only values that the engine computes. A key that is absent is compared as None.
@@ -112,11 +112,7 @@ def _read_checkpoint(folder: Path, sliding_window: int | None, base: Path | None
         raise CheckpointError(f"{folder}: there is no such folder; give the folder that holds config.json")
     folders = find_folders(folder, base)
     modules, path = folders.modules, folders.encoder / "config.json"
-    raw = read_object(path)
-    settings.check_config(path, raw)
-    settings.check_sentence_bert(modules.encoder)
-    limit = _max_tokens(modules.encoder, folders.tokenizer, integer(path, raw, "max_position_embeddings"))
-    config = _encoder_config(path, raw, limit, sliding_window)
+    raw, config = _read_config(folders, sliding_window)
     weights = Weights(folders.encoder)
     rows = integer(path, raw, "vocab_size")
     weights.check(_encoder_tensors(config, rows))
@@ -147,6 +143,22 @@ def _read_checkpoint(folder: Path, sliding_window: int | None, base: Path | None
         similarity_fn_name=similarity_fn_name,
         tokenizer_model=read_tokenizer(folders.tokenizer, rows, config.bos_id, config.eos_id),
     )
+
+
+def read_config(folder: Path, *, sliding_window: int | None = None) -> EncoderConfig:
+    """The config of a checkpoint whose weights and tokenizer may be missing yet; raises as `read_checkpoint` does."""
+    with reading(folder, CheckpointError):
+        return _read_config(find_folders(folder, None), sliding_window)[1]
+
+
+def _read_config(folders: Folders, sliding_window: int | None) -> tuple[dict[str, Any], EncoderConfig]:
+    """The raw config.json, and what the engine takes of it."""
+    path = folders.encoder / "config.json"
+    raw = read_object(path)
+    settings.check_config(path, raw)
+    settings.check_sentence_bert(folders.modules.encoder)
+    limit = _max_tokens(folders.modules.encoder, folders.tokenizer, integer(path, raw, "max_position_embeddings"))
+    return raw, _encoder_config(path, raw, limit, sliding_window)
 
 
 # ---- config.json ------------------------------------------------------------------------------------------------
