@@ -18,8 +18,8 @@ from ..kernels.errors import InputError, one_line
 from ..model import EmbeddingModel, load
 from ..notices import TruncationWarning
 from ..output_file import check_destination, keep_inputs
+from ..search.records import Record, argument_records, bounded_lines, json_records, line_records
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, open_writer
-from .records import Record, argument_records, bounded_lines, json_records, line_records
 from .signals import check_standard_output
 
 if TYPE_CHECKING:

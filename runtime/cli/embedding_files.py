@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from .records import Record
+    from ..search.records import Record
 
     Vector: TypeAlias = npt.NDArray[np.float32]
 

@@ -1,0 +1,1 @@
+"""Local search: texts of files in one SQLite file, found by meaning."""
