@@ -1,4 +1,4 @@
-"""How many CPUs' time the control groups (cgroups) of this process grant; isa/cpu_quota.c is the same in C."""
+"""How many CPUs' time the control groups (cgroups) of this process grant; platform/cpu_quota.c is the same in C."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ TOP = ("kernels", "runtime", "export", "benchmarks")
 PYTHON = """kernels < kernels/numba_engine < runtime/onnx < runtime < runtime/search < runtime/cli,
     export/settings < export/tokenizer < export/checkpoint < export/quantise < export < export/onnx < benchmarks/harness
     < benchmarks/peers < benchmarks/speed < benchmarks/compare, benchmarks/roofline < benchmarks/quality < benchmarks"""
-C = "embgemma.h < embgemma_bench.h < common < isa, tokenizer < isa/vector, model < engine < example.c"
+C = "embgemma.h < embgemma_bench.h < platform < common < isa, tokenizer < isa/vector, model < engine < example.c"
 INSIDE_FUNCTIONS = {("runtime/cli", "export"), ("runtime/cli", "export/onnx"), ("kernels", "kernels/numba_engine")}
 MOST_FILES, MOST_FILES_IN_KERNELS = 22, 26
 

@@ -1,18 +1,19 @@
 #include "common/memory.h"
 
-#include <stdlib.h>
+#include "platform/platform.h"
+
 #include <string.h>
 
 static void *allocate_by_default(void *user, size_t bytes)
 {
     (void)user;
-    return aligned_alloc(EG_ALIGNMENT, bytes);
+    return eg_aligned_new(EG_ALIGNMENT, bytes);
 }
 
 static void release_by_default(void *user, void *memory)
 {
     (void)user;
-    free(memory);
+    eg_aligned_free(memory);
 }
 
 eg_allocator eg_allocator_or_default(const eg_allocator *given)

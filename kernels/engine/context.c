@@ -1,7 +1,6 @@
 /* Creates contexts and sizes their memory, which is reused by each call and grows when a call needs more. */
 #include "engine/context.h"
 
-#include "isa/cpu.h"
 #include "common/error.h"
 #include "common/float_environment.h"
 #include "embgemma_bench.h"
@@ -197,7 +196,7 @@ eg_status eg_context_enter(eg_context *context, fenv_t *callers)
                        "the context was made before this process was forked off, and its threads stayed "
                        "with the parent: make another one here with eg_context_create");
     }
-    pthread_mutex_lock(&context->busy);
+    eg_mutex_lock(&context->busy);
     eg_begin_floats(callers);
     return EG_OK;
 }
@@ -205,7 +204,7 @@ eg_status eg_context_enter(eg_context *context, fenv_t *callers)
 void eg_context_leave(eg_context *context, const fenv_t *callers)
 {
     eg_end_floats(callers);
-    pthread_mutex_unlock(&context->busy);
+    eg_mutex_unlock(&context->busy);
 }
 
 /* ---- create and free ---------------------------------------------------------------------------------- */
@@ -227,7 +226,7 @@ eg_status eg_context_create(const eg_model *model, uint32_t threads, const char 
     const size_t count = threads > 0 ? threads : cores < MAX_THREADS ? cores : MAX_THREADS;
     const eg_allocator *allocator = &model->allocator;
     eg_context *context = eg_allocate(allocator, 1, sizeof *context);
-    if (context == NULL || pthread_mutex_init(&context->busy, NULL) != 0) {
+    if (context == NULL || !eg_mutex_create(&context->busy)) {
         eg_release(allocator, context);
         return eg_fail(EG_ERROR_MEMORY, "no memory for a context");
     }
@@ -250,7 +249,7 @@ void eg_context_free(eg_context *context)
         return;
     }
     if (!eg_pool_is_inherited(context->pool)) { /* else a thread of the parent may hold it */
-        pthread_mutex_destroy(&context->busy);
+        eg_mutex_free(&context->busy);
     }
     eg_pool_free(context->pool);
     const eg_allocator kept = context->allocator, *allocator = &kept;

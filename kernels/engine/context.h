@@ -5,10 +5,10 @@
 #include "isa/kernels.h"
 #include "engine/matmul.h"
 #include "model/model.h"
+#include "platform/platform.h"
 #include "engine/threads.h"
 
 #include <fenv.h>
-#include <pthread.h>
 
 enum {
     /* Up to EG_MIN_ROWS_PER_THREAD rows a thread and EG_MAX_SHARED_ROWS in all, the threads share one chunk, so that
@@ -76,8 +76,8 @@ struct eg_context {
     const eg_model *model;
     const eg_isa *isa;
     eg_pool *pool;
-    pthread_mutex_t busy; /* held by the call in progress */
-    double *profile;      /* (threads, EG_OPERATIONS) seconds, see eg_context_profile; NULL: calls are not timed */
+    eg_mutex busy;   /* held by the call in progress */
+    double *profile; /* (threads, EG_OPERATIONS) seconds, see eg_context_profile; NULL: calls are not timed */
     eg_scratch scratch;
     eg_rope rope_sliding, rope_full;
 };

@@ -2,6 +2,7 @@
 #include "engine/context.h"
 #include "common/error.h"
 #include "embgemma_bench.h"
+#include "platform/platform.h"
 
 #include <string.h>
 

@@ -1,9 +1,7 @@
-#define _POSIX_C_SOURCE 200809L
 #include "engine/profile.h"
 
 #include "embgemma_bench.h"
-
-#include <time.h>
+#include "platform/platform.h"
 
 static const char *const names[EG_OPERATIONS] = {
     [EG_EMBED] = "embed",
@@ -19,13 +17,6 @@ static const char *const names[EG_OPERATIONS] = {
     [EG_POOL_AND_HEAD] = "pool_and_head",
     [EG_WAIT] = "wait",
 };
-
-double eg_now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 void eg_watch_start(eg_stopwatch *watch, double *seconds)
 {

@@ -27,8 +27,6 @@ typedef struct eg_stopwatch {
     double waited;   /* seconds of it spent waiting */
 } eg_stopwatch;
 
-double eg_now(void); /* seconds of a monotonic clock */
-
 /* Begins the first lap. seconds: (EG_OPERATIONS,) or NULL. */
 void eg_watch_start(eg_stopwatch *watch, double *seconds);
 void eg_watch_lap(eg_stopwatch *watch, eg_operation operation);

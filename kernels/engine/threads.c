@@ -1,15 +1,12 @@
 /* The pool: threads sleep on a condition variable between calls and spin only within a call. */
-#define _POSIX_C_SOURCE 200809L
 #include "engine/threads.h"
 
 #include "common/error.h"
 #include "common/float_environment.h"
+#include "platform/platform.h"
 
-#include <pthread.h>
-#include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
-#include <unistd.h>
 
 enum {
     /* Polls before a waiting thread yields its core: about 10 µs. That is longer than most tasks, so that the end of a
@@ -27,21 +24,21 @@ typedef struct step {
 typedef struct sleeper {
     eg_pool *pool;
     size_t index;
-    pthread_t thread;
+    eg_system_thread thread;
 } sleeper;
 
 struct eg_pool {
     eg_allocator allocator;
-    pid_t process; /* that made it */
+    long process; /* that made it */
     size_t threads;
     size_t started; /* threads that run, threads - 1 once created */
     sleeper *sleepers;
     size_t most_steps;
     step *steps; /* (most_steps,); zero when a call begins */
 
-    pthread_mutex_t mutex; /* guards what follows */
-    pthread_cond_t wake;   /* a new call, or the end */
-    unsigned long call;    /* counts calls, so that a thread knows a new one */
+    eg_mutex mutex;     /* guards what follows */
+    eg_condition wake;  /* a new call, or the end */
+    unsigned long call; /* counts calls, so that a thread knows a new one */
     int stop;
     void (*body)(void *argument, eg_thread *thread);
     void *argument;
@@ -65,7 +62,7 @@ static void await(atomic_size_t *counter, size_t value)
         if (spin < SPINS) {
             pause_core();
         } else {
-            sched_yield();
+            eg_thread_yield();
         }
     }
 }
@@ -95,22 +92,22 @@ size_t eg_next_task(eg_thread *thread, size_t tasks)
     return tasks;
 }
 
-static void *sleeper_main(void *argument)
+static void sleeper_main(void *argument)
 {
     const sleeper *self = argument;
     eg_pool *pool = self->pool;
     unsigned long seen = 0;
     eg_use_default_floats();
     for (;;) {
-        pthread_mutex_lock(&pool->mutex);
+        eg_mutex_lock(&pool->mutex);
         while (pool->call == seen && !pool->stop) {
-            pthread_cond_wait(&pool->wake, &pool->mutex);
+            eg_condition_wait(&pool->wake, &pool->mutex);
         }
         const int stop = pool->stop;
         seen = pool->call;
-        pthread_mutex_unlock(&pool->mutex);
+        eg_mutex_unlock(&pool->mutex);
         if (stop) {
-            return NULL;
+            return;
         }
         pool->body(pool->argument, &(eg_thread){.pool = pool, .index = self->index});
         atomic_fetch_add_explicit(&pool->returned, 1, memory_order_acq_rel);
@@ -129,24 +126,24 @@ eg_status eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *
     eg_pool *pool = eg_allocate(allocator, 1, sizeof *pool);
     sleeper *sleepers = eg_allocate(allocator, threads, sizeof *sleepers);
     step *steps = eg_allocate_unset(allocator, most_steps, sizeof *steps);
-    if (pool == NULL || sleepers == NULL || steps == NULL || pthread_mutex_init(&pool->mutex, NULL) != 0) {
+    if (pool == NULL || sleepers == NULL || steps == NULL || !eg_mutex_create(&pool->mutex)) {
         free_memory(allocator, pool, sleepers, steps);
         return eg_fail(EG_ERROR_MEMORY, "no memory for a pool of %zu threads", threads);
     }
-    if (pthread_cond_init(&pool->wake, NULL) != 0) {
-        pthread_mutex_destroy(&pool->mutex);
+    if (!eg_condition_create(&pool->wake)) {
+        eg_mutex_free(&pool->mutex);
         free_memory(allocator, pool, sleepers, steps);
         return eg_fail(EG_ERROR_MEMORY, "no memory for a condition variable");
     }
     pool->allocator = *allocator;
-    pool->process = getpid();
+    pool->process = eg_process();
     pool->threads = threads;
     pool->sleepers = sleepers;
     pool->most_steps = most_steps;
     pool->steps = steps;
     for (size_t i = 0; i + 1 < threads; i++) {
         sleepers[i] = (sleeper){.pool = pool, .index = i + 1};
-        if (pthread_create(&sleepers[i].thread, NULL, sleeper_main, &sleepers[i]) != 0) {
+        if (!eg_thread_start(&sleepers[i].thread, sleeper_main, &sleepers[i])) {
             eg_pool_free(pool);
             return eg_fail(EG_ERROR_SYSTEM, "the operating system refused %zu threads; ask for fewer", threads);
         }
@@ -158,15 +155,15 @@ eg_status eg_pool_create(size_t threads, size_t most_steps, const eg_allocator *
 
 static void stop_threads(eg_pool *pool)
 {
-    pthread_mutex_lock(&pool->mutex);
+    eg_mutex_lock(&pool->mutex);
     pool->stop = 1;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
+    eg_condition_wake_all(&pool->wake);
+    eg_mutex_unlock(&pool->mutex);
     for (size_t i = 0; i < pool->started; i++) {
-        pthread_join(pool->sleepers[i].thread, NULL);
+        eg_thread_join(&pool->sleepers[i].thread);
     }
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->mutex);
+    eg_condition_free(&pool->wake);
+    eg_mutex_free(&pool->mutex);
 }
 
 void eg_pool_free(eg_pool *pool)
@@ -181,14 +178,13 @@ void eg_pool_free(eg_pool *pool)
     free_memory(&allocator, pool, pool->sleepers, pool->steps);
 }
 
-/* getpid() takes 0.1 µs, a call of a model 1 ms and more. */
-int eg_pool_is_inherited(const eg_pool *pool) { return pool != NULL && pool->process != getpid(); }
+int eg_pool_is_inherited(const eg_pool *pool) { return pool != NULL && pool->process != eg_process(); }
 
 size_t eg_pool_threads(const eg_pool *pool) { return pool->threads; }
 
 void eg_pool_run(eg_pool *pool, void (*body)(void *argument, eg_thread *thread), void *argument)
 {
-    pthread_mutex_lock(&pool->mutex);
+    eg_mutex_lock(&pool->mutex);
     for (size_t i = 0; i < pool->most_steps; i++) {
         atomic_init(&pool->steps[i].taken, 0);
         atomic_init(&pool->steps[i].done, 0);
@@ -197,8 +193,8 @@ void eg_pool_run(eg_pool *pool, void (*body)(void *argument, eg_thread *thread),
     pool->body = body;
     pool->argument = argument;
     pool->call++;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
+    eg_condition_wake_all(&pool->wake);
+    eg_mutex_unlock(&pool->mutex);
     body(argument, &(eg_thread){.pool = pool, .index = 0});
     await(&pool->returned, pool->started);
 }

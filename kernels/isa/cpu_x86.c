@@ -1,13 +1,12 @@
 /* CPU features of x86-64, by CPUID and XGETBV (Intel SDM volume 2, CPUID; volume 1, chapter 13). */
 #include "isa/cpu.h"
 
+#include "platform/platform.h"
+
 #if !defined(__x86_64__)
 #error "x86-64 only"
 #endif
 #include <cpuid.h>
-#include <stdint.h>
-
-int eg_amx_permission(void); /* amx_permission.c */
 
 enum {
     XSTATE_AVX = 0x6,     /* XCR0: SSE and AVX registers are saved on a task switch */

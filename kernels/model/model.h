@@ -4,6 +4,7 @@
 
 #include "model/config.h"
 #include "model/safetensors.h"
+#include "platform/platform.h"
 
 /* A weight matrix in panels, (out_features, in_features); its dtype is its format: F32 float32, I8 int8, U8 int4. */
 typedef struct eg_matrix {
@@ -43,11 +44,9 @@ typedef struct eg_prompt {
 
 /* What a model has besides its weights. */
 typedef struct eg_model_file {
-    void *mapping; /* NULL if the file is in memory of the caller */
-    size_t mapping_bytes;
-    int descriptor;     /* of the same file; none without a mapping */
-    char *header;       /* the prompts point into it */
-    eg_prompt *prompts; /* (prompt_count,) in the order of the file */
+    eg_mapped_file mapped; /* none if the file is in memory of the caller */
+    char *header;          /* the prompts point into it */
+    eg_prompt *prompts;    /* (prompt_count,) in the order of the file */
     size_t prompt_count;
     const eg_prompt *default_prompt; /* NULL if it has none */
     eg_tokenizer *tokenizer;         /* NULL if it has none */

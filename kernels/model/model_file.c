@@ -1,20 +1,13 @@
 /* Opens a model file: mapped, every offset, shape and type checked, nothing copied but the header. See
  * export/FORMAT.md; twin of model_file.py. */
-#define _DEFAULT_SOURCE /* madvise */
-#define _DARWIN_C_SOURCE
 #include "model/model.h"
 
 #include "common/crc32.h"
 #include "common/error.h"
 #include "common/float_environment.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define FORMAT_VERSION "5" /* of export/FORMAT.md: the one that this release reads */
 
@@ -211,47 +204,27 @@ eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocato
     return open_bytes(data, bytes, AS_NEEDED, &allocator, out);
 }
 
-static eg_status map_file(const char *path, eg_model_file *file)
+static eg_status map_file(const char *path, eg_mapped_file *file)
 {
-    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not make it wait */
-    if (descriptor < 0) {
-        return eg_fail(EG_ERROR_MODEL, "cannot open the file: %s", strerror(errno));
+    char reason[EG_REASON_BYTES] = "";
+    switch (eg_file_map(path, file, reason)) {
+    case EG_MAPPED: return EG_OK;
+    case EG_MAP_NOT_OPENED: return eg_fail(EG_ERROR_MODEL, "cannot open the file: %s", reason);
+    case EG_MAP_NOT_A_FILE:
+        return eg_fail(EG_ERROR_MODEL, "this is not a file; make one of a checkpoint with `embgemma convert`");
+    case EG_MAP_BAD_SIZE:
+        return eg_fail(EG_ERROR_MODEL, "the file is empty, or too large for this machine's addresses");
+    case EG_MAP_REFUSED: break;
     }
-    struct stat about;
-    eg_status status = EG_OK;
-    if (fstat(descriptor, &about) != 0 || !S_ISREG(about.st_mode)) {
-        status = eg_fail(EG_ERROR_MODEL, "this is not a file; make one of a checkpoint with `embgemma convert`");
-    } else if (about.st_size == 0 || (uintmax_t)about.st_size > SIZE_MAX) {
-        status = eg_fail(EG_ERROR_MODEL, "the file is empty, or too large for this machine's addresses");
-    } else {
-        void *mapping = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, descriptor, 0);
-        if (mapping != MAP_FAILED) {
-            *file = (eg_model_file){mapping, (size_t)about.st_size, .descriptor = descriptor};
-            return EG_OK;
-        }
-        status = eg_fail(EG_ERROR_SYSTEM, "cannot map the file: %s", strerror(errno));
-    }
-    close(descriptor);
-    return status;
-}
-
-static void unmap_file(const eg_model_file *file)
-{
-    if (file->mapping != NULL) {
-        munmap(file->mapping, file->mapping_bytes);
-        close(file->descriptor);
-    }
+    return eg_fail(EG_ERROR_SYSTEM, "cannot map the file: %s", reason);
 }
 
 /* Gives back the memory of the embedding table's scales, which were read to check them: few of them will be needed. */
 static void forget_row_scales(const eg_model *model)
 {
-    const eg_model_file *file = &model->file;
     if (model->embedding.scale != NULL) {
-        const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-        const size_t begin = (size_t)((const char *)model->embedding.scale - (const char *)file->mapping) / page * page;
         const size_t bytes = model->config.vocab * model->embedding.groups * sizeof(uint16_t);
-        (void)madvise((char *)file->mapping + begin, bytes, MADV_DONTNEED); /* of a file: nothing is lost */
+        eg_file_forget(&model->file.mapped, model->embedding.scale, bytes);
     }
 }
 
@@ -267,18 +240,16 @@ static eg_status fail_naming(eg_status status, const char *path)
 static eg_status open_path(const char *path, read_extent extent, eg_model **out)
 {
     *out = NULL;
-    eg_model_file file = {.mapping = NULL};
+    eg_mapped_file file = {.data = NULL};
     eg_status status = map_file(path, &file);
     if (status == EG_OK) {
         const eg_allocator allocator = eg_allocator_or_default(NULL);
-        status = open_bytes(file.mapping, file.mapping_bytes, extent, &allocator, out);
+        status = open_bytes(file.data, file.bytes, extent, &allocator, out);
         if (status == EG_OK) {
-            (*out)->file.mapping = file.mapping;
-            (*out)->file.mapping_bytes = file.mapping_bytes;
-            (*out)->file.descriptor = file.descriptor;
+            (*out)->file.mapped = file;
             forget_row_scales(*out);
         } else {
-            unmap_file(&file);
+            eg_file_unmap(&file);
         }
     }
     return status == EG_OK ? EG_OK : fail_naming(status, path);
@@ -310,7 +281,7 @@ void eg_model_free(eg_model *model)
         eg_tokenizer_free(model->file.tokenizer);
         eg_release(&allocator, model->file.prompts);
         eg_release(&allocator, model->file.header);
-        unmap_file(&model->file);
+        eg_file_unmap(&model->file.mapped);
         eg_release(&allocator, model->layers);
         eg_release(&allocator, model);
     }
@@ -318,7 +289,7 @@ void eg_model_free(eg_model *model)
 
 /* ---- rows of the embedding table ------------------------------------------------------------------------------- */
 
-int eg_reads_rows(const eg_model *model) { return model->file.mapping != NULL; }
+int eg_reads_rows(const eg_model *model) { return model->file.mapped.data != NULL; }
 
 size_t eg_row_bytes(const eg_model *model)
 {
@@ -330,23 +301,10 @@ size_t eg_row_bytes(const eg_model *model)
     return dtype == EG_F32 ? hidden * sizeof(float) : hidden;
 }
 
-/* Reads item `index` of an array in the mapping through the descriptor. */
-static int read_item(const eg_model_file *file, const void *array, size_t index, size_t bytes, void *to)
+/* Reads item `index` of an array in the mapping from the file. */
+static int read_item(const eg_mapped_file *file, const void *array, size_t index, size_t bytes, void *to)
 {
-    off_t at = (off_t)((size_t)((const char *)array - (const char *)file->mapping) + index * bytes);
-    char *next = to;
-    while (bytes > 0) {
-        const ssize_t got = pread(file->descriptor, next, bytes, at);
-        if (got == 0 || (got < 0 && errno != EINTR)) {
-            return 0;
-        }
-        if (got > 0) {
-            next += got;
-            at += got;
-            bytes -= (size_t)got;
-        }
-    }
-    return 1;
+    return eg_file_read(file, (size_t)((const char *)array - (const char *)file->data) + index * bytes, bytes, to);
 }
 
 int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale)
@@ -355,8 +313,9 @@ int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void 
     const size_t row_bytes = eg_row_bytes(model), groups = table->scale != NULL ? table->groups : 0;
     for (size_t i = 0; i < tokens; i++) {
         const size_t id = (size_t)ids[i];
-        if (!read_item(&model->file, table->rows, id, row_bytes, (char *)rows + i * row_bytes) ||
-            (groups > 0 && !read_item(&model->file, table->scale, id, groups * sizeof *scale, scale + i * groups))) {
+        if (!read_item(&model->file.mapped, table->rows, id, row_bytes, (char *)rows + i * row_bytes) ||
+            (groups > 0 &&
+             !read_item(&model->file.mapped, table->scale, id, groups * sizeof *scale, scale + i * groups))) {
             return 0;
         }
     }

@@ -13,7 +13,7 @@ from embgemma.kernels.model_file import ModelFile, Scheme
 from embgemma.kernels.native import NativeBackend
 from tests.processes import true_in_fork
 
-# tests/kernels/isa/test_cpu_quota.c has more of them.
+# tests/kernels/platform/test_posix_cpu_quota.c has more of them.
 SETTINGS: list[tuple[str, dict[str, str], int | None]] = [
     ("", {}, None),
     ("0::/a\n", {"a/cpu.max": "max 100000\n"}, None),

@@ -1,13 +1,12 @@
 /* The public API on a small model of random weights: the same bits in any company, with any number of threads and on
  * every instruction set with a fused multiply-add; calls from several threads at once; and an error, never a crash, for
  * what it cannot do. Run it under the sanitizers. */
-#define _POSIX_C_SOURCE 200809L
 #include "embgemma.h"
 #include "isa/kernels.h"
+#include "platform/platform.h"
 #include "tests/kernels/model/small_model.h"
 
 #include <math.h>
-#include <pthread.h>
 
 enum {
     TEXTS = 6,
@@ -94,10 +93,10 @@ static void check_alone(const eg_model *model, const char *isa, const float *exp
 typedef struct caller {
     eg_context *context;
     const float *expected;
-    pthread_t thread;
+    eg_system_thread thread;
 } caller;
 
-static void *call(void *argument)
+static void call(void *argument)
 {
     const caller *self = argument;
     float out[TEXTS * HIDDEN];
@@ -106,7 +105,6 @@ static void *call(void *argument)
         encode(self->context, &b, out);
         CHECK(memcmp(out, self->expected, sizeof out) == 0, "repeat %d beside other callers", repeat);
     }
-    return NULL;
 }
 
 static void check_callers(const eg_model *model, const char *isa, const float *expected)
@@ -115,10 +113,10 @@ static void check_callers(const eg_model *model, const char *isa, const float *e
     caller callers[CALLERS];
     for (size_t i = 0; i < CALLERS; i++) {
         callers[i] = (caller){.context = contexts[i % 2], .expected = expected};
-        CHECK(pthread_create(&callers[i].thread, NULL, call, &callers[i]) == 0, "caller %zu", i);
+        CHECK(eg_thread_start(&callers[i].thread, call, &callers[i]), "caller %zu", i);
     }
     for (size_t i = 0; i < CALLERS; i++) {
-        pthread_join(callers[i].thread, NULL);
+        eg_thread_join(&callers[i].thread);
     }
     eg_context_free(contexts[0]);
     eg_context_free(contexts[1]);

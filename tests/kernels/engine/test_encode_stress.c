@@ -1,15 +1,13 @@
 /* Threads that open, share, use and free models and contexts at the same time, for the thread sanitizer. A first
  * argument says for how many rounds; each draws by chance what to do. */
-#define _POSIX_C_SOURCE 200809L
 #include "embgemma.h"
+#include "platform/platform.h"
 #include "tests/kernels/model/small_model.h"
-
-#include <pthread.h>
 
 enum { CALLERS = 4, ROUNDS = 12, TOKENS = 9 };
 
 typedef struct caller {
-    pthread_t thread;
+    eg_system_thread thread;
     uint64_t random;
     long rounds;
     const unsigned char *file; /* of a model that each caller may open for itself */
@@ -29,7 +27,7 @@ static void encode(const caller *self, eg_context *context)
     CHECK(memcmp(out, self->expected, sizeof out) == 0, "another vector beside other callers");
 }
 
-static void *work(void *argument)
+static void work(void *argument)
 {
     caller *self = argument;
     for (long round = 0; round < self->rounds; round++) {
@@ -54,7 +52,6 @@ static void *work(void *argument)
         }
         eg_model_free(own);
     }
-    return NULL;
 }
 
 int main(int count, char **arguments)
@@ -78,10 +75,10 @@ int main(int count, char **arguments)
                               .model = model,
                               .context = context,
                               .expected = expected};
-        CHECK(pthread_create(&callers[i].thread, NULL, work, &callers[i]) == 0, "caller %zu", i);
+        CHECK(eg_thread_start(&callers[i].thread, work, &callers[i]), "caller %zu", i);
     }
     for (size_t i = 0; i < CALLERS; i++) {
-        pthread_join(callers[i].thread, NULL);
+        eg_thread_join(&callers[i].thread);
     }
     eg_context_free(context);
     eg_model_free(model);

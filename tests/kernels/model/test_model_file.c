@@ -58,14 +58,16 @@ static void write_file(const char *path, const void *data, size_t bytes)
 }
 
 /* A file that cannot be read any more is an error of the call. */
-static void check_unreadable(const eg_model *model)
+static void check_unreadable(eg_model *model)
 {
     eg_context *context = NULL;
     float out[HIDDEN];
     const int32_t ids[] = {2, 1};
     CHECK(eg_context_create(model, 2, NULL, &context) == EG_OK, "%s", eg_error_message());
-    close(model->file.descriptor);
+    const intptr_t handle = model->file.mapped.handle;
+    model->file.mapped.handle = -1;
     CHECK_REFUSED(eg_encode(context, ids, (const uint64_t[]){0, 2}, 1, HIDDEN, 1, out), EG_ERROR_SYSTEM, "cannot read");
+    model->file.mapped.handle = handle;
     eg_context_free(context);
 }
 

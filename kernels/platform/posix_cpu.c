@@ -1,6 +1,6 @@
-/* Counts the cores that a computation should use. */
-#define _GNU_SOURCE /* sched_getaffinity, CPU_SET */
-#include "isa/cpu.h"
+/* What Linux, Android, macOS and iOS know of the CPU: the cores that a computation should use, and features. */
+#define _GNU_SOURCE /* sched_getaffinity, CPU_SET, syscall */
+#include "platform/platform.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -9,9 +9,11 @@
 #include <sys/sysctl.h>
 #elif defined(__linux__)
 #include <sched.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
 #endif
 
-int eg_cpu_always(void) { return 1; }
+/* ---- cores ------------------------------------------------------------------------------------------------------- */
 
 #if defined(__linux__)
 
@@ -80,5 +82,52 @@ size_t eg_cpu_cores(void)
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
     return online > 0 ? (size_t)online : 1;
 }
+
+#endif
+
+/* ---- features ---------------------------------------------------------------------------------------------------- */
+
+#if defined(__linux__) && defined(__aarch64__)
+
+/* arch/arm64/include/uapi/asm/hwcap.h of Linux */
+enum { HWCAP_BIT_ASIMDDP = 20, HWCAP2_BIT_I8MM = 13 };
+
+unsigned eg_arm_features(void)
+{
+    return (getauxval(AT_HWCAP) >> HWCAP_BIT_ASIMDDP & 1 ? EG_ARM_DOTPROD : 0) |
+           (getauxval(AT_HWCAP2) >> HWCAP2_BIT_I8MM & 1 ? EG_ARM_I8MM : 0);
+}
+
+#elif defined(__APPLE__) && defined(__aarch64__)
+
+static int sysctl_flag(const char *name)
+{
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value == 1;
+}
+
+unsigned eg_arm_features(void)
+{
+    return (sysctl_flag("hw.optional.arm.FEAT_DotProd") ? EG_ARM_DOTPROD : 0) |
+           (sysctl_flag("hw.optional.arm.FEAT_I8MM") ? EG_ARM_I8MM : 0);
+}
+
+#else
+
+unsigned eg_arm_features(void) { return 0; }
+
+#endif
+
+#if defined(__linux__) && defined(__x86_64__)
+
+enum { REQUEST_XSTATE_PERMISSION = 0x1023, XSTATE_TILE_DATA = 18 }; /* asm/prctl.h; absent from older headers */
+
+/* Linux gives a process the 8 KiB of tile registers only when it asks for them (Documentation/arch/x86/xstate.rst). */
+int eg_amx_permission(void) { return syscall(SYS_arch_prctl, REQUEST_XSTATE_PERMISSION, XSTATE_TILE_DATA) == 0; }
+
+#else
+
+int eg_amx_permission(void) { return 0; }
 
 #endif

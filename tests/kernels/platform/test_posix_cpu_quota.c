@@ -1,6 +1,6 @@
 /* The quota of nested cgroups, read from folders that look like /proc and /sys. */
 #define _POSIX_C_SOURCE 200809L
-#include "isa/cpu.h"
+#include "platform/platform.h"
 #include "tests/kernels/check.h"
 
 #include <sys/stat.h>

@@ -2,7 +2,7 @@
  *
  * /proc/self/cgroup names the group in each hierarchy, and a file of the group has its quota: a share of every period,
  * in microseconds. Groups lie in each other, and the least quota of all counts. */
-#include "isa/cpu.h"
+#include "platform/platform.h"
 
 #include <stdint.h>
 #include <stdio.h>

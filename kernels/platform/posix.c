@@ -1,0 +1,131 @@
+/* Memory, files and threads of Linux, Android, macOS and iOS. */
+#define _DEFAULT_SOURCE /* madvise */
+#define _DARWIN_C_SOURCE
+#include "platform/platform.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+void *eg_aligned_new(size_t alignment, size_t bytes) { return aligned_alloc(alignment, bytes); }
+
+void eg_aligned_free(void *memory) { free(memory); }
+
+/* ---- files ------------------------------------------------------------------------------------------------------- */
+
+static eg_map_status fail(eg_map_status status, char reason[EG_REASON_BYTES])
+{
+    snprintf(reason, EG_REASON_BYTES, "%s", strerror(errno));
+    return status;
+}
+
+eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG_REASON_BYTES])
+{
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0) {
+        return fail(EG_MAP_NOT_OPENED, reason);
+    }
+    struct stat about;
+    eg_map_status status = EG_MAPPED;
+    if (fstat(descriptor, &about) != 0 || !S_ISREG(about.st_mode)) {
+        status = EG_MAP_NOT_A_FILE;
+    } else if (about.st_size == 0 || (uintmax_t)about.st_size > SIZE_MAX) {
+        status = EG_MAP_BAD_SIZE;
+    } else {
+        void *data = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, descriptor, 0);
+        if (data != MAP_FAILED) {
+            *file = (eg_mapped_file){data, (size_t)about.st_size, descriptor};
+            return EG_MAPPED;
+        }
+        status = fail(EG_MAP_REFUSED, reason);
+    }
+    close(descriptor);
+    return status;
+}
+
+void eg_file_unmap(const eg_mapped_file *file)
+{
+    if (file->data != NULL) {
+        munmap(file->data, file->bytes);
+        close((int)file->handle);
+    }
+}
+
+int eg_file_read(const eg_mapped_file *file, size_t offset, size_t bytes, void *to)
+{
+    off_t at = (off_t)offset;
+    char *next = to;
+    while (bytes > 0) {
+        const ssize_t got = pread((int)file->handle, next, bytes, at);
+        if (got == 0 || (got < 0 && errno != EINTR)) {
+            return 0;
+        }
+        if (got > 0) {
+            next += got;
+            at += got;
+            bytes -= (size_t)got;
+        }
+    }
+    return 1;
+}
+
+void eg_file_forget(const eg_mapped_file *file, const void *begin, size_t bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t first = (size_t)((const char *)begin - (const char *)file->data) / page * page;
+    (void)madvise((char *)file->data + first, bytes, MADV_DONTNEED); /* of a file: nothing is lost */
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
+
+int eg_mutex_create(eg_mutex *mutex) { return pthread_mutex_init(mutex, NULL) == 0; }
+
+void eg_mutex_free(eg_mutex *mutex) { pthread_mutex_destroy(mutex); }
+
+void eg_mutex_lock(eg_mutex *mutex) { pthread_mutex_lock(mutex); }
+
+void eg_mutex_unlock(eg_mutex *mutex) { pthread_mutex_unlock(mutex); }
+
+int eg_condition_create(eg_condition *condition) { return pthread_cond_init(condition, NULL) == 0; }
+
+void eg_condition_free(eg_condition *condition) { pthread_cond_destroy(condition); }
+
+void eg_condition_wait(eg_condition *condition, eg_mutex *mutex) { pthread_cond_wait(condition, mutex); }
+
+void eg_condition_wake_all(eg_condition *condition) { pthread_cond_broadcast(condition); }
+
+static void *begin(void *argument)
+{
+    const eg_system_thread *thread = argument;
+    thread->body(thread->argument);
+    return NULL;
+}
+
+int eg_thread_start(eg_system_thread *thread, void (*body)(void *argument), void *argument)
+{
+    thread->body = body;
+    thread->argument = argument;
+    return pthread_create(&thread->handle, NULL, begin, thread) == 0;
+}
+
+void eg_thread_join(eg_system_thread *thread) { pthread_join(thread->handle, NULL); }
+
+void eg_thread_yield(void) { sched_yield(); }
+
+long eg_process(void) { return (long)getpid(); }
+
+double eg_now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
