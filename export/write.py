@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +18,11 @@ from ..kernels.layout import Tensor
 from ..kernels.model_file import (
     ALIGNMENT,
     CHECKSUM,
-    DATA_CHECKSUM,
+    DATA_DIGEST,
     DTYPE_NAMES,
     FORMAT_NAME,
     FORMAT_VERSION,
     TensorInfo,
-    checksum_text,
     metadata_checksum,
 )
 from ..kernels.safetensors_file import LENGTH_BYTES, MAX_HEADER_BYTES
@@ -40,11 +39,8 @@ def model_metadata(
     producer: str = f"embgemma {__version__}",
     others: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The `__metadata__` of a model file, its own checksum included; others are keys of the writer's own.
-
-    ModelFileWriter adds the checksum of the data.
-    """
-    metadata = {
+    """The `__metadata__` of a model file but for what `signed` adds; others are keys of the writer's own."""
+    return {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
         "scheme": scheme,
@@ -55,7 +51,12 @@ def model_metadata(
         "producer": producer,
         **(others or {}),
     }
-    return {**metadata, CHECKSUM: metadata_checksum(metadata)}
+
+
+def signed(metadata: Mapping[str, str], data_digest: str) -> dict[str, str]:
+    """The metadata with the digest of the data, in hexadecimal digits, and with its own checksum."""
+    stated = {**metadata, DATA_DIGEST: data_digest}
+    return {**stated, CHECKSUM: metadata_checksum(stated)}
 
 
 class ModelFileWriter:
@@ -63,7 +64,7 @@ class ModelFileWriter:
 
     def __init__(self, file: BinaryIO, tensors: Mapping[str, TensorInfo]) -> None:
         self._file = file
-        self._crc = 0  # of the data written so far
+        self._digest = hashlib.sha256()  # of the data written so far
         self._pending = dict(tensors)
         self._rows_written = 0  # of the tensor that is being written
 
@@ -93,13 +94,13 @@ class ModelFileWriter:
         """
         check_destination(path, force=force)
         with whole_file(path, force=force) as file:
-            file.write(_header(metadata, 0, tensors))
+            file.write(_header(signed(metadata, hashlib.sha256().hexdigest()), tensors))
             writer = cls(file, tensors)
             yield writer
             if writer._pending:
                 raise ValueError(f"tensors {list(writer._pending)[:4]} were promised and not written")
             file.seek(0)
-            file.write(_header(metadata, writer._crc, tensors))  # of the same size
+            file.write(_header(signed(metadata, writer._digest.hexdigest()), tensors))  # of the same size
             file.flush()
             if check is not None:
                 check(Path(file.name))
@@ -114,17 +115,16 @@ class ModelFileWriter:
             )
         stored = np.ascontiguousarray(part).data
         self._file.write(stored)
-        self._crc = zlib.crc32(stored, self._crc)
+        self._digest.update(stored)
         self._rows_written = rows
         if rows == info.shape[0]:
             del self._pending[name]
             self._rows_written = 0
 
 
-def _header(metadata: Mapping[str, str], data_crc: int, tensors: Mapping[str, TensorInfo]) -> bytes:
-    """Length and JSON header with both checksums, padded with spaces so that the data that follows is aligned."""
-    signed = {**metadata, DATA_CHECKSUM: checksum_text(data_crc)}
-    header: dict[str, object] = {"__metadata__": {**signed, CHECKSUM: metadata_checksum(signed)}}
+def _header(metadata: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> bytes:
+    """Length and JSON header, padded with spaces so that the data that follows is aligned."""
+    header: dict[str, object] = {"__metadata__": metadata}
     begin = 0
     for name, info in tensors.items():
         end = begin + info.size_bytes
@@ -133,9 +133,9 @@ def _header(metadata: Mapping[str, str], data_crc: int, tensors: Mapping[str, Te
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     padding = -(LENGTH_BYTES + len(text)) % ALIGNMENT
     if len(text) + padding > MAX_HEADER_BYTES:
-        longest = max(signed, key=lambda key: len(signed[key]))
+        longest = max(metadata, key=lambda key: len(metadata[key]))
         raise CheckpointError(
             f"the header of the model file would have {len(text)} bytes; expected at most {MAX_HEADER_BYTES}: shorten "
-            f"{longest}, which has {len(signed[longest])} characters"
+            f"{longest}, which has {len(metadata[longest])} characters"
         )
     return (len(text) + padding).to_bytes(LENGTH_BYTES, "little") + text + b" " * padding

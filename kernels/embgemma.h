@@ -57,8 +57,7 @@ typedef struct eg_model eg_model;
 eg_status eg_model_open(const char *path, eg_model **model);
 
 /* Reads the whole file, and compares its bytes with the checksums that were made when it was written: EG_OK if it is as
- * written and eg_model_open() opens it. This takes as long as reading the file does; a model in use is better checked
- * once, after a download. */
+ * written and eg_model_open() opens it. This takes seconds (SHA-256), so check a model once, after a download. */
 eg_status eg_model_check(const char *path);
 
 /* Free its contexts first. NULL is fine, here and in every function that frees. */
@@ -71,6 +70,17 @@ uint32_t eg_model_max_tokens(const eg_model *model); /* of a text, with its prom
 size_t eg_model_prompt_count(const eg_model *model);
 const char *eg_model_prompt_name(const eg_model *model, size_t index);       /* NULL past the end */
 const char *eg_model_prompt(const eg_model *model, const char *prompt_name); /* the prompt; NULL if there is none */
+
+/* Names the vectors that eg_embed() gives with the same arguments, as MODEL-DIM-TEXT. Equal: the same texts have the
+ * same vectors, but for rounding, so an index that stores this of its documents needs no new vectors for old documents.
+ * Equal before the last "-": vectors of one model and size, such as of queries and of documents, which may be compared.
+ * Different there: they must not be. It depends on the weights, the tokenizer, how this release uses them, and the
+ * prompt's text, and is the same wherever the file lies, on every platform, and in Python (model.fingerprint()).
+ *   prompt_name, dim: as for eg_embed()
+ *   out:              receives at most EG_FINGERPRINT_BYTES, the 0 at its end included */
+#define EG_FINGERPRINT_BYTES 64
+
+eg_status eg_model_fingerprint(const eg_model *model, const char *prompt_name, uint32_t dim, char *out);
 
 /* ---- a context: threads and scratch memory ----------------------------------------------------------- */
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import os
 import zlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from .config import EncoderConfig
 from .errors import ModelFileError, reading
+from .fingerprint import model_digest
 from .layout import (
     DTYPE_FORMATS,
     EMBEDDING_GROUP_GRAIN,
@@ -45,9 +47,9 @@ EMBEDDING = "embedding"
 TOKENIZER_TABLE = "tokenizer.table"
 TOKENIZER = "tokenizer.model"
 CHECKSUM = "metadata_crc32"
-DATA_CHECKSUM = "data_crc32"
+DATA_DIGEST = "data_sha256"
 METADATA_KEYS = {"format", "format_version", "scheme", "config", "prompts", "default_prompt_name"}
-METADATA_KEYS |= {"similarity_fn_name", "producer", CHECKSUM, DATA_CHECKSUM}
+METADATA_KEYS |= {"similarity_fn_name", "producer", CHECKSUM, DATA_DIGEST}
 MOST_METADATA, MOST_PROMPTS = 1024, 256
 MOST_TOKENIZER_BYTES = 64 << 20  # of a sentencepiece model; Gemma's has 4.7 MB
 
@@ -77,6 +79,7 @@ class ModelFile:
         tokenizer_table: (bytes,) uint8 view of what the C engine tokenizes with; None if the file has none.
         tokenizer_model: (bytes,) uint8 view of the sentencepiece model; None if the file has none.
         metadata: the raw strings that all of the above was read from.
+        digest: names the weights, the tokenizer and how they are used: see `fingerprint.model_digest`.
         embedding_dim: size of a full embedding, where it is less than config.hidden.
     """
 
@@ -90,6 +93,7 @@ class ModelFile:
     tokenizer_table: npt.NDArray[np.uint8] | None
     tokenizer_model: npt.NDArray[np.uint8] | None
     metadata: dict[str, str]
+    digest: str
     embedding_dim: int | None = None
 
 
@@ -151,12 +155,7 @@ def metadata_checksum(metadata: Mapping[str, str]) -> str:
     Otherwise a flipped bit in a rope base or an epsilon would give wrong vectors, and no check of shapes would see it.
     """
     lines = "".join(f"{key}={metadata[key]}\n" for key in sorted(metadata) if key != CHECKSUM)
-    return checksum_text(zlib.crc32(lines.encode("utf-8", "surrogatepass")))
-
-
-def checksum_text(crc: int) -> str:
-    """A CRC-32 as the metadata states it: eight hexadecimal digits."""
-    return f"{crc:08x}"
+    return f"{zlib.crc32(lines.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def read_model_file(path: str | os.PathLike[str], *, every_byte: bool = False) -> ModelFile:
@@ -177,7 +176,7 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     check_metadata(metadata)
     if every_byte:
         with memoryview(file.mapping) as content:
-            _compare(metadata, DATA_CHECKSUM, checksum_text(zlib.crc32(content[file.data_start :])))
+            _compare(metadata, DATA_DIGEST, hashlib.sha256(content[file.data_start :]).hexdigest())
     config = EncoderConfig.from_json(metadata["config"])
     infos = _expected(config, file.entries)
     _check_entries(file, infos)
@@ -200,11 +199,21 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
         tokenizer_table=tokenizer_table,
         tokenizer_model=tokenizer_model,
         metadata=metadata,
+        digest=model_digest([*stated_lines(metadata), *map(_entry_line, file.entries, file.entries.values())]),
     )
 
 
-def check_metadata(metadata: dict[str, str], keys: Set[str] = METADATA_KEYS) -> None:
-    """Checks that the metadata has these keys, is of a version that this release reads, and is not corrupt."""
+def stated_lines(metadata: Mapping[str, str]) -> list[str]:
+    """What the metadata states about vectors."""
+    return [f"{key}={metadata[key]}" for key in ("config", DATA_DIGEST)]
+
+
+def _entry_line(name: str, entry: Entry) -> str:
+    return " ".join(map(str, (name, entry.dtype, *entry.shape)))
+
+
+def check_metadata(metadata: dict[str, str]) -> None:
+    """Checks that the metadata has all keys, is of a version that this release reads, and is not corrupt."""
     if metadata.get("format") != FORMAT_NAME:
         raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
     version = metadata.get("format_version")
@@ -215,7 +224,7 @@ def check_metadata(metadata: dict[str, str], keys: Set[str] = METADATA_KEYS) -> 
         )
     if len(metadata) > MOST_METADATA:
         raise ModelFileError(f"there are {len(metadata)} keys of metadata; expected at most {MOST_METADATA}")
-    missing = keys - metadata.keys()
+    missing = METADATA_KEYS - metadata.keys()
     if missing:
         raise ModelFileError(f"the metadata lacks {sorted(missing)}; convert the checkpoint again")
     _compare(metadata, CHECKSUM, metadata_checksum(metadata))
@@ -225,7 +234,9 @@ def _compare(metadata: Mapping[str, str], key: str, checksum: str) -> None:
     """Raises ModelFileError unless the metadata states this checksum under this key."""
     if metadata[key] != checksum:
         stated = metadata[key]
-        raise ModelFileError(f"the checksum {key} is {checksum}, not {stated:.20}: the file is corrupt; get it again")
+        raise ModelFileError(
+            f"the checksum {key} is {checksum:.20}, not {stated:.20}: the file is corrupt; get it again"
+        )
 
 
 def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:

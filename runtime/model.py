@@ -16,12 +16,13 @@ from .find import find_model_file
 from .inputs import check_integer, check_path, check_texts, check_unicode, join_token_ids
 from .kernels.batch import check_batch
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError
+from .kernels.fingerprint import fingerprint
 from .kernels.safetensors_file import shorten
 from .notices import TruncationWarning, warn
 from .outputs import deliver
 from .pool import share, temporary_pool
 from .running import embed, give_states
-from .source import Source, check_same, file_state, fingerprint
+from .source import Source, check_same, file_state
 from .tokens import TokenizerCalls
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class EmbeddingModel(SentenceTransformerCalls):
         self.path: Path = model_file.path
         self.config: EncoderConfig = model_file.config
         self.scheme = model_file.scheme
+        self._digest = model_file.digest
         self.prompts = {**dict.fromkeys((*QUERY_PROMPTS, *DOCUMENT_PROMPTS[:1]), ""), **model_file.prompts}
         self.default_prompt_name = model_file.default_prompt_name
         self.truncate_dim: int | None = None
@@ -282,6 +284,30 @@ class EmbeddingModel(SentenceTransformerCalls):
 
     # ---- what it is and what it runs on ----
 
+    def fingerprint(
+        self, prompt_name: str | None = None, prompt: str | None = None, truncate_dim: int | None = None
+    ) -> str:
+        """Names the vectors that `encode` gives with the same arguments: MODEL-DIM-TEXT, such as
+        "3f79bb7b435b05321651daefd374cdc6-768-e3b0c44298fc1c14".
+
+        Equal: the same texts have the same vectors, but for rounding; so an index that stores this of its documents
+        needs no new vectors for old documents. Equal before the last "-": vectors of one model and size, such as of
+        queries and of documents, which may be compared. Different there: they must not be.
+
+        MODEL is of the weights, the tokenizer and how this release uses them, DIM the size of the vectors, TEXT of the
+        prompt and of `max_seq_length`: of the prompt's text, whatever its name. It is the same for a model file
+        wherever it lies, on every platform, backend and instruction set, and in C (`eg_model_fingerprint`). It takes no
+        reading of weights. `precision` and `normalize_embeddings` are no part of it.
+
+        Args:
+            prompt_name, prompt, truncate_dim: as for `encode`; prompt_name="query" is what `encode_query` uses.
+
+        Raises:
+            InputError: the prompt is unknown, or truncate_dim is out of range.
+        """
+        dim = self._options(batch_size=1, normalize_embeddings=False, truncate_dim=truncate_dim).dim
+        return fingerprint(self._digest, dim, self._max_seq_length, self._prompt(prompt_name, prompt))
+
     @property
     def backend(self) -> str:
         """What computes: "native" (the C engine), "numba" or "reference" (slow)."""
@@ -337,13 +363,12 @@ class EmbeddingModel(SentenceTransformerCalls):
             raise ModelFileError(
                 f"{path}: the file {found} since it was loaded; pools and copies open it: load it again"
             )
-        kept = {name: value for name, value in vars(self).items() if name not in ("_open_backend", "_tokenizer")}
-        return {**kept, "fingerprint": fingerprint(path)}
+        return {name: value for name, value in vars(self).items() if name not in ("_open_backend", "_tokenizer")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         source = state["_source"]
-        check_same(source.path, state.pop("fingerprint"))
         model_file, backend = source.open()
+        check_same(source.path, model_file.digest, state["_digest"])
         vars(self).update(state, path=source.path, _file_state=file_state(source.path))
         self._open_backend, self._tokenizer = backend, open_tokenizer(model_file)
 

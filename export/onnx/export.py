@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from ... import __version__
 from ...inputs import check_integer, check_path
@@ -118,10 +118,9 @@ def export_onnx(
     total = sum(constant.size_bytes for constant in graph.constants.values())
     with whole_file(output, force=force) as file:
         with progress_bar(total, "B", shown=progress, name=output.name) as count:
-            model = _model(
-                graph, weights, versions, _metadata(source, weights_format, text=text), for_pooling=for_pooling
-            )
-            write_file(file, model, graph.constants.values(), count)
+            model = _model(graph, weights, versions, for_pooling=for_pooling)
+            metadata = _metadata(source, weights_format, text=text)
+            write_file(file, model, metadata, graph.constants.values(), count)
         file.flush()
         written = Path(file.name)
         with nothing_written(written, output):
@@ -141,15 +140,8 @@ def _operators_config(graph: Graph, versions: Mapping[str, int]) -> str:
     )
 
 
-def _model(
-    graph: Graph,
-    weights: EncoderWeights,
-    versions: Mapping[str, int],
-    metadata: Mapping[str, str],
-    *,
-    for_pooling: bool,
-) -> ModelProto:
-    """The model without its constants."""
+def _model(graph: Graph, weights: EncoderWeights, versions: Mapping[str, int], *, for_pooling: bool) -> ModelProto:
+    """The model without its constants and its metadata."""
     texts, tokens = "batch_size", "sequence_length"
     ids = [
         helper.make_tensor_value_info(name, TensorProto.INT64, [texts, tokens]) for name in (INPUT_IDS, ATTENTION_MASK)
@@ -165,7 +157,6 @@ def _model(
         producer_name="embgemma",
         producer_version=__version__,
         opset_import=[helper.make_opsetid(domain, version) for domain, version in versions.items()],
-        metadata_props=[StringStringEntryProto(key=key, value=value) for key, value in metadata.items()],
         graph=GraphProto(
             name="embgemma", node=graph.nodes, input=text or ids, output=outputs, value_info=ids if text else []
         ),

@@ -7,13 +7,15 @@ come before their contents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import BinaryIO
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto
 
 from ...kernels.errors import InputError
+from ..write import signed
 from .graph import Constant
 
 LARGEST_BYTES = (1 << 31) - 1  # of a protocol buffer
@@ -32,16 +34,20 @@ _FIELD_HEAD_BYTES = 1 + _LENGTH_BYTES  # the numbers of all four fields are belo
 
 
 def write_file(
-    file: BinaryIO, model: ModelProto, constants: Iterable[Constant], wrote: Callable[[int], object]
+    file: BinaryIO,
+    model: ModelProto,
+    metadata: Mapping[str, str],
+    constants: Iterable[Constant],
+    wrote: Callable[[int], object],
 ) -> None:
-    """Writes a model and its constants to an empty file.
+    """Writes a model, its metadata and its constants to an empty file.
 
     wrote is called with the number of bytes after each part. Raises InputError where the file would be too large.
     """
     constants = list(constants)
     body = model.graph.SerializeToString()
-    model.ClearField("graph")
-    head = model.SerializeToString()
+    digest = hashlib.sha256(body)  # of the graph
+    head = _head(model, signed(metadata, digest.hexdigest()))
     start = len(head) + _FIELD_HEAD_BYTES
     position = start + len(body)
     heads = []
@@ -53,13 +59,27 @@ def write_file(
     file.write(head + _field_head(_GRAPH, position - start) + body)
     for field_head, constant in zip(heads, constants, strict=True):
         file.write(field_head)
+        digest.update(field_head)
         written = 0
         for part in constant.parts():
-            file.write(np.ascontiguousarray(part).data)
+            stored = np.ascontiguousarray(part).data
+            file.write(stored)
+            digest.update(stored)
             written += part.nbytes
             wrote(part.nbytes)
         if written != constant.size_bytes:
             raise ValueError(f"{constant.name} has {written} bytes; {constant.size_bytes} were promised")
+    file.seek(0)
+    file.write(_head(model, signed(metadata, digest.hexdigest())))  # of the same size
+
+
+def _head(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
+    """The fields of a model that come before its graph."""
+    head = ModelProto(metadata_props=[StringStringEntryProto(key=key, value=value) for key, value in metadata.items()])
+    head.MergeFrom(model)
+    head.ClearField("graph")
+    serialized: bytes = head.SerializeToString()
+    return serialized
 
 
 def _initializer_head(constant: Constant, position: int) -> bytes:

@@ -277,20 +277,6 @@ static eg_status reserve(embed_call *c, const eg_allocator *allocator)
     return EG_OK;
 }
 
-static eg_status choose_prompt(const eg_model_file *file, const char *name, eg_string *prompt)
-{
-    const eg_prompt *chosen = file->default_prompt;
-    if (name != NULL) {
-        chosen = eg_find_prompt(file, name);
-        if (chosen == NULL && name[0] != '\0') {
-            return eg_fail(EG_ERROR_ARGUMENT, "%.60s is not a prompt of this model; eg_model_prompt_name lists its %zu",
-                           name, file->prompt_count);
-        }
-    }
-    *prompt = chosen != NULL ? chosen->text : (eg_string){NULL, 0};
-    return EG_OK;
-}
-
 eg_status eg_embed(eg_context *context, const char *const *texts, const size_t *bytes, size_t count,
                    const char *prompt_name, uint32_t dim, float *out)
 {
@@ -309,7 +295,7 @@ eg_status eg_embed(eg_context *context, const char *const *texts, const size_t *
                                        "checkpoint that has a tokenizer.model with this release");
     }
     eg_status status = check_sizes(&model->config, count, dim);
-    status = status == EG_OK ? choose_prompt(&model->file, prompt_name, &c.prompt) : status;
+    status = status == EG_OK ? eg_choose_prompt(&model->file, prompt_name, &c.prompt) : status;
     if (status == EG_OK) {
         status = reserve(&c, &model->allocator);
     }

@@ -42,6 +42,8 @@ typedef struct eg_prompt {
     eg_string name, text;
 } eg_prompt;
 
+enum { EG_DIGEST_DIGITS = 32 }; /* hexadecimal, of 128 bits */
+
 /* What a model has besides its weights. */
 typedef struct eg_model_file {
     eg_mapped_file mapped; /* none if the file is in memory of the caller */
@@ -49,7 +51,8 @@ typedef struct eg_model_file {
     eg_prompt *prompts;    /* (prompt_count,) in the order of the file */
     size_t prompt_count;
     const eg_prompt *default_prompt; /* NULL if it has none */
-    eg_tokenizer *tokenizer;         /* NULL if it has none */
+    char digest[EG_DIGEST_DIGITS + 1];
+    eg_tokenizer *tokenizer; /* NULL if it has none */
 } eg_model_file;
 
 struct eg_model {
@@ -70,6 +73,12 @@ eg_status eg_model_bind(const eg_config *config, const eg_safetensors *file, con
 
 /* NULL if there is none of this name. */
 const eg_prompt *eg_find_prompt(const eg_model_file *file, const char *name);
+
+/* The text of a prompt by its name; of the default one for NULL, empty for "". */
+eg_status eg_choose_prompt(const eg_model_file *file, const char *name, eg_string *prompt);
+
+/* Names all that makes the vectors of token ids, and the ids of a text. To be called before the config is read. */
+void eg_model_digest(const eg_safetensors *file, char digest[EG_DIGEST_DIGITS + 1]);
 
 /* 1 if rows of the embedding table must be read by eg_read_rows, not in memory. A page fault in a mapping brings at
  * least 16 pages into a process, and a row needs a tenth of one: 256 tokens took 27 MB of memory, and of reading from

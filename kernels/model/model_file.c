@@ -5,6 +5,7 @@
 #include "common/crc32.h"
 #include "common/error.h"
 #include "common/float_environment.h"
+#include "common/sha256.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,14 +20,12 @@ enum {
 /* ---- metadata ------------------------------------------------------------------------------------------------- */
 
 /* Compares a checksum with the one that the metadata states under this key. */
-static eg_status compare(const eg_safetensors *file, const char *key, uint32_t crc)
+static eg_status compare(const eg_safetensors *file, const char *key, const char *found)
 {
-    char found[9];
-    snprintf(found, sizeof found, "%08x", (unsigned)crc);
     const eg_string stated = eg_metadata(file, key);
     return eg_string_is(stated, found)
                ? EG_OK
-               : eg_fail(EG_ERROR_MODEL, "the checksum %s is %s, not %.20s: the file is corrupt; get it again", key,
+               : eg_fail(EG_ERROR_MODEL, "the checksum %s is %.20s, not %.20s: the file is corrupt; get it again", key,
                          found, stated.text);
 }
 
@@ -45,15 +44,17 @@ static eg_status check_checksum(const eg_safetensors *file)
 #if defined(FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION) /* a fuzzer must get past it, to the checks that follow */
     return EG_OK;
 #else
-    return compare(file, "metadata_crc32", crc);
+    char found[9];
+    snprintf(found, sizeof found, "%08x", (unsigned)crc);
+    return compare(file, "metadata_crc32", found);
 #endif
 }
 
 static eg_status check_metadata(const eg_safetensors *file)
 {
     static const char *const keys[] = {
-        "scheme",   "config",     "prompts",       "default_prompt_name", "similarity_fn_name",
-        "producer", "data_crc32", "metadata_crc32"};
+        "scheme",   "config",      "prompts",       "default_prompt_name", "similarity_fn_name",
+        "producer", "data_sha256", "metadata_crc32"};
     const eg_string format = eg_metadata(file, "format"), version = eg_metadata(file, "format_version");
     if (format.text == NULL || !eg_string_is(format, "embgemma")) {
         return eg_fail(EG_ERROR_MODEL,
@@ -105,6 +106,20 @@ const eg_prompt *eg_find_prompt(const eg_model_file *file, const char *name)
     return NULL;
 }
 
+eg_status eg_choose_prompt(const eg_model_file *file, const char *name, eg_string *prompt)
+{
+    const eg_prompt *chosen = file->default_prompt;
+    if (name != NULL) {
+        chosen = eg_find_prompt(file, name);
+        if (chosen == NULL && name[0] != '\0') {
+            return eg_fail(EG_ERROR_ARGUMENT, "%.60s is not a prompt of this model; eg_model_prompt_name lists its %zu",
+                           name, file->prompt_count);
+        }
+    }
+    *prompt = chosen != NULL ? chosen->text : (eg_string){NULL, 0};
+    return EG_OK;
+}
+
 static eg_status read_prompts(const eg_safetensors *file, const eg_allocator *allocator, eg_model_file *parts)
 {
     const eg_string text = eg_metadata(file, "prompts"), default_name = eg_metadata(file, "default_prompt_name");
@@ -154,6 +169,15 @@ static eg_status read_prompts(const eg_safetensors *file, const eg_allocator *al
 
 typedef enum read_extent { AS_NEEDED, EVERY_BYTE } read_extent;
 
+static eg_status check_data(const eg_safetensors *file)
+{
+    char found[EG_SHA256_DIGITS + 1];
+    eg_sha256 hash = eg_sha256_begin();
+    eg_sha256_add(&hash, file->data, file->data_bytes);
+    eg_sha256_end(&hash, found);
+    return compare(file, "data_sha256", found);
+}
+
 /* The model of a file whose header was read; takes over the header. */
 static eg_status open_header(eg_safetensors *file, read_extent extent, const eg_allocator *allocator, eg_model **out)
 {
@@ -162,7 +186,11 @@ static eg_status open_header(eg_safetensors *file, read_extent extent, const eg_
     const eg_tensor *table = NULL;
     eg_status status = check_metadata(file);
     if (status == EG_OK && extent == EVERY_BYTE) {
-        status = compare(file, "data_crc32", eg_crc32(0, file->data, file->data_bytes));
+        status = check_data(file);
+    }
+    char digest[EG_DIGEST_DIGITS + 1];
+    if (status == EG_OK) {
+        eg_model_digest(file, digest);
     }
     status = status == EG_OK ? eg_config_read(eg_metadata(file, "config"), &config) : status;
     status = status == EG_OK ? eg_model_bind(&config, file, allocator, &model, &table) : status;
@@ -172,6 +200,7 @@ static eg_status open_header(eg_safetensors *file, read_extent extent, const eg_
         eg_model_free(model);
         return status;
     }
+    memcpy(model->file.digest, digest, sizeof digest);
     model->file.header = file->header;
     file->header = NULL;
     *out = model;

@@ -50,12 +50,17 @@ static void read_metadata(eg_json *json, eg_safetensors *file)
     }
 }
 
-static eg_dtype read_dtype(eg_json *json)
+const char *eg_dtype_name(eg_dtype dtype)
 {
     static const char *const names[] = {[EG_F32] = "F32", [EG_F16] = "F16", [EG_I8] = "I8", [EG_U8] = "U8"};
+    return names[dtype];
+}
+
+static eg_dtype read_dtype(eg_json *json)
+{
     const eg_string name = eg_json_string(json);
     for (int dtype = EG_F32; dtype <= EG_U8; dtype++) {
-        if (eg_string_is(name, names[dtype])) {
+        if (eg_string_is(name, eg_dtype_name((eg_dtype)dtype))) {
             return (eg_dtype)dtype;
         }
     }

@@ -40,6 +40,7 @@ void eg_safetensors_free(eg_safetensors *file, const eg_allocator *allocator);
 /* The metadata's value of a key; its text is NULL if there is none. */
 eg_string eg_metadata(const eg_safetensors *file, const char *key);
 
+const char *eg_dtype_name(eg_dtype dtype); /* as the header has it: "F32" */
 size_t eg_tensor_bytes(const eg_tensor *tensor);
 
 #endif

@@ -15,16 +15,16 @@ from ..kernels.batch import check_batch, finish_vectors
 from ..kernels.config import EncoderConfig
 from ..kernels.cpu_quota import cpu_quota
 from ..kernels.errors import BackendError, InputError, ModelFileError, reading
+from ..kernels.fingerprint import model_digest
 from ..kernels.install import pip_install
 from ..kernels.model_file import (
-    DATA_CHECKSUM,
     FORMAT_NAME,
     FORMAT_VERSION,
-    METADATA_KEYS,
     MOST_TOKENIZER_BYTES,
     ModelFile,
     check_metadata,
     read_prompts,
+    stated_lines,
 )
 from ..kernels.safetensors_file import shorten
 from .onnx_file import OnnxFile, read_onnx_file
@@ -77,7 +77,7 @@ def _describe(path: Path, file: OnnxFile) -> ModelFile:
             f"{path}: the model has format version {shorten(version)}, this release reads {FORMAT_VERSION}; "
             "export it again"
         )
-    check_metadata(file.metadata, METADATA_KEYS - {DATA_CHECKSUM})
+    check_metadata(file.metadata)
     config = EncoderConfig.from_json(file.metadata["config"])
     prompts, default_prompt_name = read_prompts(file.metadata)
     try:
@@ -95,6 +95,7 @@ def _describe(path: Path, file: OnnxFile) -> ModelFile:
         tokenizer_table=None,
         tokenizer_model=np.frombuffer(tokenizer_model, np.uint8),
         metadata=file.metadata,
+        digest=model_digest(["onnx", *stated_lines(file.metadata), file.metadata.get(TOKENIZER_KEY, "")]),
     )
 
 

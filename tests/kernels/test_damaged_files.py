@@ -189,7 +189,7 @@ HEADER: list[Damage] = [
     ("1e-06", "1e-05", "checksum", "checksum"),
     ('"embgemma"', '"pt"', "not an embgemma model file", "not an embgemma model file"),
     ('format_version":"5', 'format_version":"4', "format version '4'", "version 4"),
-    ('"data_crc32"', '"data_crc23"', "lacks .*data_crc32", "lacks data_crc32"),
+    ('"data_sha256"', '"data_sha265"', "lacks .*data_sha256", "lacks data_sha256"),
     ('"scheme"', '"scheming"', "lacks .*scheme", "lacks scheme"),
     ('"prompts"', '"prompt"', "lacks .*prompts", "lacks prompts"),
     ('"producer"', '"scheme"', "twice", "twice"),
@@ -397,7 +397,7 @@ def test_every_byte_of_the_data_is_in_the_checksum(good: Path, reader: str) -> N
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
         good.write_bytes(changed)
-        refused(check, good, "data_crc32")
+        refused(check, good, "data_sha256")
 
 
 def test_a_missing_file_a_folder_and_a_checkpoint_are_refused(tmp_path: Path, reader: str) -> None:

@@ -59,6 +59,15 @@ def models(folder: Path) -> Models:
     return paths
 
 
+def test_every_model_has_a_fingerprint_of_its_own(folder: Path, models: Models) -> None:
+    files = [convert(folder, folder.parent / "fingerprint.safetensors", "int8", calibrated=False), *models.values()]
+    found = {embgemma.load(path).fingerprint() for path in files}
+    assert len(found) == len(files)
+    assert {name.partition("-")[2] for name in found} == {embgemma.load(files[0]).fingerprint().partition("-")[2]}
+    again = export_onnx(folder, folder.parent / "again.onnx", "int8", calibrated=False).model
+    assert embgemma.load(again).fingerprint() == embgemma.load(models["int8", "onnxruntime"]).fingerprint()
+
+
 @pytest.fixture(scope="module")
 def texts() -> list[Ids]:
     rng = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 #define EG_TESTS_SMALL_MODEL_H
 
 #include "common/crc32.h"
+#include "common/sha256.h"
 #include "model/safetensors.h"
 #include "tests/kernels/check.h"
 
@@ -103,7 +104,7 @@ static inline void append_quoted(buffer *t, const char *value)
     append(t, "\"");
 }
 
-static inline void append_metadata(buffer *header, const char *data_crc32)
+static inline void append_metadata(buffer *header, const char *data_sha256)
 {
     /* Sorted by key, as the checksum asks for. */
     const char *const items[][2] = {
@@ -111,7 +112,7 @@ static inline void append_metadata(buffer *header, const char *data_crc32)
                    "\"vocab\": 128, \"max_tokens\": 80, \"window\": 5, \"full_attention_layers\": [1], "
                    "\"rope_theta_sliding\": 10000.0, \"rope_theta_full\": 1000000, \"rms_norm_eps\": 1e-06, "
                    "\"bos_id\": 2, \"eos_id\": 1}"},
-        {"data_crc32", data_crc32},
+        {"data_sha256", data_sha256},
         {"default_prompt_name", "\"query\""},
         {"format", "embgemma"},
         {"format_version", "5"},
@@ -151,12 +152,12 @@ static inline void append_tensor(buffer *header, const eg_tensor *tensor, size_t
     append(header, entry);
 }
 
-/* Writes the header; returns how many bytes of data it tells of. data_crc32: eight digits. */
-static inline size_t make_header(buffer *header, const tensors *t, const char *data_crc32)
+/* Writes the header; returns how many bytes of data it tells of. data_sha256: 64 digits. */
+static inline size_t make_header(buffer *header, const tensors *t, const char *data_sha256)
 {
     header->length = 0;
     append(header, "{");
-    append_metadata(header, data_crc32);
+    append_metadata(header, data_sha256);
     size_t data_bytes = 0;
     for (size_t i = 0; i < t->count; i++) {
         append_tensor(header, &t->list[i], data_bytes);
@@ -204,7 +205,10 @@ static inline void fill(unsigned char *data, const eg_tensor *tensor, uint64_t *
 static inline unsigned char *make_file(const tensors *t, size_t *bytes)
 {
     static buffer header;
-    const size_t data_bytes = make_header(&header, t, "00000000");
+    char digest[EG_SHA256_DIGITS + 1];
+    eg_sha256 hash = eg_sha256_begin(), unused = hash;
+    eg_sha256_end(&unused, digest);
+    const size_t data_bytes = make_header(&header, t, digest);
     uint64_t random = 1;
     size_t at;
     unsigned char *file = make_head(header.characters, header.length, data_bytes, &at);
@@ -213,9 +217,9 @@ static inline unsigned char *make_file(const tensors *t, size_t *bytes)
         fill(file + at, &t->list[i], &random);
         at += eg_tensor_bytes(&t->list[i]);
     }
-    char checksum[9];
-    snprintf(checksum, sizeof checksum, "%08x", (unsigned)eg_crc32(0, file + *bytes - data_bytes, data_bytes));
-    make_header(&header, t, checksum); /* of the same length */
+    eg_sha256_add(&hash, file + *bytes - data_bytes, data_bytes);
+    eg_sha256_end(&hash, digest);
+    make_header(&header, t, digest); /* of the same length */
     memcpy(file + LENGTH_BYTES, header.characters, header.length);
     return file;
 }

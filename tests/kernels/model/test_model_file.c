@@ -83,34 +83,53 @@ static void check_every_byte(const char *path, const unsigned char *file, size_t
         const size_t at = i == 0 ? begin : begin + (bytes - begin) * i / CHECKED_BYTES;
         changed[at] = (unsigned char)(changed[at] ^ 1 << i % 8);
         write_file(path, changed, bytes);
-        CHECK_REFUSED(eg_model_check(path), EG_ERROR_MODEL, "data_crc32");
+        CHECK_REFUSED(eg_model_check(path), EG_ERROR_MODEL, "data_sha256");
         changed[at] = file[at];
     }
     CHECK_REFUSED(eg_model_check(NULL), EG_ERROR_ARGUMENT, "path");
     free(changed);
 }
 
-/* Any length and alignment, and any cut in two, against the definition bit by bit. */
-static void check_crc32(void)
+/* The published values, and any cut in two. */
+static void check_hashes(void)
 {
-    enum { MOST = 9000 };
-    unsigned char data[MOST];
-    uint64_t random = 3;
-    for (size_t i = 0; i < MOST; i++) {
-        data[i] = (unsigned char)random_bits(&random);
-    }
-    CHECK(eg_crc32(0, "123456789", 9) == 0xCBF43926u, "the published check value");
-    for (size_t begin = 0; begin < 9; begin++) {
-        for (size_t bytes = MOST - 600; bytes <= MOST - begin; bytes += 17) {
-            uint32_t expected = 0;
-            for (size_t i = 0; i < bytes; i++) {
-                expected = eg_crc32(expected, data + begin + i, 1);
-            }
-            CHECK(eg_crc32(0, data + begin, bytes) == expected, "%zu bytes from %zu", bytes, begin);
-            const uint32_t half = eg_crc32(0, data + begin, bytes / 2);
-            CHECK(eg_crc32(half, data + begin + bytes / 2, bytes - bytes / 2) == expected, "two halves");
+    static const char *const examples[][2] = {
+        {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+        {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+        {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+        {"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrst"
+         "nopqrstu",
+         "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1"},
+    };
+    for (size_t i = 0; i < sizeof examples / sizeof examples[0]; i++) {
+        const size_t bytes = strlen(examples[i][0]);
+        for (size_t cut = 0; cut <= bytes; cut++) {
+            char digest[EG_SHA256_DIGITS + 1];
+            eg_sha256 hash = eg_sha256_begin();
+            eg_sha256_add(&hash, examples[i][0], cut);
+            eg_sha256_add(&hash, examples[i][0] + cut, bytes - cut);
+            eg_sha256_end(&hash, digest);
+            CHECK(strcmp(digest, examples[i][1]) == 0, "%zu bytes, cut at %zu: %s", bytes, cut, digest);
         }
     }
+    CHECK(eg_crc32(0, "123456789", 9) == 0xCBF43926u, "the published check value");
+}
+
+/* A name for each prompt and size, and no more of it than there is room for. */
+static void check_fingerprint(const eg_model *model)
+{
+    char first[EG_FINGERPRINT_BYTES], second[EG_FINGERPRINT_BYTES];
+    CHECK(eg_model_fingerprint(model, NULL, HIDDEN, first) == EG_OK, "%s", eg_error_message());
+    CHECK(eg_model_fingerprint(model, "query", HIDDEN, second) == EG_OK, "%s", eg_error_message());
+    CHECK(strcmp(first, second) == 0, "query is the default: %s, %s", first, second);
+    CHECK(eg_model_fingerprint(model, "", HIDDEN, second) == EG_OK, "%s", eg_error_message());
+    CHECK(strcmp(first, second) != 0, "no prompt: %s", first);
+    CHECK(strrchr(first, '-') - first == strrchr(second, '-') - second, "%s, %s", first, second);
+    CHECK_REFUSED(eg_model_fingerprint(model, "none", HIDDEN, first), EG_ERROR_ARGUMENT, "not a prompt");
+    CHECK_REFUSED(eg_model_fingerprint(model, NULL, 0, first), EG_ERROR_ARGUMENT, "size 0");
+    CHECK_REFUSED(eg_model_fingerprint(model, NULL, HIDDEN + 1, first), EG_ERROR_ARGUMENT, "size");
+    CHECK_REFUSED(eg_model_fingerprint(model, NULL, HIDDEN, NULL), EG_ERROR_ARGUMENT, "place");
 }
 
 static void check_paths(const unsigned char *file, size_t bytes)
@@ -121,6 +140,7 @@ static void check_paths(const unsigned char *file, size_t bytes)
     eg_model *model = NULL;
     write_file(path, file, bytes);
     CHECK(eg_model_open(path, &model) == EG_OK, "%s", eg_error_message());
+    check_fingerprint(model);
     unlink(path); /* a file that is gone from its folder is still mapped */
     float out[2 * HIDDEN], expected[2 * HIDDEN];
     encode_some(model, out);
@@ -223,7 +243,7 @@ static void check_no_tokenizer(const unsigned char *file, size_t bytes)
 
 int main(void)
 {
-    check_crc32();
+    check_hashes();
     check_valid(EG_F32, EG_F32);
     check_valid(EG_I8, EG_I8);
     check_valid(EG_I8, EG_U8);

@@ -380,7 +380,7 @@ def test_info_check_reads_every_byte(model_path: Path, tmp_path: Path, capsys: p
         file.write(changed)
     assert main(["info", str(path)]) == 0
     assert main(["info", "--check", str(path)]) == 1
-    assert f"embgemma: {path}: the checksum data_crc32 is " in capsys.readouterr().err
+    assert f"embgemma: {path}: the checksum data_sha256 is " in capsys.readouterr().err
     assert main(["info", "--check", str(tmp_path / "a.onnx")]) != 0
     assert "has no checksum" in capsys.readouterr().err
 
