@@ -19,7 +19,7 @@ from ..model import EmbeddingModel, load
 from ..notices import TruncationWarning
 from ..output_file import check_destination, keep_inputs
 from ..search.records import Record, argument_records, bounded_lines, json_records, line_records
-from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, open_writer
+from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, check_format, open_writer
 from .signals import check_standard_output
 
 if TYPE_CHECKING:
@@ -38,7 +38,13 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--input-format", choices=("lines", "jsonl"), help="default: by the file's suffix, else lines")
     source.add_argument("--field", help="JSONL: field that holds the text (default: text)")
     source.add_argument("--id-field", metavar="FIELD", help="JSONL: field that holds an id, to go with the embedding")
-    result = parser.add_argument_group("output")
+    result = parser.add_argument_group(
+        "output",
+        "Every output has the fingerprint of the embeddings, which names the model, the size and the prompt: JSONL in "
+        "each line, npz as an array `fingerprint`, Parquet in the metadata of its schema, and npy as a second array: "
+        "after `vectors = np.load(file)` of an open file, `str(np.load(file))` is the fingerprint. Embeddings may be "
+        "compared if it is the same before its last hyphen.",
+    )
     result.add_argument(
         "-o",
         "--output",
@@ -91,10 +97,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
     if output is None:
         check_standard_output()
     else:
-        if output.suffix not in SUFFIXES:
-            raise InputError(f"the name of the output, {output}, must end in {', '.join(SUFFIXES)}")
-        if output.suffix == ".npy" and arguments.id_field is not None:
-            raise InputError(f"{output}: an npy file holds no ids; leave --id-field out, or write .npz or .jsonl")
+        check_format(output, ids=arguments.id_field is not None)
         check_destination(output, force=arguments.force)
         piped = arguments.input in (None, PIPE) and not arguments.texts
         source = Path("/dev/stdin" if piped else arguments.input or PIPE)
@@ -109,10 +112,11 @@ def run_embed(arguments: argparse.Namespace) -> int:
         full = model.get_embedding_dimension()
         dim = full if arguments.dim is None else check_integer("truncate_dim", arguments.dim, 1, full)
         model.encode([], truncate_dim=dim, prompt_name=arguments.prompt_name, batch_size=arguments.batch_size)
+        fingerprint = model.fingerprint(arguments.prompt_name, arguments.prompt, dim)
         writer = stack.enter_context(
-            open_writer(output, dim, force=arguments.force)
+            open_writer(output, dim, fingerprint, ids=arguments.id_field is not None, force=arguments.force)
             if output is not None
-            else nullcontext(JsonLinesWriter(sys.stdout.buffer))
+            else nullcontext(JsonLinesWriter(sys.stdout.buffer, fingerprint))
         )
         report = Report(place="text" if arguments.texts else "line")
         hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())  # a bar would mix with the rows

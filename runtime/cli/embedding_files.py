@@ -1,4 +1,7 @@
-"""Writes embeddings row by row as npy, npz or JSONL. A file appears whole under its name, or not at all."""
+"""Writes embeddings row by row as npy, npz, JSONL or Parquet. A file appears whole under its name, or not at all.
+
+Every file has the fingerprint of its embeddings: see `EmbeddingModel.fingerprint`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
+from ..kernels.errors import BackendError, InputError
+from ..kernels.install import pip_install
 from ..output_file import whole_file
 
 if TYPE_CHECKING:
@@ -25,7 +30,11 @@ if TYPE_CHECKING:
 
     Vector: TypeAlias = npt.NDArray[np.float32]
 
-SUFFIXES = (".npy", ".npz", ".jsonl")
+SUFFIXES = (".npy", ".npz", ".jsonl", ".parquet")
+FINGERPRINT = "fingerprint"  # its name in every file that has names
+
+ROW_GROUP_BYTES = 16 << 20  # of embeddings in a Parquet file: what is in memory at a time
+MOST_GROUP_ROWS = 1 << 16
 
 
 class EmbeddingWriter(Protocol):
@@ -39,10 +48,14 @@ class EmbeddingWriter(Protocol):
 
 
 class JsonLinesWriter:
-    """One JSON object for each readable record: its line number, its id if it has one, and its embedding."""
+    """One JSON object for each readable record: its line number, its id if it has one, its embedding, the fingerprint.
 
-    def __init__(self, stream: BinaryIO) -> None:
+    Every line has the fingerprint, because lines are filtered, sorted and joined with those of other files.
+    """
+
+    def __init__(self, stream: BinaryIO, fingerprint: str) -> None:
         self._stream = stream
+        self._last_field = f'"{FINGERPRINT}": "{fingerprint}"'
 
     def write(self, record: Record, vector: Vector | None) -> None:
         """Writes one line."""
@@ -53,7 +66,7 @@ class JsonLinesWriter:
             fields.append(f'"id": {json.dumps(record.id)}')
         # 9 significant digits restore the same float32; json.dumps would write 17.
         numbers = ", ".join(map("{:.9g}".format, vector.tolist()))
-        fields.append(f'"embedding": [{numbers}]')
+        fields += [f'"embedding": [{numbers}]', self._last_field]
         self._stream.write(f"{{{', '.join(fields)}}}\n".encode())
 
     def finish(self) -> None:
@@ -61,11 +74,16 @@ class JsonLinesWriter:
 
 
 class NpyWriter:
-    """A float32 array (lines, dim): row i is line i + 1 of the input, all NaN where that line could not be read."""
+    """A float32 array (lines, dim): row i is line i + 1 of the input, all NaN where that line could not be read.
 
-    def __init__(self, stream: BinaryIO, dim: int) -> None:
+    Unless it is None, the fingerprint is a second array of the file, which a second call of `np.load` reads from an
+    open file. `np.load(path)` reads the first.
+    """
+
+    def __init__(self, stream: BinaryIO, dim: int, fingerprint: str | None) -> None:
         self._stream = stream
         self._dim = dim
+        self._fingerprint = fingerprint
         self._rows = 0
         self._write_header()
 
@@ -76,7 +94,9 @@ class NpyWriter:
         self._rows += 1
 
     def finish(self) -> None:
-        """Writes the number of rows into the header; numpy leaves room for it."""
+        """Writes the fingerprint, and the number of rows into the header; numpy leaves room for it."""
+        if self._fingerprint is not None:
+            np.lib.format.write_array(self._stream, np.array(self._fingerprint), allow_pickle=False)
         self._stream.seek(0)
         self._write_header()
 
@@ -88,16 +108,17 @@ class NpyWriter:
 
 
 class NpzWriter:
-    """`embeddings` float32 (rows, dim), `lines` int64 (rows,) and, where there are ids, `ids` (rows,) as strings.
+    """`embeddings` float32 (rows, dim), `lines` int64 (rows,), the `fingerprint` () and, if there are, `ids` (rows,).
 
     Unreadable records have no row; `lines` holds the line of the input of each row. An archive stores the size and
     checksum of an array before its data, so the rows are collected in rows_file.
     """
 
-    def __init__(self, stream: BinaryIO, rows_file: BinaryIO, dim: int) -> None:
+    def __init__(self, stream: BinaryIO, rows_file: BinaryIO, dim: int, fingerprint: str) -> None:
         self._stream = stream
         self._rows_file = rows_file
-        self._rows = NpyWriter(rows_file, dim)
+        self._rows = NpyWriter(rows_file, dim, None)
+        self._fingerprint = fingerprint
         self._lines: list[int] = []
         self._ids: list[str] = []
 
@@ -115,6 +136,7 @@ class NpzWriter:
         self._rows.finish()
         self._rows_file.seek(0)
         arrays: dict[str, npt.NDArray[Any]] = {"lines": np.array(self._lines, np.int64)}
+        arrays[FINGERPRINT] = np.array(self._fingerprint)
         if self._ids:
             arrays["ids"] = np.array(self._ids, str)
         with zipfile.ZipFile(self._stream, "w") as archive:
@@ -125,15 +147,77 @@ class NpzWriter:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
+class ParquetWriter:
+    """Columns `line` int64, `id` string if there are ids, `embedding` list of dim float32, in row groups.
+
+    The fingerprint is in the metadata of the schema. Unreadable records have no row.
+    """
+
+    def __init__(self, stream: BinaryIO, dim: int, fingerprint: str, *, ids: bool) -> None:
+        arrow, parquet = _pyarrow()
+        columns = [("line", arrow.int64()), *([("id", arrow.string())] if ids else [])]
+        columns.append(("embedding", arrow.list_(arrow.float32(), dim)))
+        self._schema = arrow.schema(columns, {FINGERPRINT: fingerprint})
+        self._table = arrow.table
+        self._list = arrow.FixedSizeListArray.from_arrays
+        self._writer = parquet.ParquetWriter(stream, self._schema, use_dictionary=False)
+        self._most = min(MOST_GROUP_ROWS, max(1, ROW_GROUP_BYTES // (4 * dim)))
+        self._rows: list[tuple[int, str, Vector]] = []
+
+    def write(self, record: Record, vector: Vector | None) -> None:
+        """Keeps one row, and writes a group when there are enough."""
+        if vector is not None:
+            self._rows.append((record.line, str(record.id), vector))
+        if len(self._rows) == self._most:
+            self._write_rows()
+
+    def finish(self) -> None:
+        """Writes the last rows, and what is where."""
+        self._write_rows()
+        self._writer.close()
+
+    def _write_rows(self) -> None:
+        if self._rows:
+            lines, ids, vectors = zip(*self._rows, strict=True)
+            columns = {"line": lines, "id": ids, "embedding": self._list(np.concatenate(vectors), len(vectors[0]))}
+            self._writer.write_table(self._table([columns[name] for name in self._schema.names], schema=self._schema))
+            self._rows.clear()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    """pyarrow and its module for Parquet, which are large; raises BackendError where they are not installed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise BackendError(f"a Parquet file needs the package pyarrow; run `{pip_install('parquet')}`") from error
+    return pa, pq
+
+
+def check_format(path: Path, *, ids: bool) -> None:
+    """Raises InputError unless there is a writer for the suffix of `path`, with ids if there are, or BackendError."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"the name of the output, {path}, must end in {', '.join(SUFFIXES)}")
+    if path.suffix == ".npy" and ids:
+        raise InputError(f"{path}: an npy file holds no ids; leave --id-field out, or write .npz, .jsonl or .parquet")
+    if path.suffix == ".parquet":
+        _pyarrow()
+
+
 @contextmanager
-def open_writer(path: Path, dim: int, *, force: bool) -> Iterator[EmbeddingWriter]:
-    """A writer for the suffix of `path`, one of SUFFIXES; see `whole_file`; the end of the block finishes the file."""
+def open_writer(path: Path, dim: int, fingerprint: str, *, ids: bool, force: bool) -> Iterator[EmbeddingWriter]:
+    """A writer that `check_format` knows; see `whole_file`; the end of the block finishes the file."""
     with ExitStack() as stack:
         stream = stack.enter_context(whole_file(path, force=force))
         writer: EmbeddingWriter
         if path.suffix == ".npz":
-            writer = NpzWriter(stream, stack.enter_context(tempfile.TemporaryFile(dir=path.parent)), dim)
+            rows_file = stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
+            writer = NpzWriter(stream, rows_file, dim, fingerprint)
+        elif path.suffix == ".parquet":
+            writer = ParquetWriter(stream, dim, fingerprint, ids=ids)
+        elif path.suffix == ".npy":
+            writer = NpyWriter(stream, dim, fingerprint)
         else:
-            writer = NpyWriter(stream, dim) if path.suffix == ".npy" else JsonLinesWriter(stream)
+            writer = JsonLinesWriter(stream, fingerprint)
         yield writer
         writer.finish()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..find import find_model_file
 from ..kernels import available_backends, create_backend
 from ..kernels.errors import InputError, printable
+from ..kernels.fingerprint import fingerprint
 from ..kernels.layout import DTYPE_FORMATS
 from ..kernels.model_file import ModelFile, read_model_file
 from ..kernels.native import check_model, instruction_sets, library_problem
@@ -82,7 +83,7 @@ def _file_facts(model_file: ModelFile) -> Iterator[Fact]:
     yield "file", f"{model_file.path} ({_megabytes(model_file.path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, scheme {model_file.scheme}"
     yield from _encoder_facts(model_file)
-    yield "embeddings", f"{model_file.config.hidden} dimensions or fewer, compared by {model_file.similarity_fn_name}"
+    yield from _embedding_facts(model_file, model_file.config.hidden)
     yield _size_fact(_sizes(model_file))
     yield _prompt_fact(model_file)
 
@@ -93,8 +94,7 @@ def _onnx_facts(model_file: ModelFile, facts: OnnxFacts) -> Iterator[Fact]:
     yield "file", f"{path} ({_megabytes(path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, format {model_file.scheme}, target {facts.target}"
     yield from _encoder_facts(model_file)
-    dim = facts.outputs[SENTENCE_EMBEDDING].shape[1]
-    yield "embeddings", f"{dim} dimensions or fewer, compared by {model_file.similarity_fn_name}"
+    yield from _embedding_facts(model_file, int(facts.outputs[SENTENCE_EMBEDDING].shape[1]))
     for label, values in (("inputs", facts.inputs), ("outputs", facts.outputs)):
         yield label, *(f"{k:<18} {value.dtype:<7} ({', '.join(map(str, value.shape))})" for k, value in values.items())
     needs = facts.needs(model_file.scheme).items()
@@ -112,6 +112,12 @@ def _encoder_facts(model_file: ModelFile) -> Iterator[Fact]:
     full = ", ".join(map(str, config.full_attention_layers)) or "none"
     yield "attention", heads, f"{config.window} tokens to either side; all tokens in layers {full}"
     yield "texts", f"up to {config.max_tokens} tokens"
+
+
+def _embedding_facts(model_file: ModelFile, dim: int) -> Iterator[Fact]:
+    yield "embeddings", f"{dim} dimensions or fewer, compared by {model_file.similarity_fn_name}"
+    name = fingerprint(model_file.digest, dim, model_file.config.max_tokens, "")
+    yield "fingerprint", f"{name} without a prompt"
 
 
 def _size_fact(sizes: Mapping[str, tuple[int, str]]) -> Fact:

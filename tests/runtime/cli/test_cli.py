@@ -95,7 +95,7 @@ def test_text_file_to_npy(embed: Any, model: embgemma.EmbeddingModel, text_file:
 def test_json_lines_with_ids(embed: Any, model: embgemma.EmbeddingModel, json_file: Path, tmp_path: Path) -> None:
     assert embed("--input", json_file, "--id-field", "id", "-o", tmp_path / "out.npz")[0] == 0
     with np.load(tmp_path / "out.npz") as archive:
-        assert sorted(archive) == ["embeddings", "ids", "lines"]
+        assert sorted(archive) == ["embeddings", "fingerprint", "ids", "lines"]
         assert np.array_equal(archive["embeddings"], model.encode(TEXTS))
         assert archive["lines"].tolist() == [1, 2, 3, 4]
         assert archive["ids"].tolist() == ["d0", "d1", "d2", "d3"]
@@ -265,7 +265,7 @@ def test_failure_leaves_no_output(embed: Any, text_file: Path, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("expected", "arguments", "message"),
     [
-        (2, ("a", "-o", "out.csv"), "the name of the output, out.csv, must end in .npy, .npz, .jsonl"),
+        (2, ("a", "-o", "out.csv"), "the name of the output, out.csv, must end in .npy, .npz, .jsonl, .parquet"),
         (2, ("a", "-o", "missing/out.npy"), "cannot write missing/out.npy: the folder missing does not exist"),
         (2, ("a", "--input", "x.txt"), "texts were given as arguments and by --input; give one or the other"),
         (2, ("a", "--field", "body"), "--field has no effect on texts that are arguments: leave it out"),

@@ -76,11 +76,12 @@ def test_reader_that_leaves_is_no_error(embedding: tuple[object, ...], tmp_path:
         assert process.wait() == 141
 
 
-def test_interrupt_leaves_no_output(embedding: tuple[object, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["out.npy", "out.parquet"])
+def test_interrupt_leaves_no_output(embedding: tuple[object, ...], tmp_path: Path, name: str) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with start(*embedding, "-o", folder / "out.npy", **pipes) as process:
+    with start(*embedding, "-o", folder / name, **pipes) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(b"a\n")
