@@ -2,8 +2,8 @@
 #ifndef EG_TESTS_CHECK_H
 #define EG_TESTS_CHECK_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "platform/platform.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,11 +56,12 @@ static inline float random_float(uint64_t *state, float range)
 
 enum { CHECK_ALIGNMENT = 64, CHECK_GUARD = 64, CHECK_GUARD_BYTE = 0xA5 };
 
-/* For inputs: exactly `bytes`, so that the address sanitizer sees a read past the end. Free with free(). */
+/* For inputs: exactly `bytes`, so that the address sanitizer sees a read past the end. Free it with
+ * eg_aligned_free(). */
 static inline void *aligned_new(size_t bytes)
 {
     const size_t lines = (bytes + CHECK_ALIGNMENT - 1) / CHECK_ALIGNMENT;
-    void *memory = aligned_alloc(CHECK_ALIGNMENT, lines * CHECK_ALIGNMENT);
+    void *memory = eg_aligned_new(CHECK_ALIGNMENT, lines * CHECK_ALIGNMENT);
     if (!memory) {
         fputs("out of memory\n", stderr);
         exit(EXIT_FAILURE);
@@ -84,7 +85,7 @@ static inline int guarded_free(void *output, size_t bytes)
     for (size_t i = 0; i < CHECK_GUARD; i++) {
         intact &= memory[i] == CHECK_GUARD_BYTE && memory[CHECK_GUARD + bytes + i] == CHECK_GUARD_BYTE;
     }
-    free(memory);
+    eg_aligned_free(memory);
     return intact;
 }
 
@@ -110,7 +111,7 @@ static inline void *budget_allocate(void *user, size_t bytes)
 static inline void budget_release(void *user, void *memory)
 {
     ((budget *)user)->held--;
-    free(memory);
+    eg_aligned_free(memory);
 }
 
 #endif

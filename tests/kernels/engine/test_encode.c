@@ -148,7 +148,7 @@ static void check_every_isa(eg_dtype attention, eg_dtype others)
         }
     }
     eg_model_free(model);
-    free(file);
+    eg_aligned_free(file);
 }
 
 /* ---- what must be refused ---------------------------------------------------------------------------------- */
@@ -186,7 +186,7 @@ static void check_refusals(void)
         check_call_refusals(model);
     }
     eg_model_free(model);
-    free(file);
+    eg_aligned_free(file);
 }
 
 int main(void)

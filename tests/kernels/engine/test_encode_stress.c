@@ -82,6 +82,6 @@ int main(int count, char **arguments)
     }
     eg_context_free(context);
     eg_model_free(model);
-    free(file);
+    eg_aligned_free(file);
     return check_result();
 }

@@ -75,8 +75,8 @@ static inline void check_scores(const attention_case *c)
         }
     }
     CHECK(guarded_free(out, bytes), "%s: wrote outside (%zu, %zu)", c->name, c->rows, c->columns);
-    free(panels);
-    free(stored);
+    eg_aligned_free(panels);
+    eg_aligned_free(stored);
 }
 
 /* Weights, which are not negative, times values, which are stored row by row. */
@@ -125,8 +125,8 @@ static inline void check_weighted_sums(const attention_case *c)
         }
     }
     CHECK(guarded_free(out, bytes), "%s: wrote outside (%zu, %zu)", c->name, c->rows, c->columns);
-    free(panels);
-    free(stored);
+    eg_aligned_free(panels);
+    eg_aligned_free(stored);
 }
 
 static inline void check_attention_ops(const char *name, const eg_attention_ops *ops)

@@ -104,11 +104,11 @@ static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, 
     CHECK(*first == guard, "%s int%d k %zu rows %zu: wrote before sums", isa, bits, k, rows);
     CHECK(guarded_free(first, sizeof *first + sums_bytes), "%s int%d k %zu rows %zu: wrote outside of sums", isa, bits,
           k, rows);
-    free(codebooks);
-    free(allocation);
-    free(matrix);
-    free(code_sums);
-    free(codes);
+    eg_aligned_free(codebooks);
+    eg_aligned_free(allocation);
+    eg_aligned_free(matrix);
+    eg_aligned_free(code_sums);
+    eg_aligned_free(codes);
 }
 
 /* All row counts, on narrow matrices; on wide ones those about a multiple of 16. Large tiles take one case each, in

@@ -127,8 +127,8 @@ static void check_embed(const char *isa, const eg_vector_ops *ops)
         }
         CHECK(guarded_free(out8, HIDDEN * sizeof *out8), "%s embed_int8 wrote outside", isa);
         CHECK(guarded_free(out4, HIDDEN * sizeof *out4), "%s embed_int4 wrote outside", isa);
-        free(row);
-        free(scales);
+        eg_aligned_free(row);
+        eg_aligned_free(scales);
     }
 }
 
@@ -154,9 +154,9 @@ static void check_norm(const char *isa, const eg_vector_ops *ops, size_t n, floa
                 "sum_of_squares", n, 0);
     CHECK(guarded_free(out, n * sizeof *out), "%s norm wrote outside", isa);
     CHECK(guarded_free(hidden, n * sizeof *hidden), "%s add_norm wrote outside", isa);
-    free(before);
-    free(multiplier);
-    free(x);
+    eg_aligned_free(before);
+    eg_aligned_free(multiplier);
+    eg_aligned_free(x);
 }
 
 static void check_elementwise(const char *isa, const eg_vector_ops *ops, size_t n)
@@ -173,8 +173,8 @@ static void check_elementwise(const char *isa, const eg_vector_ops *ops, size_t 
     }
     CHECK(guarded_free(sum, n * sizeof *sum), "%s add wrote outside", isa);
     CHECK(guarded_free(scaled, n * sizeof *scaled), "%s scale wrote outside", isa);
-    free(before);
-    free(x);
+    eg_aligned_free(before);
+    eg_aligned_free(x);
 }
 
 /* ---- quantisation ---------------------------------------------------------------------------------------------- */
@@ -204,7 +204,7 @@ static void check_codes(const char *isa, const char *what, const float *x, const
     CHECK(got_sum == sum, "%s %s n %zu: sum %d, not %d", isa, what, n, (int)got_sum, (int)sum);
     scale *= max / EG_CODE_MAX;
     check_close((double)got_scale, scale, scale * (scale_error + rotation_error), isa, what, n, n);
-    free(exact);
+    eg_aligned_free(exact);
 }
 
 static void check_quantize(const char *isa, const eg_vector_ops *ops, size_t n, float range)
@@ -239,7 +239,7 @@ static void check_quantize(const char *isa, const eg_vector_ops *ops, size_t n, 
     for (size_t i = 0; i < n; i++) {
         CHECK(codes[i] == (int)nearbyint(wanted[i]), "%s quantize of %g is %d", isa, wanted[i], codes[i]);
     }
-    free(wanted);
+    eg_aligned_free(wanted);
 
     for (int tiny = 0; tiny < 2; tiny++) { /* a row of zeros, and one whose reciprocal overflows */
         for (size_t i = 0; i < n; i++) {
@@ -262,8 +262,8 @@ static void check_quantize(const char *isa, const eg_vector_ops *ops, size_t n, 
     }
     CHECK(guarded_free(codes, n), "%s quantize wrote outside", isa);
     CHECK(guarded_free(rotated, n * sizeof *rotated), "%s quantize wrote outside its room", isa);
-    free(multiplier);
-    free(x);
+    eg_aligned_free(multiplier);
+    eg_aligned_free(x);
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------- */
@@ -294,10 +294,10 @@ static void check_norm_rope(const char *isa, const eg_vector_ops *ops, size_t he
                     "norm_rope", head_dim, half + i);
     }
     CHECK(guarded_free(out, head_dim * sizeof *out), "%s norm_rope wrote outside", isa);
-    free(sine);
-    free(cosine);
-    free(multiplier);
-    free(x);
+    eg_aligned_free(sine);
+    eg_aligned_free(cosine);
+    eg_aligned_free(multiplier);
+    eg_aligned_free(x);
 }
 
 /* scores: (n,), all of them set; those outside of begin … end - 1 are to be ignored. */
@@ -339,7 +339,7 @@ static void check_softmax(const char *isa, const eg_vector_ops *ops)
             }
         }
     }
-    free(scores);
+    eg_aligned_free(scores);
     float *range = aligned_new(WHOLE_RANGE * sizeof *range); /* 0 … -88: exact differences from the max */
     for (size_t i = 0; i < WHOLE_RANGE; i++) {
         range[i] = -(float)i * ((float)WIDEST / WHOLE_RANGE);
@@ -350,7 +350,7 @@ static void check_softmax(const char *isa, const eg_vector_ops *ops)
         check_softmax_row(isa, ops, range + i, 0, 1024, 1024);
         range[i] = first;
     }
-    free(range);
+    eg_aligned_free(range);
 }
 
 /* ---- float32 matmul ---------------------------------------------------------------------------------------------- */
@@ -384,8 +384,8 @@ static void check_matmul_float(const char *isa, const eg_vector_ops *ops, size_t
         }
     }
     CHECK(guarded_free(out, out_bytes), "%s matmul_float wrote outside", isa);
-    free(panels);
-    free(x);
+    eg_aligned_free(panels);
+    eg_aligned_free(x);
 }
 
 /* ---- what follows an integer matmul --------------------------------------------------------------------------------
@@ -409,9 +409,9 @@ static void check_dequantize(const char *isa, const eg_vector_ops *ops, size_t r
         check_close((double)out[row * OUT_STRIDE + c], exact, fabs(exact) * 3.0 * U, isa, "dequantize", rows, i);
     }
     CHECK(guarded_free(out, out_bytes), "%s dequantize wrote outside", isa);
-    free(sums);
-    free(channel_scale);
-    free(row_scale);
+    eg_aligned_free(sums);
+    eg_aligned_free(channel_scale);
+    eg_aligned_free(row_scale);
 }
 
 /* Relative error of x / (1 + e), e = exp(t) with 5 roundings in t (two constants, three operations) and vf_exp's own,
@@ -443,7 +443,7 @@ static void check_geglu(const char *isa, const eg_vector_ops *ops, size_t rows, 
         check_close((double)out[row * OUT_STRIDE + c], gelu * up, error, isa, "geglu", rows, i);
     }
     CHECK(guarded_free(out, out_bytes), "%s geglu wrote outside", isa);
-    free(gate_up);
+    eg_aligned_free(gate_up);
 }
 
 static void check_ops(const char *isa, const eg_vector_ops *ops)

@@ -84,7 +84,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *input, size_t bytes)
         encode_one(model);
     }
     eg_model_free(model);
-    free(file);
+    eg_aligned_free(file);
     return 0;
 }
 

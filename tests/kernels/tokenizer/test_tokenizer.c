@@ -120,7 +120,7 @@ static void test_random_vocabularies(void)
         check_cuts(t, endless, bytes);
         free(endless);
         eg_tokenizer_free(t);
-        free(table);
+        eg_aligned_free(table);
     }
 }
 
@@ -170,7 +170,7 @@ static void test_late_pieces(void)
         check_text(t, text, bytes, expected, tiny_tokenize(&v, text, bytes, expected), SIZE_MAX);
     }
     eg_tokenizer_free(t);
-    free(table);
+    eg_aligned_free(table);
 }
 
 /* Texts without spaces, far longer than what fits into the memory of a call. */
@@ -202,7 +202,7 @@ static void test_long_words(void)
         const size_t count = check_cuts(t, text, BYTES);
         CHECK(count == cases[i].tokens + 2, "%s: %zu ids", cases[i].unit, count);
         eg_tokenizer_free(t);
-        free(table);
+        eg_aligned_free(table);
     }
     free(text);
 }
@@ -245,7 +245,7 @@ static void test_batch(void)
     CHECK(status == EG_ERROR_ARGUMENT, "%s", eg_error_message());
     CHECK(eg_tokenize_batch(t, NULL, NULL, 0, 9, NULL, 0, offsets, NULL) == EG_ERROR_ARGUMENT, "no places");
     eg_tokenizer_free(t);
-    free(table);
+    eg_aligned_free(table);
 }
 
 /* Whatever no UTF-8 text has is an error, and says where. */
@@ -286,7 +286,7 @@ static void test_text_that_is_not_utf8(void)
               count == 12,
           "%zu ids, %s", count, eg_error_message());
     eg_tokenizer_free(t);
-    free(table);
+    eg_aligned_free(table);
 }
 
 /* ---- tables that are cut, of another version, or corrupt ------------------------------------------------------ */
@@ -318,7 +318,7 @@ static void test_bad_headers(void)
         unsigned char *cut = aligned_new(cuts[i] + 1);
         memcpy(cut, table, cuts[i]);
         CHECK(try_open(cut, cuts[i]) == EG_ERROR_MODEL, "cut to %zu bytes", cuts[i]);
-        free(cut);
+        eg_aligned_free(cut);
     }
     for (size_t i = 0; i < sizeof good; i++) {
         table[i] ^= 0x10;
@@ -342,7 +342,7 @@ static void test_bad_headers(void)
     CHECK(eg_tokenizer_create(table + 1, bytes, TINY_BOS, TINY_EOS, NULL, &t) == EG_ERROR_ARGUMENT, "alignment");
     CHECK(eg_tokenizer_create(table, bytes, TINY_BOS, TINY_EOS, NULL, NULL) == EG_ERROR_ARGUMENT, "no place");
     eg_tokenizer_free(NULL);
-    free(table);
+    eg_aligned_free(table);
 }
 
 /* Bytes that changed behind the header, or anywhere after the table was opened, as in a mapped file, may give an error
@@ -380,7 +380,7 @@ static void test_corrupt_tables(void)
             }
         }
         eg_tokenizer_free(t);
-        free(table);
+        eg_aligned_free(table);
     }
 }
 
@@ -412,7 +412,7 @@ static void test_refused_memory(void)
         CHECK(b.held == 0, "%zu blocks are not released", b.held);
     }
     CHECK(granted > 3, "%zu allocations", granted);
-    free(table);
+    eg_aligned_free(table);
 }
 
 int main(void)

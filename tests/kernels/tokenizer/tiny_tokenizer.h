@@ -349,7 +349,7 @@ static inline uint64_t tiny_hash(const uint32_t pair[2])
     return (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
 }
 
-/* The table; free it with free(). */
+/* The table; free it with eg_aligned_free(). */
 static inline void *tiny_table(const tiny_vocabulary *v, size_t *bytes)
 {
     enum { MOST_BLOCKS = 2 + TINY_VOCAB * TINY_NAME, SLOTS = 1024, EXTRA = EG_MOST_PROBES };
