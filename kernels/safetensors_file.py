@@ -31,9 +31,11 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 4, 8, 8, 8
 _SHORT.maxstring = _SHORT.maxother = 150  # characters
 
-# What people take for safetensors, by bytes at its beginning. None can begin a header of a good length.
+JSON = "a JSON file"
+
+# What people take for a model, by bytes at its beginning. The C engine has the same list: safetensors.c.
 MAGIC_BYTES = 64
-_KINDS = (
+KINDS = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, with the file itself not downloaded (git lfs pull gets it)"),
     (0, b"GGUF", "a GGUF file of llama.cpp"),
     (4, b"TFL3", "a TensorFlow Lite model"),
@@ -45,8 +47,11 @@ _KINDS = (
     (0, b"BZh", "a bzip2 archive"),
     (0, b"\xfd7zXZ", "an xz archive"),
     (0, b"(\xb5/\xfd", "a Zstandard archive"),
+    (0, b"SQLite format 3", "an SQLite database"),
+    (0, b"\x93NUMPY", "an array of NumPy"),
+    (0, b"PAR1", "a Parquet file"),
     (0, b"<", "a web page or other XML, as a failed download leaves"),
-    (0, b"{", "a JSON file"),
+    (0, b"{", JSON),
 )
 _ONNX = re.compile(rb"\x08[\x03-\x20][\x12\x1a\x22\x2a\x32\x3a\x42]")  # ModelProto: ir_version, then a text
 
@@ -113,28 +118,35 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
-def read_bounded(path: Path, most: int) -> bytes:
-    """The content of a file of at most this many bytes; raises ModelFileError, without naming it, for any other."""
+def read_bounded(path: Path, most: int, expected: str) -> bytes:
+    """The content of a file of at most this many bytes; raises ModelFileError, without naming it, for any other.
+
+    expected: what kind of file it should be; one of another kind is refused.
+    """
     with open_regular(path) as file:
         content = file.read(most + 1)
         if len(content) > most:
             raise ModelFileError(f"the file has more than {most} bytes; expected less")
-        return content
+    kind = kind_of_file(content)
+    if kind not in (None, expected):
+        raise ModelFileError(f"this is {kind}, not {expected}")
+    return content
 
 
 def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
     """The header as JSON, and the offset at which the data starts."""
     length = int.from_bytes(mapping[:LENGTH_BYTES], "little")
     data_start = LENGTH_BYTES + length
-    if length > MAX_HEADER_BYTES:
+    if length > MAX_HEADER_BYTES or mapping[LENGTH_BYTES] != ord("{"):
         begin = mapping[:MAGIC_BYTES]
         if _ONNX.match(begin):
             raise ModelFileError("this is an ONNX model, not a safetensors file; to load it, end its name in .onnx")
         kind = kind_of_file(begin)
+        if kind:
+            raise ModelFileError(f"this is {kind}, not a safetensors file")
+    if length > MAX_HEADER_BYTES:
         raise ModelFileError(
-            f"this is {kind}, not a safetensors file"
-            if kind
-            else f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}; not a safetensors file"
+            f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}; this is not a safetensors file"
         )
     if data_start > len(mapping):
         raise ModelFileError(f"the file ends in its header, at byte {len(mapping)} of {data_start}: get it again")
@@ -146,7 +158,7 @@ def _read_header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
 
 def kind_of_file(begin: bytes) -> str | None:
     """What a file is that begins with these bytes, if it is of a known kind."""
-    return next((kind for at, magic, kind in _KINDS if begin.startswith(magic, at)), None)
+    return next((kind for at, magic, kind in KINDS if begin.startswith(magic, at)), None)
 
 
 def _entry(name: str, raw: Any, data_start: int) -> Entry:

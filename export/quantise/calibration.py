@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ...inputs import check_path, check_unicode
 from ...kernels.errors import InputError, ModelFileError
-from ...kernels.safetensors_file import read_bounded, shorten
+from ...kernels.safetensors_file import JSON, read_bounded, shorten
 from ...tokenizer import Tokenizer
 from ..checkpoint.checkpoint import Checkpoint
 from .forward import Offsets
@@ -79,7 +79,7 @@ def read_calibration(
 def _texts(file: Path, prompts: dict[str, str]) -> list[str]:
     """The texts of a file, each after its prompt."""
     try:
-        content = read_bounded(file, _MOST_BYTES).decode()
+        content = read_bounded(file, _MOST_BYTES, JSON).decode()
         lines = list(io.StringIO(content))  # by line feeds: other separators may be part of a text
     except (ModelFileError, OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...kernels.errors import CheckpointError, reading
-from ...kernels.safetensors_file import parse_json, read_bounded, shorten
+from ...kernels.safetensors_file import JSON, parse_json, read_bounded, shorten
 
 MOST_BYTES = 128 << 20  # Gemma's tokenizer.json has 33 MB
 
@@ -16,7 +16,7 @@ def read_json(path: Path) -> Any:
     """The JSON of a file of the checkpoint; raises CheckpointError where there is none."""
     with reading(path, CheckpointError):
         try:
-            return parse_json("file", read_bounded(path, MOST_BYTES))
+            return parse_json("file", read_bounded(path, MOST_BYTES, JSON))
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: the file is missing; download the checkpoint again") from error
 

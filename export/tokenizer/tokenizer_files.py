@@ -13,7 +13,7 @@ from typing import Any
 
 from ...kernels.errors import CheckpointError, ModelFileError, reading
 from ...kernels.model_file import MOST_TOKENIZER_BYTES
-from ...kernels.safetensors_file import kind_of_file, read_bounded, shorten
+from ...kernels.safetensors_file import read_bounded, shorten
 from ...tokenizer import Tokenizer
 from ..settings.json_file import is_there
 from ..settings.settings import check_tokenizer_config
@@ -80,7 +80,7 @@ def _read_model(folder: Path, raw: Any, bos_id: int, eos_id: int) -> bytes:
     path, made_of = folder / TOKENIZER_MODEL, folder / TOKENIZER_JSON
     if is_there(path):
         with reading(path, CheckpointError):
-            model = read_bounded(path, MOST_TOKENIZER_BYTES)
+            model = read_bounded(path, MOST_TOKENIZER_BYTES, "a sentencepiece model")
     elif raw is not None:
         path, model = made_of, sentencepiece_model(made_of, raw, bos_id, eos_id)
     else:
@@ -88,9 +88,6 @@ def _read_model(folder: Path, raw: Any, bos_id: int, eos_id: int) -> bytes:
     try:
         Tokenizer(model, bos_id, eos_id)
     except ModelFileError as error:
-        kind = kind_of_file(model)
-        if kind is not None and path.name == TOKENIZER_MODEL:
-            raise CheckpointError(f"{path}: this is {kind}, not a sentencepiece model") from error
         raise CheckpointError(f"{path}: this is not a sentencepiece model, nor can one be made of it") from error
     return model
 

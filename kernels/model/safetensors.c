@@ -195,27 +195,41 @@ static eg_status check_tiling(eg_safetensors *file, const char *data, size_t byt
 
 /* ---- all of it ------------------------------------------------------------------------------------------------ */
 
-/* What people take for safetensors, by bytes at its beginning; NULL if it is of no such kind. More than 8 bytes. */
-static const char *kind_of_file(const unsigned char *data)
+/* What people take for a model file, by bytes at its beginning: the list of safetensors_file.py. NULL if it is of no
+ * such kind. */
+static const char *kind_of_file(const unsigned char *data, size_t bytes)
 {
     static const struct {
         size_t at;
         const char *magic, *kind;
     } kinds[] = {
-        {0, "version ", "a pointer of Git LFS, with the file itself not downloaded (git lfs pull gets it)"},
+        {0, "version https://git-lfs",
+         "a pointer of Git LFS, with the file itself not downloaded (git lfs pull gets it)"},
         {0, "GGUF", "a GGUF file of llama.cpp"},
         {4, "TFL3", "a TensorFlow Lite model"},
         {0, "PK\x03\x04", "a zip archive, such as a pytorch_model.bin or a .task file"},
         {0, "\x80\x02", "a pickle, such as a pytorch_model.bin"},
+        {0, "\x80\x04", "a pickle"},
+        {0, "\x89HDF\r\n", "an HDF5 file of Keras"},
+        {0, "\x1f\x8b", "a gzip archive"},
+        {0, "BZh", "a bzip2 archive"},
+        {0, "\3757zXZ", "an xz archive"},
+        {0, "(\xb5/\xfd", "a Zstandard archive"},
+        {0, "SQLite format 3", "an SQLite database"},
+        {0, "\x93NUMPY", "an array of NumPy"},
+        {0, "PAR1", "a Parquet file"},
         {0, "<", "a web page or other XML, as a failed download leaves"},
         {0, "{", "a JSON file"},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (memcmp(data + kinds[i].at, kinds[i].magic, strlen(kinds[i].magic)) == 0) {
+        const size_t length = strlen(kinds[i].magic);
+        if (kinds[i].at + length <= bytes && memcmp(data + kinds[i].at, kinds[i].magic, length) == 0) {
             return kinds[i].kind;
         }
     }
-    return NULL;
+    /* A ModelProto: the version of its format, then a text. */
+    const int is_onnx = data[0] == 8 && data[1] >= 3 && data[1] <= 0x20 && memchr("\x12\x1a\"*2:B", data[2], 7) != NULL;
+    return is_onnx ? "an ONNX model" : NULL;
 }
 
 static eg_status header_length(const unsigned char *data, size_t bytes, size_t *length)
@@ -228,11 +242,11 @@ static eg_status header_length(const unsigned char *data, size_t bytes, size_t *
     for (int i = LENGTH_BYTES - 1; i >= 0; i--) {
         claimed = claimed << 8 | data[i];
     }
+    const char *kind = claimed > MAX_HEADER_BYTES || data[LENGTH_BYTES] != '{' ? kind_of_file(data, bytes) : NULL;
+    if (kind != NULL) {
+        return eg_fail(EG_ERROR_MODEL, "this is %s, not a safetensors file", kind);
+    }
     if (claimed > MAX_HEADER_BYTES) {
-        const char *kind = kind_of_file(data);
-        if (kind != NULL) {
-            return eg_fail(EG_ERROR_MODEL, "this is %s, not a safetensors file", kind);
-        }
         return eg_fail(EG_ERROR_MODEL, "the header claims %llu bytes, more than %d; this is not a safetensors file",
                        (unsigned long long)claimed, MAX_HEADER_BYTES);
     }

@@ -63,12 +63,11 @@ def read_onnx_file(path: Path, *, with_tokenizer: bool = False) -> OnnxFile:
             raise ModelFileError("this is a folder" if path.is_dir() else "there is no such file")
         try:
             with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                kind = kind_of_file(data[:MAGIC_BYTES])
+                if kind:
+                    raise ModelFileError(f"this is {kind}, not an ONNX model")
                 return _read(data, path.name, with_tokenizer=with_tokenizer)
         except (IndexError, UnicodeDecodeError, ValueError) as error:  # ValueError: the file is empty
-            with open_regular(path) as file:
-                kind = kind_of_file(file.read(MAGIC_BYTES))
-            if kind:
-                raise ModelFileError(f"this is {kind}, not an ONNX model") from error
             reason = "this is not an ONNX model, or it is cut; export it again with `embgemma export-onnx`"
             raise ModelFileError(reason) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import embgemma
 from embgemma.cli.main import main
 from embgemma.find import find_model_file
 from embgemma.kernels.errors import ModelFileError
-from tests.kernels.test_damaged_files import KINDS
+from tests.kernels.test_damaged_files import BEGINNINGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,11 +81,11 @@ def test_a_path_that_cannot_be(open_model: Any, path: str) -> None:
         open_model(path)
 
 
-@pytest.mark.parametrize("kind", ["Git LFS", "GGUF", "zip"])
+@pytest.mark.parametrize("kind", [kind for kind in BEGINNINGS if kind != "an ONNX model"])
 def test_a_file_of_another_kind_is_named_also_as_onnx(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(KINDS[kind].ljust(100, b" "))
-    with pytest.raises(ModelFileError, match=rf"this is .*{kind}.*, not an ONNX model"):
+    path.write_bytes(BEGINNINGS[kind].ljust(100, b" "))
+    with pytest.raises(ModelFileError, match=re.escape(f"this is {kind}, not an ONNX model")):
         embgemma.load(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -129,8 +130,27 @@ def test_pickled_weights_are_refused_with_the_way_out(folder: Path, place: str, 
     refused(folder, r"pytorch_model\.bin: .*safetensors alone.*save_pretrained")
 
 
-@pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "2_Dense/model.safetensors", "tokenizer.model"])
-def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+WEIGHTS = ("model-00002-of-00003.safetensors", "2_Dense/model.safetensors")
+JSON_FILES = (
+    "config.json",
+    "modules.json",
+    "2_Dense/config.json",
+    "config_sentence_transformers.json",
+    "tokenizer.json",
+)
+
+
+@pytest.mark.parametrize("name", [*WEIGHTS, *JSON_FILES, "model.safetensors.index.json", "tokenizer.model"])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\n".encode(), "a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>Not found</html>", "a web page"),
+        (gzip.compress(b"{}", mtime=0), "a gzip archive"),
+    ],
+    ids=["lfs", "html", "gzip"],
+)
+def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
     folder = tiny.write_checkpoint(tmp_path / "checkpoint", shards=3)
-    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4689074\n")
-    refused(folder, rf"{name}: this is a pointer of Git LFS")
+    (folder / name).write_bytes(content)
+    refused(folder, rf"{name}: this is {kind}")
