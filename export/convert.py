@@ -13,7 +13,7 @@ import numpy as np
 from ..inputs import check_path
 from ..kernels.errors import InputError
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
-from ..kernels.model_file import TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
+from ..kernels.model_file import ORIGIN, TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
 from ..notices import progress_bar
 from ..output_file import check_destination, keep_inputs
@@ -42,6 +42,7 @@ def convert(
     base: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: bool | None = None,
+    origin: str | None = None,
 ) -> Path:
     """Writes the model file of a checkpoint and gives its path.
 
@@ -56,6 +57,7 @@ def convert(
         base: folder of the model that a LoRA adapter was trained on; see `read_checkpoint`.
         force: whether to replace a file that exists.
         progress: whether to show a progress bar; by default, only on a terminal.
+        origin: where the checkpoint came from, which the file then says.
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged, or of another architecture.
@@ -87,6 +89,7 @@ def convert(
         prompts=source.prompts,
         default_prompt_name=source.default_prompt_name,
         similarity_fn_name=source.similarity_fn_name,
+        others=None if origin is None else {ORIGIN: origin},
     )
     total = sum(info.size_bytes for info in tensors.values())
     check = functools.partial(check_model_file, name=output)
