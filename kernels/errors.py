@@ -54,6 +54,10 @@ class CheckpointError(EmbgemmaError):
     """A training checkpoint is incomplete, has wrong shapes or values, or is of another architecture."""
 
 
+class HubError(EmbgemmaError):
+    """A model cannot be had by its name: the hub does not give it, cannot be reached, or there is no room for it."""
+
+
 class BackendError(EmbgemmaError):
     """A backend or instruction set was asked for that this install or this CPU does not have."""
 

@@ -14,7 +14,7 @@ import importlib.metadata
 
 from .drop_in import SentenceTransformer
 from .kernels import available_backends
-from .kernels.errors import BackendError, CheckpointError, EmbgemmaError, InputError, ModelFileError
+from .kernels.errors import BackendError, CheckpointError, EmbgemmaError, HubError, InputError, ModelFileError
 from .model import EmbeddingModel, load
 from .notices import TruncationWarning
 from .similarity import SimilarityFunction
@@ -29,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "EmbeddingModel",
     "EmbgemmaError",
+    "HubError",
     "InputError",
     "ModelFileError",
     "SentenceTransformer",

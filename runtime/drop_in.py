@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import check_devices
 from .compatible import NO_PRECISION
-from .find import find_model_file
-from .inputs import check_integer, check_path
+from .find import opening
+from .inputs import check_integer
 from .kernels.errors import InputError
 from .kernels.safetensors_file import shorten
 from .model import EmbeddingModel
@@ -17,17 +17,20 @@ from .source import Source
 if TYPE_CHECKING:
     import os
 
+    from .kernels.model_file import Scheme
+
 
 class SentenceTransformer(EmbeddingModel):
     """`embgemma.load` with the arguments of `sentence_transformers.SentenceTransformer`, version 6.
 
     Args:
-        model_name_or_path: a model file, an ONNX model or a bundle, as for `embgemma.load`.
+        model_name_or_path: a model file, an ONNX model, a bundle or a name, as for `embgemma.load`.
         device: None or "cpu".
         prompts, default_prompt_name, similarity_fn_name, truncate_dim: see `embgemma.load`.
         backend: "torch", the default there, means "auto" here; else as for `embgemma.load`.
-        cache_folder, trust_remote_code, local_files_only, token, use_auth_token: have no effect, since nothing is
-            downloaded. So have revision="main" and, in model_kwargs, attn_implementation and the dtype float32.
+        revision, local_files_only, scheme: see `embgemma.load`; token, or use_auth_token: of the Hugging Face hub.
+        cache_folder, trust_remote_code: have no effect, since EMBGEMMA_HOME is the cache, and no code is downloaded.
+            Nor have, in model_kwargs, attn_implementation and the dtype float32.
         tokenizer_kwargs, processor_kwargs: model_max_length in them sets `max_seq_length`.
 
     Raises:
@@ -56,14 +59,10 @@ class SentenceTransformer(EmbeddingModel):
         similarity_fn_name: Any = None,
         truncate_dim: int | None = None,
         tokenizer_kwargs: dict[str, Any] | None = None,
+        scheme: Scheme | None = None,
     ) -> None:
-        del cache_folder, trust_remote_code, local_files_only, token, use_auth_token
-        refused = {
-            "modules": modules,
-            "revision": None if revision == "main" else revision,
-            "model_card_data": model_card_data,
-        }
-        for name, value in refused.items():
+        del cache_folder, trust_remote_code
+        for name, value in (("modules", modules), ("model_card_data", model_card_data)):
             if value:
                 raise InputError(f"{name}={shorten(value)} has no meaning for a model file; leave it out")
         _check_model_kwargs(model_kwargs)
@@ -73,11 +72,18 @@ class SentenceTransformer(EmbeddingModel):
             for name, value in (("tokenizer_kwargs", tokenizer_kwargs), ("processor_kwargs", processor_kwargs))
         ]
         if model_name_or_path is None:
-            raise InputError("model_name_or_path is missing; give the path of a model file")
+            raise InputError("model_name_or_path is missing; give the path of a model file, or a name")
         check_devices(device)
-        path = find_model_file(check_path("model_name_or_path", model_name_or_path))
-        source = Source(path, "auto" if backend == "torch" else backend)
-        super().__init__(*source.open(), source)
+        with opening(
+            model_name_or_path,
+            scheme=scheme,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=use_auth_token if token is None else token,
+            argument="model_name_or_path",
+        ) as path:
+            source = Source(path, "auto" if backend == "torch" else backend)
+            super().__init__(*source.open(), source)
         self.configure(truncate_dim, prompts, default_prompt_name, similarity_fn_name)
         for limit in limits:
             if limit is not None:

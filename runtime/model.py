@@ -12,8 +12,8 @@ import numpy as np
 from .arguments import Options, check_devices, check_options, refuse_unknown
 from .batches import batches, open_tokenizer
 from .compatible import SentenceTransformerCalls, takes_sentences, with_prompt_of
-from .find import find_model_file
-from .inputs import check_integer, check_path, check_texts, check_unicode, join_token_ids
+from .find import IN_THE_BOX, opening
+from .inputs import check_integer, check_texts, check_unicode, join_token_ids
 from .kernels.batch import check_batch
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError
 from .kernels.fingerprint import fingerprint
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .inputs import TokenIds
     from .kernels.backend import Backend
     from .kernels.config import EncoderConfig
-    from .kernels.model_file import ModelFile
+    from .kernels.model_file import ModelFile, Scheme
     from .kernels.native_tokenizer import NativeTokenizer
     from .pool import Pool
     from .tokenizer import Tokenizer
@@ -51,8 +51,11 @@ TOKENIZED_AT_ONCE = 256  # texts: enough to hide the cost of a call and to fill 
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] = IN_THE_BOX,
     *,
+    scheme: Scheme | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
     backend: str = "auto",
     threads: int | None = None,
     isa: str | None = None,
@@ -62,13 +65,20 @@ def load(
     similarity_fn_name: str | None = None,
     device: Any = None,
 ) -> EmbeddingModel:
-    """Opens a model file, made by `embgemma convert`.
+    """Opens a model file, made by `embgemma convert`, or a model by its name.
 
     Args:
         path: the model file, or an ONNX model (*.onnx) or a bundle made by `embgemma export-onnx`. It is mapped into
             memory and read as needed, so it must stay as it is while the model is open; a rename may replace it.
             If it is cut meanwhile, the operating system ends the process by SIGBUS; if it is changed, vectors may be
             wrong and calls may fail.
+            Or a name on the Hugging Face hub, such as "google/embeddinggemma-300m", if there is no such file: the first
+            time that checkpoint is downloaded and converted, as by `embgemma pull`; later nothing is asked of the
+            network. Or "embgemma-tiny", the default: a small demonstration that comes with the package.
+        scheme: of a name: "float32", "int8", "balanced", "mixed" or "int4"; None for the one that was pulled first, or
+            int8.
+        revision: of a name: branch, tag or commit of the checkpoint; None for the branch "main", as it was when pulled.
+        local_files_only: whether a name that is not in the cache is an error instead of a download.
         backend: "auto" or one of `embgemma.available_backends()`; for an ONNX model "onnx" (ONNX Runtime).
         threads: number of threads; None for the number of physical cores, or the CPU quota if less.
         isa: instruction set of the native backend, such as "avx2"; None for the best of this CPU.
@@ -80,12 +90,14 @@ def load(
 
     Raises:
         ModelFileError: the file is no model file, is damaged, or has a version that this release does not read.
-        BackendError: the backend or the instruction set is unknown or missing here.
+        HubError, CheckpointError: the hub does not give the model of a name, or it cannot be converted.
+        BackendError: the backend or the instruction set is unknown or missing here, or huggingface_hub is missing.
         InputError: an argument is out of range or unknown.
     """
     check_devices(device)
-    source = Source(find_model_file(check_path("path", path)), backend, threads, isa)
-    model = EmbeddingModel(*source.open(), source)
+    with opening(path, scheme=scheme, revision=revision, local_files_only=local_files_only) as file:
+        source = Source(file, backend, threads, isa)
+        model = EmbeddingModel(*source.open(), source)
     model.configure(truncate_dim, prompts, default_prompt_name, similarity_fn_name)
     return model
 

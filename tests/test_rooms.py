@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[1]
 TOP = ("kernels", "runtime", "export", "benchmarks")
 
 # From the bottom up: a file imports from its own folder and from those before a "<", not from neighbours after a comma.
-PYTHON = """kernels < kernels/numba_engine < runtime/onnx < runtime < runtime/search < runtime/cli,
+PYTHON = """kernels < kernels/numba_engine < runtime/onnx < runtime < runtime/hub, runtime/search < runtime/cli,
     export/settings < export/tokenizer < export/checkpoint < export/quantise < export < export/onnx < benchmarks/harness
     < benchmarks/peers < benchmarks/speed < benchmarks/compare, benchmarks/roofline < benchmarks/quality < benchmarks"""
 C = "embgemma.h < embgemma_bench.h < platform < common < isa, tokenizer < isa/vector, model < engine < example.c"
 INSIDE_FUNCTIONS = {("runtime/cli", "export"), ("runtime/cli", "export/onnx"), ("kernels", "kernels/numba_engine")}
+INSIDE_FUNCTIONS |= {("runtime", "runtime/hub"), ("runtime/hub", "export"), ("runtime/hub", "export/checkpoint")}
 MOST_FILES, MOST_FILES_IN_KERNELS = 22, 26
 
 Arrow = tuple[str, str, Path]  # from a folder, to a folder, in a file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
-from ..find import find_model_file
+from ..find import IN_THE_BOX, opening
+from ..find import SUFFIXES as MODEL_SUFFIXES
 from ..inputs import check_integer
-from ..kernels.errors import InputError, one_line
+from ..kernels.errors import InputError, ModelFileError, one_line
 from ..model import EmbeddingModel, load
-from ..notices import TruncationWarning
+from ..notices import TruncationWarning, tell
 from ..output_file import check_destination, keep_inputs
 from ..search.records import Record, argument_records, bounded_lines, json_records, line_records
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, check_format, open_writer
@@ -32,6 +34,7 @@ PIPE = "-"  # names standard input or output in place of a file
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of the command, except the model and what runs it."""
+    parser.add_argument("--model", dest="named_model", metavar="MODEL", help="the MODEL; then every argument is a TEXT")
     source = parser.add_argument_group("input: TEXT, --input, or else standard input")
     source.add_argument("texts", nargs="*", metavar="TEXT", help="a text to embed")
     source.add_argument("--input", metavar="FILE", help="UTF-8 file of texts, one a line; - for standard input")
@@ -93,6 +96,7 @@ class Report:
 
 def run_embed(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
+    _find_texts(arguments)
     output = None if arguments.output in (None, PIPE) else Path(arguments.output)
     if output is None:
         check_standard_output()
@@ -101,14 +105,14 @@ def run_embed(arguments: argparse.Namespace) -> int:
         check_destination(output, force=arguments.force)
         piped = arguments.input in (None, PIPE) and not arguments.texts
         source = Path("/dev/stdin" if piped else arguments.input or PIPE)
-        keep_inputs(output, [find_model_file(Path(arguments.model)), source])
     if arguments.texts and arguments.input is not None:
         raise InputError("texts were given as arguments and by --input; give one or the other")
     with ExitStack() as stack:
         records, total = stack.enter_context(_open_records(arguments))
-        model = stack.enter_context(
-            load(arguments.model, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa)
-        )
+        path = stack.enter_context(opening(arguments.model, scheme=arguments.scheme, revision=arguments.revision))
+        if output is not None:
+            keep_inputs(output, [path, source])
+        model = stack.enter_context(load(path, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa))
         full = model.get_embedding_dimension()
         dim = full if arguments.dim is None else check_integer("truncate_dim", arguments.dim, 1, full)
         model.encode([], truncate_dim=dim, prompt_name=arguments.prompt_name, batch_size=arguments.batch_size)
@@ -130,6 +134,41 @@ def run_embed(arguments: argparse.Namespace) -> int:
     if output is not None:
         report.tell(f"wrote {output} ({report.written} embeddings of {dim} values)")
     return code
+
+
+def _find_texts(arguments: argparse.Namespace) -> None:
+    """Tells model and texts apart: the first argument is the model, unless it can only be a text.
+
+    It can if there is a space in it, nothing of that name exists, and it neither ends as a model file does nor begins
+    with a folder that is there. So no model whose name is mistyped is taken for a text.
+    """
+    first, named = arguments.model, arguments.named_model
+    is_text = first is not None and (named is not None or _can_only_be_text(first))
+    if is_text:
+        arguments.texts.insert(0, first)
+    elif first is not None and first != IN_THE_BOX and "/" not in first and not _exists(first):
+        raise ModelFileError(
+            f"{first}: there is no such file; if it is a text, name a model before it: --model {IN_THE_BOX} "
+            f"{shlex.quote(first)}"
+        )
+    if named is None and (first is None or is_text):
+        tell(f"no model is named: {IN_THE_BOX} embeds, a small demonstration that comes with the package")
+        named = IN_THE_BOX
+    arguments.model = first if named is None else named
+
+
+def _can_only_be_text(argument: str) -> bool:
+    if not any(map(str.isspace, argument)) or argument.endswith(MODEL_SUFFIXES):
+        return False
+    folder, slash, _ = argument.partition("/")
+    return not _exists(argument) and not (slash and _exists(folder or slash))
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long for a name, or with characters that names cannot have
+        return False
 
 
 @contextmanager
@@ -165,10 +204,7 @@ def _refuse(arguments: argparse.Namespace, for_what: str, *options: str) -> None
 
 
 def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a name, or with characters that names cannot have
-        return False
+    return _exists(text) and Path(text).is_file()
 
 
 def _count_lines(stream: BinaryIO) -> int | None:

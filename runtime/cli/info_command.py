@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..find import find_model_file
+from ..find import IN_THE_BOX, opening
 from ..kernels import available_backends, create_backend
 from ..kernels.errors import InputError, printable
 from ..kernels.fingerprint import fingerprint
 from ..kernels.layout import DTYPE_FORMATS
-from ..kernels.model_file import ModelFile, read_model_file
+from ..kernels.model_file import ORIGIN, ModelFile, read_model_file
 from ..kernels.native import check_model, instruction_sets, library_problem
 from ..model import load
 from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
@@ -25,6 +24,7 @@ from .signals import check_standard_output
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
     from typing import TypeAlias
 
     from ..kernels.backend import Backend
@@ -45,7 +45,13 @@ PARTS = {
 def run_info(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     check_standard_output()
-    path = find_model_file(Path(arguments.model))
+    name = IN_THE_BOX if arguments.model is None else arguments.model
+    with opening(name, scheme=arguments.scheme, revision=arguments.revision) as path:
+        return _run_info(path, arguments)
+
+
+def _run_info(path: Path, arguments: argparse.Namespace) -> int:
+    """Runs the command for a file."""
     if path.suffix == ONNX_SUFFIX:
         return _run_onnx_info(path, arguments)
     model_file = read_model_file(path, every_byte=arguments.check)
@@ -82,6 +88,8 @@ def _file_facts(model_file: ModelFile) -> Iterator[Fact]:
     """What a model file holds: labels, each with its lines."""
     yield "file", f"{model_file.path} ({_megabytes(model_file.path.stat().st_size)})"
     yield "made by", f"{model_file.metadata['producer']}, scheme {model_file.scheme}"
+    if ORIGIN in model_file.metadata:
+        yield "of", model_file.metadata[ORIGIN]
     yield from _encoder_facts(model_file)
     yield from _embedding_facts(model_file, model_file.config.hidden)
     yield _size_fact(_sizes(model_file))

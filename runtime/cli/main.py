@@ -9,12 +9,16 @@ import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
+from ..find import IN_THE_BOX
 from ..kernels.errors import EmbgemmaError, InputError, one_line
 from ..kernels.model_file import DEFAULT_SCHEME, SCHEMES
+from .cache_command import add_cache_arguments, run_cache
 from .embed_command import add_embed_arguments, run_embed
 from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
 from .export_command import add_export_arguments, run_export
 from .info_command import run_info
+from .pull_command import DESCRIPTION as PULL_DESCRIPTION
+from .pull_command import add_pull_arguments, run_pull
 from .signals import clean_up_when_ended, open_standard_error
 
 if TYPE_CHECKING:
@@ -115,6 +119,24 @@ def make_parser() -> argparse.ArgumentParser:
     _add_checkpoint_arguments(convert)
     convert.set_defaults(run=_run_convert)
 
+    pull = commands.add_parser(
+        "pull",
+        help="download a model by its name, and convert it",
+        description=PULL_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_pull_arguments(pull)
+    pull.set_defaults(run=run_pull)
+
+    cache = commands.add_parser(
+        "cache",
+        help="list or remove what was pulled",
+        description="Lists or removes what `embgemma pull` keeps in the folder EMBGEMMA_HOME (default: embgemma, where "
+        "the platform keeps caches).",
+    )
+    add_cache_arguments(cache)
+    cache.set_defaults(run=run_cache)
+
     export = commands.add_parser(
         "export-onnx",
         help="make an ONNX model of a checkpoint",
@@ -128,7 +150,9 @@ def make_parser() -> argparse.ArgumentParser:
     embed = commands.add_parser(
         "embed",
         help="embed texts",
-        description="Embeds texts. Lines that cannot be read are named on standard error; the rest is embedded.",
+        description="Embeds texts. Lines that cannot be read are named on standard error; the rest is embedded. The "
+        "first argument is the MODEL, unless --model names it, or there is a space in it and no such file: then it is "
+        f"a text like the others, and {IN_THE_BOX} embeds them, a small demonstration that comes with the package.",
     )
     _add_model_arguments(embed)
     add_embed_arguments(embed)
@@ -176,8 +200,14 @@ def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the model file and what runs it."""
     parser.add_argument(
-        "model", metavar="MODEL", help="model file, made by `embgemma convert`, or *.onnx by `export-onnx`"
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="model file, made by `embgemma convert`, or *.onnx by `export-onnx`; or a name, such as "
+        f"google/embeddinggemma-300m, which is pulled if it is not in the cache (default: {IN_THE_BOX})",
     )
+    parser.add_argument("--scheme", choices=SCHEMES, help="of a name (default: the one that was pulled first, or int8)")
+    parser.add_argument("--revision", metavar="REV", help="of a name: branch, tag or commit that was pulled")
     engine = parser.add_argument_group("what it runs on")
     engine.add_argument("--backend", default="auto", help="native, numba, reference (slow), or auto (default)")
     engine.add_argument("--isa", help="instruction set of the native backend, such as avx2 (default: the best)")

@@ -10,7 +10,7 @@ import pytest
 
 import embgemma
 from embgemma.cli.main import main
-from embgemma.find import find_model_file
+from embgemma.find import is_hub_name, opening
 from embgemma.kernels.errors import ModelFileError
 from tests.kernels.test_damaged_files import BEGINNINGS
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def test_a_model_file_is_itself(model_path: Path, tmp_path: Path) -> None:
-    assert find_model_file(model_path) == model_path
-    assert find_model_file(tmp_path / "none.safetensors") == tmp_path / "none.safetensors"
+    for path in (model_path, tmp_path / "none.safetensors"):
+        with opening(path) as found:
+            assert found == path
 
 
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "model.onnx"])
@@ -28,7 +29,8 @@ def test_a_bundle_is_its_model(tmp_path: Path, name: str) -> None:
     for file in ("manifest.json", "config.json", name):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
-    assert find_model_file(tmp_path) == tmp_path / name
+    with opening(tmp_path) as found:
+        assert found == tmp_path / name
 
 
 @pytest.mark.parametrize("name", ["fine-tune", "two words", "it's"])
@@ -54,24 +56,44 @@ def test_another_folder_is_refused(model_path: Path, tmp_path: Path) -> None:
         embgemma.load(tmp_path)
 
 
-def test_a_name_of_the_hub_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"hf download google/some-model .*embgemma convert some-model -o"):
-        embgemma.load("google/some-model")
-    with pytest.raises(ModelFileError, match="this is an address"):
+def test_an_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="this is an address, and nothing is downloaded here"):
         embgemma.load("https://example.com/some-model")
     with pytest.raises(ModelFileError, match="such file"):
         embgemma.load(tmp_path / "google/some-model")
 
 
 @pytest.mark.parametrize(
-    "place", ["https://huggingface.co/google/some-model", "http://huggingface.co/google/some-model/"]
+    "place",
+    ["https://huggingface.co/google/some-model", "http://huggingface.co/google/some-model/", "hf.co/google/some-model"],
 )
 @pytest.mark.parametrize("end", ["", "/tree/main", "/blob/main/model.safetensors"])
-def test_an_address_of_the_hub_is_refused_as_a_name(place: str, end: str) -> None:
-    with pytest.raises(
-        ModelFileError, match=r"hf download google/some-model --local-dir some-model && .* some-model -o"
-    ):
+def test_an_address_of_the_hub_is_refused_with_the_name(place: str, end: str) -> None:
+    with pytest.raises(ModelFileError, match=r"this is an address; give the name alone, google/some-model"):
         embgemma.load(place + end)
+
+
+@pytest.mark.parametrize(
+    ("name", "may_be"),
+    [
+        ("google/embeddinggemma-300m", True),
+        ("a/b", True),
+        ("models/m.safetensors", False),
+        ("models/m.onnx", False),
+        ("./a/b", False),
+        ("/a/b", False),
+        ("a/b/c", False),
+        ("a", False),
+        ("a/b c", False),
+        ("a/..", False),
+        ("a/b--c", False),
+        ("ä/b", False),
+        ("a/b\n", False),
+        ("a/" + "b" * 95, False),
+    ],
+)
+def test_what_may_be_a_name_of_the_hub(name: str, may_be: bool) -> None:
+    assert is_hub_name(name) is may_be
 
 
 @pytest.mark.parametrize("open_model", [embgemma.load, embgemma.SentenceTransformer])

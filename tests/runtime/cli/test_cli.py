@@ -327,7 +327,7 @@ def code_of_exit(arguments: list[str]) -> object:
     return exit_.value.code
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["embed"], ["convert", "x"], ["embed", "m", "--dim", "many"]])
+@pytest.mark.parametrize("arguments", [["nonsense"], ["pull"], ["convert", "x"], ["embed", "m", "--dim", "many"]])
 def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of_exit(arguments) == 2
     assert "usage: embgemma" in capsys.readouterr().err
