@@ -123,6 +123,12 @@ class TokenizerCalls:
             return Encoding({name: _stack(each, return_tensors) for name, each in features.items()})
         return Encoding({name: each[0] for name, each in features.items()} if isinstance(text, str) else features)
 
+    def count(self, texts: list[str]) -> list[int]:
+        """The tokens of each text, without `<bos>` and `<eos>`; no ids are kept."""
+        offsets = self._encode_batch(check_texts(texts), UNLIMITED).offsets
+        counts: list[int] = (np.diff(offsets) - 2).tolist()
+        return counts
+
     def encode(self, text: str, **kwargs: Any) -> list[int]:
         """The ids of one text; arguments as for a call."""
         ids: list[int] = self(text, **kwargs)["input_ids"]

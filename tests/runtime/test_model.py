@@ -358,8 +358,8 @@ def test_similarity_name_that_is_unknown(reference: EmbeddingModel) -> None:
 
 
 def test_import_loads_no_heavy_package() -> None:
-    heavy = ["numba", "torch", "onnx", "onnxruntime", "transformers", "huggingface_hub"]
-    heavy += [f"embgemma.{room}" for room in ("export", "benchmarks", "hub")]
+    heavy = ["numba", "torch", "onnx", "onnxruntime", "transformers", "huggingface_hub", "apsw", "sqlite_vec"]
+    heavy += [f"embgemma.{room}" for room in ("export", "benchmarks", "hub", "search")]
     code = f"import sys, embgemma; print([name for name in {heavy!r} if name in sys.modules])"
     result = run(PYTHON, "-c", code, capture_output=True, text=True)
     assert result.stdout.strip() == "[]"

@@ -1,0 +1,270 @@
+"""An index: passages of texts with their vectors in one SQLite file, searched by meaning."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..inputs import check_choice, check_integer, check_path, check_texts
+from ..kernels.errors import InputError
+from ..model import EmbeddingModel, load
+from .database import IndexFileError, create, open_existing, sole_writer
+from .embedder import Embedder, new_settings
+from .passages import Chunk
+from .store import Store
+from .update import Update
+from .vectors import PRECISIONS
+from .writer import Source, Writer, short_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from .database import Settings
+    from .update import Changes
+
+MOST_RESULTS = 1000
+
+
+@dataclass(frozen=True)
+class Result:
+    """A passage that was found.
+
+    Attributes:
+        path: of its file, absolute; or the id of a text that was added.
+        line, last_line: of the file, from 1.
+        start: characters of the text before it: of the file, of what an HTML page shows, or of the field of a row.
+        score: cosine with the query.
+        title: heading or name of the file, or "".
+        metadata: of a text that was added, or None.
+    """
+
+    path: str
+    line: int
+    score: float
+    passage: str
+    title: str = ""
+    last_line: int = 0
+    start: int = 0
+    metadata: Any = None
+
+
+class Index:
+    """An index that is open; `create` makes one, `open` opens one, and a `with` block or `close` closes it.
+
+    Several threads may use it at once. One process writes at a time; others search meanwhile.
+
+    Passages are embedded as documents. Where the model's prompt for these has "title: none", as that of EmbeddingGemma,
+    their heading or the name of their file is the title.
+
+    Attributes:
+        path: of the file.
+        settings: what it was made with.
+    """
+
+    def __init__(self, store: Store, model: EmbeddingModel, *, closes_model: bool) -> None:
+        self._store, self._model, self._closes_model = store, model, closes_model
+        self._embedder = Embedder(model, store.settings)
+        self.path: Path = store.path
+        self.settings: Settings = store.settings
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        model: EmbeddingModel | str | os.PathLike[str],
+        *,
+        dim: int | None = None,
+        precision: str = "int8",
+        passage_tokens: int | None = None,
+        overlap: int | None = None,
+        **options: Any,
+    ) -> Index:
+        """Makes an empty index.
+
+        Args:
+            path: of the file to make.
+            model: a model, or its path.
+            dim: size of the vectors; None for 256, or that of the model if less.
+            precision: how they are stored, "int8" or "float32".
+            passage_tokens: most tokens of a passage, 200 if None.
+            overlap: most tokens at the end of a passage that the next one repeats, 40 if None.
+            options: of `embgemma.load`, if model is a path.
+
+        Raises:
+            InputError: an argument is out of range, the file exists, or a package is missing.
+            IndexFileError: it cannot be written.
+        """
+        place = check_path("path", path).resolve()
+        if place.is_file() and place.stat().st_size > 0:
+            raise InputError(f"{path}: it exists; open it with Index.open, or give another name")
+        check_choice("precision", precision, PRECISIONS)
+        with _model(model, options) as (opened, closes):
+            settings = new_settings(opened, dim, precision, passage_tokens, overlap)
+            return cls(Store(place, create(place, settings), settings), opened, closes_model=closes)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], model: EmbeddingModel | str | os.PathLike[str] | None = None, **options: Any
+    ) -> Index:
+        """Opens an index with its model, or with `model`, which must be the same; options are as in `create`.
+
+        Raises:
+            InputError: there is no such file, or a package is missing.
+            IndexFileError: it is no index, damaged, of a newer release, or made with another model.
+            ModelFileError: its model cannot be opened.
+        """
+        place = check_path("path", path).resolve()
+        store = Store(place, *open_existing(place))
+        settings = store.settings
+        try:
+            if model is None and not Path(settings.model).exists():
+                raise IndexFileError(
+                    f"{path}: the model of this index, {settings.model}, is gone: give its path by --model or model="
+                )
+            with _model(settings.model if model is None else model, options) as (opened, closes):
+                found = opened.fingerprint(prompt=settings.prompt, truncate_dim=settings.dim)
+                if found != settings.fingerprint:
+                    raise IndexFileError(
+                        f"{path}: another model made this index (its fingerprint is {settings.fingerprint}, that of "
+                        f"{opened.path} is {found}): give that model, or index into another file"
+                    )
+                return cls(store, opened, closes_model=closes)
+        except BaseException:
+            store.close()
+            raise
+
+    def search(self, query: str, k: int = 10) -> list[Result]:
+        """The k passages that fit the query best, or all if there are fewer; the best comes first.
+
+        Raises InputError if the query is no text, or k is not from 1 to 1000.
+        """
+        if not isinstance(query, str):
+            raise InputError(f"query is of type {type(query).__name__}; expected str")
+        k = check_integer("k", k, 1, MOST_RESULTS)
+        return [
+            Result(
+                path=os.fsdecode(path),
+                line=line,
+                score=score,
+                passage=text,
+                title=title,
+                last_line=last_line,
+                start=start,
+                metadata=None if metadata is None else json.loads(metadata),
+            )
+            for score, (path, line, last_line, start, title, text, metadata) in self._store.nearest(
+                self._embedder.embed_query(query), k
+            )
+        ]
+
+    def update(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        column: str = "text",
+        tell: Callable[[str], None] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Changes:
+        """Makes the index hold what the files at these paths, and under those that are folders, hold now.
+
+        Files that have not changed are not read further, passages that have not changed keep their vectors, and what is
+        gone is removed. When this is interrupted, all that is stored stays, and the next call goes on.
+
+        Args:
+            paths: files and folders. Those of earlier calls stay as they are.
+            column: the field of JSON lines, and the column of CSV and TSV, that holds the texts.
+            tell: gets a sentence for each file that cannot be read; the rest goes on.
+            progress: gets the bytes of the files that are done, and those of all.
+
+        Raises:
+            InputError: there is nothing at a path.
+            IndexFileError: another process is writing, or the disk is full.
+        """
+        told, counted = tell or (lambda _: None), progress or (lambda *_: None)
+        with self._writer() as writer:
+            return Update(self._store, self._embedder, writer, column, told, counted).run(paths)
+
+    def add(
+        self, texts: Iterable[str], ids: Sequence[str] | None = None, metadata: Sequence[Any] | None = None
+    ) -> list[str]:
+        """Adds texts that are no files, in passages as well; a text takes the place of that with its id.
+
+        Args:
+            texts: the texts.
+            ids: one for each; None for hashes of the texts.
+            metadata: a value of JSON for each, which results give back.
+
+        Returns:
+            the ids.
+        """
+        texts = check_texts(texts)
+        keys = [short_hash(text.encode()).hex() for text in texts] if ids is None else check_texts(ids)
+        values = [None] * len(texts) if metadata is None else list(metadata)
+        if not len(keys) == len(values) == len(texts):
+            raise InputError(f"{len(texts)} texts, {len(keys)} ids and {len(values)} metadata; expected one for each")
+        if ids is not None and len(set(keys)) < len(keys):
+            raise InputError("an id is there twice; expected another for each text")
+        try:
+            stored = [json.dumps(value) for value in values]
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"metadata has no form in JSON: {error}") from error
+        with self._writer() as writer:
+            for key, text, value in zip(keys, texts, stored, strict=True):
+                digest = short_hash(f"{value}\0{text}".encode())
+                if self._store.hash_of(key.encode(), added=True) != digest:
+                    chunks = [Chunk(text, 1, 0, fresh=True)]
+                    writer.write(
+                        Source(key.encode(), added=True, hash=digest, metadata=value), self._embedder.passages(chunks)
+                    )
+            writer.flush()
+        return keys
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Removes texts that were added; returns how many of these there were."""
+        with self._writer() as writer:
+            writer.mark_gone((key.encode() for key in check_texts(ids)), added=True)
+            return writer.remove_gone()
+
+    def __len__(self) -> int:
+        """The number of passages."""
+        return self._store.count()
+
+    def close(self) -> None:
+        """Closes the file, and the model if it was given as a path."""
+        self._store.close()
+        if self._closes_model:
+            self._model.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _writer(self) -> Iterator[Writer]:
+        with sole_writer(self.path):
+            yield Writer(self._store, self._embedder)
+
+
+@contextmanager
+def _model(
+    model: EmbeddingModel | str | os.PathLike[str], options: dict[str, Any]
+) -> Iterator[tuple[EmbeddingModel, bool]]:
+    """The model, and whether it was opened here; then it is closed if the block raises."""
+    if isinstance(model, EmbeddingModel):
+        yield model, False
+        return
+    opened = load(model, **options)
+    try:
+        yield opened, True
+    except BaseException:
+        opened.close()
+        raise

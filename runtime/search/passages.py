@@ -1,0 +1,143 @@
+"""Texts to passages: runs of whole sentences, of so many tokens at most, each with its place in the text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Count = Callable[[list[str]], list[int]]  # tokens of each text, without <bos> and <eos>
+
+# A token counts for so many characters at least, so that white space and long words fill a passage as well.
+MOST_CHARACTERS = 32
+
+# After a full stop and what closes a sentence, and after an empty line.
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]\s*|\n\s*\n\s*")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a text; those of a text come in order, and each ends where a sentence may.
+
+    Attributes:
+        line: of the file, on which it begins, from 1.
+        start: characters of the text before it.
+        title: what the text around it is called, or "".
+        fresh: whether a new text or section begins here, so that no passage goes on into it.
+        has_lines: whether its line breaks are those of the file.
+    """
+
+    text: str
+    line: int
+    start: int
+    title: str = ""
+    fresh: bool = False
+    has_lines: bool = True
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What is embedded and found as one.
+
+    Attributes:
+        text: as it is in the file, without the white space around it.
+        line, last_line: of the file, from 1.
+        start: characters of the text before it.
+        title: see `Chunk`.
+    """
+
+    text: str
+    line: int
+    last_line: int
+    start: int
+    title: str
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """A sentence with the white space around it, or the part of one that is too long; its lines are without that."""
+
+    text: str
+    line: int
+    last_line: int
+    start: int
+    tokens: int
+
+
+def words(text: str) -> str:
+    """The text with single spaces for all white space, as it is counted and embedded."""
+    return " ".join(text.split())
+
+
+def passages(chunks: Iterable[Chunk], count: Count, most: int, overlap: int) -> Iterator[Passage]:
+    """Passages of at most `most` tokens; each begins with the last sentences before it, `overlap` tokens at most."""
+    title = ""
+    held: list[_Sentence] = []
+    repeated = 0  # how many of them the passage before had too
+    for chunk in chunks:
+        if chunk.fresh:
+            yield from _passage(held, repeated, title)
+            held, repeated, title = [], 0, chunk.title
+        for sentence in _sentences(chunk, count, most):
+            if sum(each.tokens for each in held) + sentence.tokens > most:
+                yield from _passage(held, repeated, title)
+                held = _last(held, min(overlap, most - sentence.tokens))
+                repeated = len(held)
+            held.append(sentence)
+    yield from _passage(held, repeated, title)
+
+
+def _last(sentences: list[_Sentence], most: int) -> list[_Sentence]:
+    """The last of these sentences that have so many tokens together; not all of them."""
+    first = len(sentences)
+    while first > 1 and sentences[first - 1].tokens <= most:
+        first -= 1
+        most -= sentences[first].tokens
+    return sentences[first:]
+
+
+def _passage(sentences: list[_Sentence], repeated: int, title: str) -> Iterator[Passage]:
+    """The passage of these sentences, unless they say nothing new."""
+    if not any(each.text.strip() for each in sentences[repeated:]):
+        return
+    while not sentences[0].text.strip():
+        sentences = sentences[1:]
+    text = "".join(each.text for each in sentences)
+    last = next(each for each in reversed(sentences) if each.text.strip())
+    start = sentences[0].start + len(text) - len(text.lstrip())
+    yield Passage(text.strip(), sentences[0].line, last.last_line, start, title)
+
+
+def _sentences(chunk: Chunk, count: Count, most: int) -> Iterator[_Sentence]:
+    """The sentences of a chunk; those above `most` tokens are cut."""
+    ends = [found.end() for found in _SENTENCE_END.finditer(chunk.text)]
+    texts = [chunk.text[begin:end] for begin, end in zip([0, *ends], [*ends, len(chunk.text)], strict=True)]
+    line, start = chunk.line, chunk.start
+    for text, tokens in zip(texts, _tokens(texts, count), strict=True):
+        for part, part_tokens in _cut(text, tokens, count, most):
+            lines = part.count("\n") if chunk.has_lines else 0
+            before = lines - part.lstrip().count("\n") if lines else 0
+            after = lines - part.rstrip().count("\n") if lines else 0
+            yield _Sentence(part, line + before, line + lines - after, start, part_tokens)
+            line, start = line + lines, start + len(part)
+
+
+def _tokens(texts: list[str], count: Count) -> list[int]:
+    counted = count([words(text) for text in texts])
+    return [max(tokens, len(text) // MOST_CHARACTERS) for text, tokens in zip(texts, counted, strict=True)]
+
+
+def _cut(text: str, tokens: int, count: Count, most: int) -> Iterator[tuple[str, int]]:
+    """The text with its tokens; one above `most` in halves, and halves of them: at a line break, else at a space."""
+    if tokens <= most or len(text) < 2:
+        yield text, tokens
+        return
+    middle = len(text) // 2
+    places = (text.rfind(mark, 1, middle) + 1 for mark in ("\n", " "))
+    at = next((place for place in places if place > middle // 2), middle)
+    halves = [text[:at], text[at:]]
+    for half, half_tokens in zip(halves, _tokens(halves, count), strict=True):
+        yield from _cut(half, half_tokens, count, most)

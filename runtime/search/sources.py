@@ -1,0 +1,72 @@
+"""Which files there are to index."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..inputs import check_path
+from ..kernels.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+@dataclass
+class Found:
+    """What is at the paths that were named.
+
+    Attributes:
+        roots: these paths, absolute.
+        files: the files at and under them, in order; a dict for its keys.
+        skipped: how many of each kind were left out: "hidden", "links", "special".
+    """
+
+    roots: list[str] = field(default_factory=list)
+    files: dict[str, None] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def find_files(
+    paths: Iterable[str | os.PathLike[str]], tell: Callable[[str], None], known: Callable[[str], bool]
+) -> Found:
+    """The files at these paths, and under those that are folders; folders that cannot be read are told.
+
+    Links inside folders are not followed, so that no walk is endless. Raises InputError for a path where there is
+    nothing, unless it is known: then it is gone.
+    """
+    found = Found()
+    for path in paths:
+        root = os.path.abspath(check_path("path", path))  # noqa: PTH100  (Path.absolute keeps "..")
+        if not os.path.lexists(root) and not known(root):
+            raise InputError(f"{path}: there is no such file or folder")
+        found.roots.append(root)
+        if Path(root).is_dir():
+            _walk(root, found, tell)
+        elif Path(root).is_file():
+            found.files[root] = None
+        elif os.path.lexists(root):
+            raise InputError(f"{path}: it is neither a file nor a folder")
+    return found
+
+
+def _walk(root: str, found: Found, tell: Callable[[str], None]) -> None:
+    def failed(error: OSError) -> None:
+        tell(f"{error.filename}: cannot read the folder: {error.strerror}")
+
+    for folder, folders, files in os.walk(root, onerror=failed):
+        found.skipped["hidden"] += sum(name.startswith(".") for name in (*folders, *files))
+        kept = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in kept if not Path(folder, name).is_symlink())
+        found.skipped["links"] += len(kept) - len(folders)
+        for name in sorted(name for name in files if not name.startswith(".")):
+            path = Path(folder, name)
+            if path.is_symlink():
+                found.skipped["links"] += 1
+            elif path.is_file():
+                found.files[str(path)] = None
+            else:
+                found.skipped["special"] += 1

@@ -1,0 +1,101 @@
+"""An index as a store of passages: what is in it, and which of its vectors are nearest."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .database import errors_of, scalar
+from .vectors import cosine, to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import apsw
+    import numpy as np
+    import numpy.typing as npt
+
+    from .database import Settings
+
+# SQLite finds candidates by the distance of stored vectors; their cosines with the query, which is not rounded, decide.
+MORE_CANDIDATES = 30
+MOST_CANDIDATES = 4096  # of sqlite-vec
+
+
+class Store:
+    """The open file of an index; threads take turns."""
+
+    def __init__(self, path: Path, connection: apsw.Connection, settings: Settings) -> None:
+        self.path, self.connection, self.settings = path, connection, settings
+        self._lock = threading.Lock()
+        int8 = settings.precision == "int8"
+        self._value = "vec_int8(?)" if int8 else "?"
+        self.insert_vector = f"INSERT INTO vectors(rowid, vector) VALUES (?, {self._value})"
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Around all uses of the connection."""
+        with self._lock, errors_of(self.path):
+            yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Around uses of it that happen together, or not at all."""
+        with self.guard():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            finally:
+                if self.connection.in_transaction:  # SQLite may have rolled it back by itself, as on a full disk
+                    self.connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self.connection.close()
+
+    def count(self) -> int:
+        """The number of passages."""
+        with self.guard():
+            return int(scalar(self.connection, "SELECT count(*) FROM passages"))
+
+    def hash_of(self, path: bytes, *, added: bool) -> bytes | None:
+        """The hash of a source; None if it is not there, or not whole."""
+        sql = "SELECT hash FROM sources WHERE path = ? AND added = ? AND hash IS NOT NULL"
+        with self.guard():
+            found: bytes | None = scalar(self.connection, sql, (path, added))
+        return found
+
+    def paths_under(self, root: str) -> list[bytes]:
+        """The files at or under a path."""
+        place = os.fsencode(root)
+        first = place.rstrip(b"/") + b"/"
+        last = first[:-1] + bytes([first[-1] + 1])
+        sql = "SELECT path FROM sources WHERE NOT added AND (path = ? OR (path >= ? AND path < ?))"
+        with self.guard():
+            return [path for (path,) in self.connection.execute(sql, (place, first, last))]
+
+    def nearest(self, query: npt.NDArray[np.float32], k: int) -> list[tuple[float, tuple[Any, ...]]]:
+        """The k passages with the highest cosine with a unit vector (dim,): score, and path, line, last_line, start,
+        title, text and metadata.
+
+        All stored vectors have about the same length, so the nearest have the highest cosines.
+        """
+        precision = self.settings.precision
+        (stored,) = to_bytes(query[None], precision)
+        nearest = f"SELECT rowid FROM vectors WHERE vector MATCH {self._value} AND k = ?"
+        vector = "SELECT vector FROM vectors WHERE rowid = ?"
+        passage = (
+            "SELECT s.path, p.line, p.last_line, p.start, p.title, p.text, s.metadata "
+            "FROM passages p JOIN sources s ON s.id = p.source WHERE p.id = ?"
+        )
+        with self.guard():
+            execute = self.connection.execute
+            ids = execute(nearest, (stored, min(2 * k + MORE_CANDIDATES, MOST_CANDIDATES))).fetchall()
+            found = [(cosine(query, scalar(self.connection, vector, each), precision), each) for each in ids]
+            found.sort(key=lambda each: (-each[0], each[1]))
+            return [(score, next(execute(passage, each))) for score, each in found[:k]]

@@ -1,0 +1,103 @@
+"""Every format gives its text with lines, titles and places; what cannot be read is named."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from embgemma.search.passages import Chunk, passages
+from embgemma.search.readers import READ_BYTES, Faults, read_chunks
+
+HTML = """<!doctype html><html><head><title>My &amp; page</title>
+<style>p { color: red }</style><script>if (a < b) { alert("<p>no") }</script></head>
+<body><h1>Cats
+are animals</h1>
+<p>Cats &amp; <b>dog</b>s sleep.<br>A lot.</p><h2>Nothing here</h2>
+<h2>Water</h2><ul><li>one<li>two</ul><template>no</template></body></html>"""
+CATS = "Cats are animals\nCats & dogs sleep.\nA lot."
+
+
+def chunks_of(content: bytes | str, suffix: str, faults: Faults | None = None, column: str = "text") -> list[Chunk]:
+    stream = io.BytesIO(content.encode() if isinstance(content, str) else content)
+    return list(read_chunks(stream, suffix, "file", column, faults or Faults()))
+
+
+def sections(content: bytes | str, suffix: str) -> list[tuple[str, str, int, int]]:
+    """Title, text, and first and last line of each section."""
+    found = passages(chunks_of(content, suffix), lambda texts: [0] * len(texts), 10_000, 0)
+    return [(each.title, each.text, each.line, each.last_line) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "expected"),
+    [
+        ("", "\ufeffone\n\ntwo\n", [("file", "one\n\ntwo", 1, 3)]),
+        (
+            ".md",
+            "no\n# One\r\na\r\n## *Two* ##\nb\n\n### C#\nc\n",
+            [
+                ("file", "no", 1, 1),
+                ("One", "# One\r\na", 2, 3),
+                ("*Two*", "## *Two* ##\nb", 4, 5),
+                ("C#", "### C#\nc", 7, 8),
+            ],
+        ),
+        (
+            ".md",
+            "# Alone\n## Code\n```sh\n# no heading\n~~~\n```\n# End\nx",
+            [("Code", "## Code\n```sh\n# no heading\n~~~\n```", 2, 6), ("End", "# End\nx", 7, 8)],
+        ),
+        (".html", HTML, [("Cats are animals", CATS, 3, 5), ("Water", "Water\none\ntwo", 6, 6)]),
+        (".html", "just text & more", [("file", "just text & more", 1, 1)]),
+        (".html", "<script>never ends", []),
+        (".jsonl", '{"text": "a\\nb"}\n{"text": ""}\n{"text": "c"}\n', [("", "a\nb", 1, 1), ("", "c", 3, 3)]),
+        (".csv", 'id;text\n1;"a ""b"",\nc"\n\n2;d\n', [("", 'a "b",\nc', 2, 2), ("", "d", 5, 5)]),
+        (".tsv", "text\tid\na, b\t1\n", [("", "a, b", 2, 2)]),
+        *((suffix, "", []) for suffix in ("", ".md", ".html", ".jsonl")),
+    ],
+)
+def test_texts_of_a_format(suffix: str, content: str, expected: list[tuple[str, str, int, int]]) -> None:
+    assert sections(content, suffix) == expected
+
+
+@pytest.mark.parametrize("suffix", ["", ".md"])
+def test_a_large_file_comes_in_pieces(suffix: str) -> None:
+    text = "é你😀 line\n" * 40_000 + "x" * 3 * READ_BYTES + "é" * READ_BYTES
+    chunks = chunks_of(text, suffix)
+    assert "".join(chunk.text for chunk in chunks) == text
+    assert max(len(chunk.text) for chunk in chunks) <= 2 * READ_BYTES
+    for chunk in chunks:
+        assert text.startswith(chunk.text, chunk.start)
+        assert chunk.line == 1 + text[: chunk.start].count("\n")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "texts", "said"),
+    [
+        ("", b"a\nb\xff\nc", ["a\nb\ufffd\nc"], "line 2: not valid UTF-8: byte 0xff"),
+        (".md", b"a\n# \xe4\nb", ["a\n", "# \ufffd\nb"], "line 2: not valid UTF-8: byte 0xe4"),
+        (".txt", b"a\xc3", ["a"], "line 1: not valid UTF-8: the last character is cut"),
+        (".jsonl", b'{}\n\n{"text": "a"}\n[1]\n', ["a"], "line 1: field 'text' is missing; the fields are none (and 2"),
+        (".jsonl", b'{"text": "\\ud800"}\n', [], "line 1: the text has a lone surrogate"),
+        (".csv", b"a,text\n1\n2,b\n", ["b"], "line 2: 1 columns; expected 2"),
+    ],
+)
+def test_faults_are_named_and_the_rest_is_read(suffix: str, content: bytes, texts: list[str], said: str) -> None:
+    faults = Faults()
+    assert [chunk.text for chunk in chunks_of(content, suffix, faults)] == texts
+    assert str(faults).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "said"),
+    [
+        ("", "a".encode("utf-16"), "UTF-16"),
+        (".csv", b"a,b\n1,2\n", "no column 'text', .* it has 'a', 'b'"),
+        (".csv", b"", "no column 'text', .* it has none"),
+        (".csv", b'text\n"' + b"a" * 300_000, "line .*: not valid CSV: field larger"),
+    ],
+)
+def test_what_ends_the_reading(suffix: str, content: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        chunks_of(content, suffix)
