@@ -1,4 +1,4 @@
-"""The command `embgemma`: converts and exports checkpoints, embeds texts, describes models."""
+"""The command `embgemma`: converts and exports checkpoints, embeds texts, searches files, describes models."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from .cache_command import add_cache_arguments, run_cache
 from .embed_command import add_embed_arguments, run_embed
 from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
 from .export_command import add_export_arguments, run_export
+from .index_command import DESCRIPTION as INDEX_DESCRIPTION
+from .index_command import add_index_arguments, run_index
 from .info_command import run_info
 from .pull_command import DESCRIPTION as PULL_DESCRIPTION
 from .pull_command import add_pull_arguments, run_pull
+from .search_command import add_search_arguments, run_search
 from .signals import clean_up_when_ended, open_standard_error
 
 if TYPE_CHECKING:
@@ -158,6 +161,18 @@ def make_parser() -> argparse.ArgumentParser:
     add_embed_arguments(embed)
     embed.set_defaults(run=run_embed)
 
+    index = commands.add_parser("index", help="index files to search in", description=INDEX_DESCRIPTION)
+    add_index_arguments(index)
+    _add_engine_arguments(index)
+    index.set_defaults(run=run_index)
+
+    search = commands.add_parser(
+        "search", help="search an index by meaning", description="Shows the passages of an index that fit a query best."
+    )
+    add_search_arguments(search)
+    _add_engine_arguments(search)
+    search.set_defaults(run=run_search)
+
     info = commands.add_parser(
         "info",
         help="describe a model file or an ONNX model",
@@ -208,6 +223,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scheme", choices=SCHEMES, help="of a name (default: the one that was pulled first, or int8)")
     parser.add_argument("--revision", metavar="REV", help="of a name: branch, tag or commit that was pulled")
+    _add_engine_arguments(parser)
+
+
+def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what runs a model."""
     engine = parser.add_argument_group("what it runs on")
     engine.add_argument("--backend", default="auto", help="native, numba, reference (slow), or auto (default)")
     engine.add_argument("--isa", help="instruction set of the native backend, such as avx2 (default: the best)")
