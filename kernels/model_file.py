@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
 import os
 import zlib
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from .layout import (
     weights,
 )
 from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
+from .system import forget
 from .tokenizer_table import check_tokenizer_table
 
 FORMAT_NAME = "embgemma"
@@ -187,7 +187,7 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     if tokenizer_table is not None:
         check_tokenizer_table(tokenizer_table, config.vocab, config.bos_id, config.eos_id)
     _check_numbers(tensors)
-    file.mapping.madvise(mmap.MADV_DONTNEED)  # the checks have read pages all over the file, 25 MB in all
+    forget(file.mapping)  # the checks have read pages all over the file, 25 MB in all
     prompts, default_prompt_name = read_prompts(metadata)
     return ModelFile(
         path=path,

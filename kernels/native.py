@@ -10,7 +10,6 @@ import functools
 import importlib.resources
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ import numpy.typing as npt
 from .batch import check_batch, check_finite
 from .errors import BackendError, EmbgemmaError, InputError, ModelFileError
 from .model_file import ModelFile
+from .system import LIBRARY_NAME
 
-LIBRARY_NAME = "libembgemma.dylib" if sys.platform == "darwin" else "libembgemma.so"
 HEADER_NAME = "embgemma.h"
 BENCH_HEADER_NAME = "embgemma_bench.h"
 PREPROCESSOR_BLOCK = re.compile(r"/\* cffi: skip \*/.*?/\* cffi: end of skip \*/", re.DOTALL)

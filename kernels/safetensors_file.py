@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ModelFileError
+from .system import open_shared
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20  # the header of a 256-layer model takes 0.4 MB
@@ -107,11 +108,7 @@ def _map(path: Path) -> mmap.mmap:
 
 def open_regular(path: Path) -> BinaryIO:
     """The file, open for reading; raises ModelFileError for a pipe or a device, of which reading may never end."""
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe must not make it wait
-
-    file = open(path, "rb", opener=opener)  # noqa: SIM115  (the caller closes it)
+    file = open(path, "rb", opener=open_shared)  # noqa: SIM115  (the caller closes it)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise ModelFileError("this is a pipe or a device; expected a file")

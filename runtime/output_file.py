@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .kernels.errors import InputError
+from .kernels.system import replace
 
 try:
     import fcntl
@@ -76,7 +77,7 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         if not force:
             _take_name(made, path)
-        made.replace(path)
+        replace(made, path)
 
 
 def _take_name(made: Path, path: Path) -> None:

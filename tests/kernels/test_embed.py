@@ -16,7 +16,8 @@ import pytest
 
 import embgemma
 from embgemma.kernels.model_file import Scheme
-from embgemma.kernels.native import HEADER_NAME, LIBRARY_NAME, Library, library_problem, load_library
+from embgemma.kernels.native import HEADER_NAME, Library, library_problem, load_library
+from embgemma.kernels.system import LIBRARY_NAME
 from tests import tiny
 from tests.processes import run
 
