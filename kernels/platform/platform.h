@@ -1,12 +1,15 @@
 /* What differs between operating systems: memory, files, threads, the clock, and what is known of the CPU. No other
- * folder asks which system it is compiled for. posix.c and posix_cpu.c have it all for Linux, Android, macOS and iOS.
- * Functions that can fail return 1 on success, else 0, unless they say otherwise. */
+ * folder asks which system it is compiled for. posix.c and posix_cpu.c have it all for Linux, Android, macOS and iOS,
+ * windows.c for Windows. Functions that can fail return 1 on success, else 0, unless they say otherwise. */
 #ifndef EG_PLATFORM_H
 #define EG_PLATFORM_H
 
-#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
@@ -47,14 +50,25 @@ void eg_file_forget(const eg_mapped_file *file, const void *begin, size_t bytes)
 
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
+#if defined(_WIN32)
+typedef struct eg_mutex {
+    void *lock; /* an SRWLOCK */
+} eg_mutex;
+typedef struct eg_condition {
+    void *variable; /* a CONDITION_VARIABLE */
+} eg_condition;
+typedef void *eg_thread_handle;
+#else
 typedef pthread_mutex_t eg_mutex;
 typedef pthread_cond_t eg_condition;
+typedef pthread_t eg_thread_handle;
+#endif
 
 /* Must stay where it is until it is joined. */
 typedef struct eg_system_thread {
     void (*body)(void *argument);
     void *argument;
-    pthread_t handle;
+    eg_thread_handle handle;
 } eg_system_thread;
 
 int eg_mutex_create(eg_mutex *mutex);
@@ -79,10 +93,11 @@ double eg_now(void); /* seconds of a monotonic clock */
 /* ---- the CPU ----------------------------------------------------------------------------------------------------- */
 
 /* Physical cores that this process may run on: hardware threads that share a core are counted once, and on a CPU
- * with cores of several speeds only the fastest kind counts. No more than the quota of its cgroups, at least 1. */
+ * with cores of several speeds only the fastest kind counts. No more than the quota of its container, at least 1. */
 size_t eg_cpu_cores(void);
 
-/* That quota, in CPUs rounded up; SIZE_MAX if there is none. root is "", or in tests a folder with proc/ and sys/. */
+/* That quota on Linux, in CPUs rounded up; SIZE_MAX if there is none. root is "", or in tests a folder with proc/ and
+ * sys/. */
 size_t eg_cpu_quota(const char *root);
 
 /* Of 64-bit ARM, whose instructions cannot say what it has: a sum of the following. */

@@ -45,7 +45,7 @@ static void store_codes(const float *x, size_t n, float steps_per_one, int16_t *
 static float steps_of(const float *x, size_t n, float *scale)
 {
     const float largest = largest_of(x, n), length = sqrtf(sum_of_squares(x, n));
-    const float by_length = LARGEST_LENGTH / length, by_code = INT16_CODE_MAX / largest;
+    const float by_length = (float)LARGEST_LENGTH / length, by_code = (float)INT16_CODE_MAX / largest;
     const float steps = largest > 0.0f ? by_length < by_code ? by_length : by_code : 0.0f;
     *scale = (steps > 0.0f ? 1.0f / steps : 0.0f) + unless_finite(length);
     return steps;
@@ -85,7 +85,7 @@ static float store_weights(float *weights, size_t n, float sum, const float *val
         }
     }
     const float total = add_up(lanes);
-    const float by_sum = LARGEST_SUM / total, by_code = INT16_CODE_MAX / vf_reduce_max(largest);
+    const float by_sum = (float)LARGEST_SUM / total, by_code = (float)INT16_CODE_MAX / vf_reduce_max(largest);
     const float steps = by_sum < by_code ? by_sum : by_code;
     const int all_zero = !(steps < INFINITY);
     store_codes(weights, n, all_zero ? 0.0f : steps, (int16_t *)(void *)weights);

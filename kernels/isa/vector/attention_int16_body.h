@@ -33,12 +33,12 @@ static float store_key(const float *key, size_t head_dim, void *panel, size_t co
 static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
     const float largest = largest_of(value, head_dim);
-    const vf steps = vf_set(largest > 0.0f ? VALUE_CODE_MAX / largest : 0.0f);
+    const vf steps = vf_set(largest > 0.0f ? (float)VALUE_CODE_MAX / largest : 0.0f);
     for (size_t i = 0; i < head_dim; i += VF_LANES) {
         int16_t *line = (int16_t *)panels + (i / EG_PANEL * slots * EG_PANEL) + slot / PAIR * (PAIR * EG_PANEL);
         vf_store_alternate(line + i % EG_PANEL * PAIR, vf_mul(vf_load(value + i), steps), slot % PAIR);
     }
-    return largest / VALUE_CODE_MAX;
+    return largest / (float)VALUE_CODE_MAX;
 }
 
 /* ---- products --------------------------------------------------------------------------------------------- */
