@@ -176,6 +176,10 @@ class ParquetWriter:
         self._write_rows()
         self._writer.close()
 
+    def give_up(self) -> None:
+        """Forgets a file that is not finished: pyarrow would complain that it cannot write its end."""
+        self._writer.is_open = False
+
     def _write_rows(self) -> None:
         if self._rows:
             lines, ids, vectors = zip(*self._rows, strict=True)
@@ -215,6 +219,7 @@ def open_writer(path: Path, dim: int, fingerprint: str, *, ids: bool, force: boo
             writer = NpzWriter(stream, rows_file, dim, fingerprint)
         elif path.suffix == ".parquet":
             writer = ParquetWriter(stream, dim, fingerprint, ids=ids)
+            stack.callback(writer.give_up)
         elif path.suffix == ".npy":
             writer = NpyWriter(stream, dim, fingerprint)
         else:
