@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cli.signals import check_standard_output, clean_up_when_ended, open_standard_error
-from ..kernels.errors import EmbgemmaError, InputError, one_line
+from ..cli.exit import exit_code, tell
+from ..cli.signals import check_standard_output, open_standard_error
+from ..kernels.errors import InputError
 from . import results
 from .compare import compare_report
 from .compare.compare import run_comparison
@@ -23,6 +24,8 @@ from .speed import options as shared
 from .speed import report, tokenizer_speed
 from .speed.bench import run
 from .speed.model_source import explain_full_disk, open_source
+
+PROGRAM = "embgemma-bench"
 
 EPILOG = """\
 What is timed: token ids in, unit vector out, in one process of its own; tokenisation is not timed. All lengths are
@@ -41,30 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if getattr(options, "device", "cpu") != "cpu":
         parser.error(f"--device {options.device}: embgemma runs on the CPU only; use --device cpu")
-    try:
-        check_standard_output()
-        with clean_up_when_ended():
-            page = options.run(options)
-        sys.stdout.write(f"{page}\n")
-    except EmbgemmaError as error:
-        sys.stderr.write(f"embgemma-bench: {error}\n")
-        return 1
-    except OSError as error:
-        found = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        sys.stderr.write(f"embgemma-bench: {one_line(found)}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("embgemma-bench: interrupted; nothing was measured to the end\n")
-        return 130
-    if "cache" in options and options.cache.exists():
-        sys.stderr.write(f"embgemma-bench: {describe_cache(options.cache)}\n")
+    code = exit_code(PROGRAM, lambda: _print_page(options))
+    if code == 0 and "cache" in options and options.cache.exists():
+        tell(PROGRAM, describe_cache(options.cache))
+    return code
+
+
+def _print_page(options: argparse.Namespace) -> int:
+    check_standard_output()
+    sys.stdout.write(f"{options.run(options)}\n")
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their arguments."""
     parser = argparse.ArgumentParser(
-        prog="embgemma-bench",
+        prog=PROGRAM,
         description=f"{__doc__}\nWithout COMMAND it is `speed`. `embgemma-bench COMMAND --help` lists what each takes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

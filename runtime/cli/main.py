@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
 from ..find import IN_THE_BOX
-from ..kernels.errors import EmbgemmaError, InputError, one_line
+from ..kernels.errors import one_line
 from ..kernels.model_file import DEFAULT_SCHEME, SCHEMES
 from .cache_command import add_cache_arguments, run_cache
 from .embed_command import add_embed_arguments, run_embed
+from .exit import exit_code, tell
 from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
 from .export_command import add_export_arguments, run_export
 from .index_command import DESCRIPTION as INDEX_DESCRIPTION
@@ -22,16 +21,12 @@ from .info_command import run_info
 from .pull_command import DESCRIPTION as PULL_DESCRIPTION
 from .pull_command import add_pull_arguments, run_pull
 from .search_command import add_search_arguments, run_search
-from .signals import clean_up_when_ended, open_standard_error
+from .signals import open_standard_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EXIT_FAILURE = 1
-EXIT_WRONG_USE = 2  # argparse's own
-# Shells report 128 + the number of the signal that ended a program.
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
+PROGRAM = "embgemma"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,26 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.run is None:
         parser.print_help()
         return 0
-    try:
-        with clean_up_when_ended(), warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            code: int = arguments.run(arguments)
-            if sys.stdout is not None:  # None: it was closed before the start
-                sys.stdout.flush()
-    except KeyboardInterrupt:
-        _tell("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except EmbgemmaError as error:
-        _tell(str(error))
-        return EXIT_WRONG_USE if isinstance(error, InputError) else EXIT_FAILURE
-    except OSError as error:
-        _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        return EXIT_FAILURE
-    return code
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return exit_code(PROGRAM, lambda: arguments.run(arguments))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,7 +78,7 @@ class _CommandParser(_Parser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line; it stores the function of the chosen command as `run`."""
-    parser = _Parser(prog="embgemma", description="EmbeddingGemma on a CPU: text in, embedding out.")
+    parser = _Parser(prog=PROGRAM, description="EmbeddingGemma on a CPU: text in, embedding out.")
     parser.add_argument("--version", action="version", version=f"embgemma {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_CommandParser)
@@ -250,14 +228,10 @@ def _run_convert(arguments: argparse.Namespace) -> int:
         base=arguments.base,
         force=arguments.force,
     )
-    _tell(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    tell(PROGRAM, f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Writes a warning as one sentence, without the source line."""
-    _tell(f"warning: {message}")
-
-
-def _tell(message: str) -> None:
-    sys.stderr.write(f"embgemma: {one_line(message)}\n")
+    tell(PROGRAM, f"warning: {message}")

@@ -98,7 +98,7 @@ def test_a_comparison_without_a_checkpoint_says_what_it_needs(
     bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EMBGEMMA_CHECKPOINT", raising=False)
-    error = bench("--compare", "onnxruntime", status=1)
+    error = bench("--compare", "onnxruntime", fails=True)
     assert "give its folder with --checkpoint or EMBGEMMA_CHECKPOINT" in error
 
 

@@ -81,7 +81,7 @@ def test_one_kind_of_data_is_enough(
     monkeypatch.delenv("EMBGEMMA_EVALDATA")
     assert "loss" not in rows(bench(*arguments))
     monkeypatch.delenv("EMBGEMMA_GOLDEN")
-    assert "set EMBGEMMA_GOLDEN or EMBGEMMA_EVALDATA" in bench(*arguments, status=1)
+    assert "set EMBGEMMA_GOLDEN or EMBGEMMA_EVALDATA" in bench(*arguments, fails=True)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_one_kind_of_data_is_enough(
 def test_what_cannot_be_done_is_said(
     more: list[str], message: str, arguments: list[str], bench: Callable[..., str]
 ) -> None:
-    assert message in bench(*arguments, *more, status=1)
+    assert message in bench(*arguments, *more, fails=True)
 
 
 def test_files_are_opened_before_data_is_asked_for(bench: Callable[..., str]) -> None:
-    assert "none.safetensors: cannot open the file" in bench("quality", "none.safetensors", status=1)
+    assert "none.safetensors: cannot open the file" in bench("quality", "none.safetensors", fails=True)
 
 
 def test_the_quantised_formats_of_a_peer_come_beside_ours(

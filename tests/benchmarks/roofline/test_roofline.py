@@ -67,5 +67,5 @@ def test_parts_and_what_is_outside_are_the_call(model_path: Path, bench: Callabl
 
 
 def test_other_backends_say_why_not(model_path: Path, bench: Callable[..., str]) -> None:
-    error = bench("--model", model_path, "--backend", "reference", "--roofline", *QUICK, status=1)
+    error = bench("--model", model_path, "--backend", "reference", "--roofline", *QUICK, fails=True)
     assert "the reference backend cannot, the native one can" in error

@@ -85,10 +85,10 @@ def test_an_unknown_command_is_told_the_known_ones(capsys: pytest.CaptureFixture
 
 
 def test_errors_are_one_sentence_and_no_traceback(model_path: Path, tmp_path: Path, bench: Callable[..., str]) -> None:
-    error = bench("--model", tmp_path / "none.safetensors", status=1)
+    error = bench("--model", tmp_path / "none.safetensors", fails=True)
     assert "none.safetensors: cannot open the file" in error
-    error = bench("--model", model_path, "--lengths", 129, status=1)
+    error = bench("--model", model_path, "--lengths", 129, fails=True)
     assert "--lengths has 129, but the model takes at most 128 tokens" in error
-    error = bench("--model", model_path, "--backend", "reference", "--isa", "avx2", *QUICK, status=1)
+    error = bench("--model", model_path, "--backend", "reference", "--isa", "avx2", *QUICK, fails=True)
     assert "embgemma-bench: isa='avx2'" in error
     assert "Traceback" not in error

@@ -35,7 +35,7 @@ def test_the_texts_that_come_along_are_of_four_kinds() -> None:
 def test_a_file_without_both_tokenizers_is_refused(tmp_path: Path, bench: Callable[..., str]) -> None:
     path = tmp_path / "model.safetensors"
     write_synthetic_model(path, tiny.CONFIG, "int8", tokenizer_model=tiny.tokenizer_model())
-    assert "lacks tokenizer.table" in bench("tokenizer", path, status=1)
+    assert "lacks tokenizer.table" in bench("tokenizer", path, fails=True)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_texts_that_cannot_be_read_are_one_sentence(
     path, texts = tiny.write_model(tmp_path / "model.safetensors"), tmp_path / "x"
     if content is not None:
         texts.write_bytes(content)
-    error = bench("tokenizer", path, "--texts", texts, status=1)
+    error = bench("tokenizer", path, "--texts", texts, fails=True)
     assert message in error
     assert error.count("\n") == 1
-    assert "Is a directory" in bench("tokenizer", path, "--texts", tmp_path, status=1)
+    assert "Is a directory" in bench("tokenizer", path, "--texts", tmp_path, fails=True)

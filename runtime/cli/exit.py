@@ -1,0 +1,47 @@
+"""How a command ends: its exit code, and one line on standard error about what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ..kernels.errors import EmbgemmaError, InputError, one_line
+from .signals import clean_up_when_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXIT_FAILURE = 1
+EXIT_WRONG_USE = 2  # argparse's own
+# Shells report 128 + the number of the signal that ended a program.
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def exit_code(program: str, run: Callable[[], int]) -> int:
+    """Runs a command, and gives its exit code or that of the error that ended it."""
+    try:
+        with clean_up_when_ended():
+            code = run()
+            if sys.stdout is not None:  # None: it was closed before the start
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        tell(program, "interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has left. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except EmbgemmaError as error:
+        tell(program, str(error))
+        return EXIT_WRONG_USE if isinstance(error, InputError) else EXIT_FAILURE
+    except OSError as error:
+        tell(program, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return EXIT_FAILURE
+    return code
+
+
+def tell(program: str, message: str) -> None:
+    """Writes a line to standard error."""
+    sys.stderr.write(f"{program}: {one_line(message)}\n")
