@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..kernels.errors import BackendError, EmbgemmaError, HubError
 from ..kernels.install import pip_install
@@ -42,6 +44,7 @@ class Repository:
         try:
             import huggingface_hub.constants
             import huggingface_hub.errors
+            import huggingface_hub.file_download
             import huggingface_hub.hf_api
             import huggingface_hub.utils
         except ImportError as error:
@@ -51,7 +54,7 @@ class Repository:
             ) from error
         self.name = name
         self._token = token
-        self._hub = huggingface_hub
+        self._hub: Any = huggingface_hub
 
     def commit(self, revision: str | None) -> str:
         """The commit that a branch, a tag or a commit names; None for the branch `main`."""
@@ -59,7 +62,7 @@ class Repository:
             found = self._hub.HfApi(token=self._token).model_info(self.name, revision=revision).sha
             if not found:
                 raise HubError(f"{self.name}: the hub names no commit of revision {revision}; try it again later")
-            return found
+            return str(found)
 
     def files(self, commit: str) -> dict[str, RemoteFile]:
         """All files at a commit, by path."""
@@ -77,13 +80,39 @@ class Repository:
         """
         with self._explained(commit), self._quiet(), _counting(folder, progress):
             for path, remote in files.items():
-                made = Path(
-                    self._hub.hf_hub_download(self.name, path, revision=commit, local_dir=folder, token=self._token)
-                )
-                size = made.stat().st_size
-                if size != remote.size or (remote.sha256 is not None and _sha256(made) != remote.sha256):
-                    made.unlink()
-                    raise HubError(f"{self.name}: {path} came damaged over the network; run it again")
+                if remote.sha256 is not None:
+                    self._fetch_large(commit, path, remote, folder)
+                    continue
+                made = self._hub.hf_hub_download(self.name, path, revision=commit, local_dir=folder, token=self._token)
+                if Path(made).stat().st_size != remote.size:
+                    Path(made).unlink()
+                    raise self._damaged(path)
+
+    def _fetch_large(self, commit: str, path: str, remote: RemoteFile, folder: Path) -> None:
+        """Downloads a file from where an earlier call stopped, which huggingface_hub forgets."""
+        target, part = folder / path, folder / f".{remote.sha256}.part"
+        if target.is_file():
+            return
+        cached = self._hub.try_to_load_from_cache(self.name, path, revision=commit)
+        if isinstance(cached, str) and _sha256(Path(cached)) == remote.sha256:
+            shutil.copyfile(cached, part)
+        address = self._hub.hf_hub_url(self.name, path, revision=commit)
+        headers = self._hub.utils.build_hf_headers(token=self._token)
+        place = self._hub.get_hf_file_metadata(address, token=self._token).location
+        if urlsplit(place).netloc != urlsplit(address).netloc:  # the store of large files, which takes no token
+            headers.pop("authorization", None)
+        with part.open("ab") as file:
+            self._hub.file_download.http_get(
+                place, file, resume_size=file.tell(), headers=headers, expected_size=remote.size
+            )
+        if _sha256(part) != remote.sha256:
+            part.unlink()
+            raise self._damaged(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(target)
+
+    def _damaged(self, path: str) -> HubError:
+        return HubError(f"{self.name}: {path} came damaged over the network; run it again")
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:

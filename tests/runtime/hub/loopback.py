@@ -28,6 +28,7 @@ class Loopback:
         refused: status and error code for what begins with a path.
         damaged: files that are served with another byte.
         asked: the method and path of every request.
+        ranges: the first byte of every request for a part of a file.
     """
 
     url: str = ""
@@ -36,6 +37,7 @@ class Loopback:
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    ranges: list[int] = field(default_factory=list)
 
     def add(self, name: str, folder: Path, commit: str, *revisions: str) -> None:
         """Serves a folder."""
@@ -92,7 +94,10 @@ def serve() -> Iterator[Loopback]:
             hub.asked.append(f"{self.command} {path}")
             status, headers, body = hub.answer(path, self.headers["Authorization"])
             start = int((self.headers["Range"] or "bytes=0-")[len("bytes=") :].partition("-")[0])
+            hub.ranges += [start] if start else []
             self.send_response(206 if start else status)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             for header in ({**headers, "Content-Length": str(len(body) - start)}).items():
                 self.send_header(*header)
             self.end_headers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -136,6 +137,21 @@ def test_an_interrupted_download_goes_on(hub: Loopback) -> None:
     assert sorted(hub.fetched()) == NEEDED  # each once
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_large_file_goes_on_where_it_stopped(hub: Loopback, tmp_path: Path, damaged: bool) -> None:
+    content = (hub.repositories[NAME][COMMITS[0]] / "model.safetensors").read_bytes()
+    half = bytearray(content[: len(content) // 2])
+    half[0] ^= damaged
+    folder = tmp_path / "home/models/owner--tiny" / COMMITS[0] / "checkpoint"
+    folder.mkdir(parents=True)
+    (folder / f".{hashlib.sha256(content).hexdigest()}.part").write_bytes(half)
+    if damaged:
+        with pytest.raises(embgemma.HubError, match=DAMAGED):
+            pull(NAME, "float32")
+    pull(NAME, "float32")
+    assert hub.ranges == [len(half)]
+
+
 def test_an_interrupted_conversion_downloads_nothing_again(hub: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -148,6 +164,7 @@ def test_an_interrupted_conversion_downloads_nothing_again(hub: Loopback, monkey
     assert sorted(hub.fetched()) == NEEDED
 
 
+DAMAGED = r"model\.safetensors came damaged over the network; run it again"
 GATED = rf"{NAME} is gated.*accept its terms at http.*/{NAME}, then run `hf auth login`, or set HF_TOKEN.*their folder"
 
 
@@ -289,7 +306,7 @@ def test_what_is_no_checkpoint_is_refused_before_the_weights_come(hub: Loopback,
 
 def test_a_download_that_came_damaged(hub: Loopback) -> None:
     hub.damaged.add("model.safetensors")
-    with pytest.raises(embgemma.HubError, match=r"model\.safetensors came damaged over the network; run it again"):
+    with pytest.raises(embgemma.HubError, match=DAMAGED):
         embgemma.load(NAME)
     hub.damaged.clear()
     assert embgemma.load(NAME, scheme="float32").path.is_file()
