@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..notices import Progress
 
+_PATIENCE = 30.0  # seconds for the first answer
 _LOOK = 0.2  # seconds between two looks at how much has come
 _CLIENTS = ("httpx", "requests", "urllib3")  # what carries huggingface_hub, by release
 
@@ -59,7 +60,8 @@ class Repository:
     def commit(self, revision: str | None) -> str:
         """The commit that a branch, a tag or a commit names; None for the branch `main`."""
         with self._explained(revision):
-            found = self._hub.HfApi(token=self._token).model_info(self.name, revision=revision).sha
+            api = self._hub.HfApi(token=self._token)
+            found = api.model_info(self.name, revision=revision, timeout=_PATIENCE).sha
             if not found:
                 raise HubError(f"{self.name}: the hub names no commit of revision {revision}; try it again later")
             return str(found)

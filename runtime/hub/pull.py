@@ -65,7 +65,7 @@ def find_or_pull(
         if found is None:
             with Progress() as progress:
                 wanted = _entry(name, commit, scheme)
-                found = _convert(wanted, _download(repository, wanted, progress), progress)
+                return _convert(wanted, _download(repository, wanted, progress), revision or MAIN, progress)
         return found.keep(revision or MAIN)
 
 
@@ -115,7 +115,7 @@ def pull(
             if keep_checkpoint or not whole:
                 checkpoint = _download(repository, wanted, progress, keep=keep_checkpoint)
             if found is None or not whole:
-                found = _convert(wanted, checkpoint, progress)
+                return _convert(wanted, checkpoint, revision or MAIN, progress)
         return found.keep(revision or MAIN)
 
 
@@ -188,8 +188,8 @@ def _check_room(entry: Entry, checkpoint: Path, large: Files) -> None:
         )
 
 
-def _convert(entry: Entry, checkpoint: Path, progress: Progress) -> Entry:
-    """Converts and checks; removes the checkpoint unless it is to be kept."""
+def _convert(entry: Entry, checkpoint: Path, revision: str, progress: Progress) -> Entry:
+    """Converts, checks and notes what was pulled as this revision; removes the checkpoint unless it is to be kept."""
     from ..export.convert import convert
 
     with _refusing(entry.name, checkpoint):
@@ -205,6 +205,7 @@ def _convert(entry: Entry, checkpoint: Path, progress: Progress) -> Entry:
         )
     if not _is_whole(entry.path):
         raise HubError(f"{entry.path}: the disk does not keep what is written; set {HOME} to a folder on another disk")
+    entry.keep(revision)
     if not (checkpoint / _KEPT).exists():
         shutil.rmtree(checkpoint)
     progress.wrote(entry.path)
