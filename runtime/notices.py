@@ -229,7 +229,9 @@ def _width(text: str) -> int:
 
 def _amounts(done: float, total: float, unit: str, seconds: float) -> tuple[str, str]:
     """How much is done, and how fast that went."""
-    scale, unit = (1e6, "MB") if unit == "B" else (1, unit)
+    scale = 1.0
+    if unit == "B":
+        scale, unit = (1e6, "MB") if max(done, total) >= 1e7 else (1e3, "kB")
     count = " of ".join(f"{amount / scale:,.0f}" for amount in (done, total) if amount)
     rate = done / seconds / scale if seconds else 0.0
     return f"{count} {unit}" if count else "", f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s" if rate else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..kernels.errors import InputError
 from ..notices import Progress, tell
 from ..search import Index
-from ..search.embedder import DEFAULT_DIM, DEFAULT_OVERLAP, DEFAULT_PASSAGE
+from ..search.embedder import DEFAULT_DIM, DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_PASSAGE
 from ..search.vectors import PRECISIONS
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
         "--column", default="text", metavar="NAME", help="field of JSON lines, column of CSV and TSV (default: text)"
     )
     made = parser.add_argument_group("a new index", "An index keeps these; they may be left out later.")
-    made.add_argument("--model", metavar="MODEL", help="model file, made by `embgemma convert`")
+    made.add_argument(
+        "--model", metavar="MODEL", help=f"model file, made by `embgemma convert` (default: {DEFAULT_MODEL})"
+    )
     made.add_argument("--dim", type=int, metavar="N", help=f"size of the vectors (default: {DEFAULT_DIM})")
     made.add_argument("--precision", choices=PRECISIONS, help="how vectors are stored (default: int8)")
     made.add_argument(
@@ -67,9 +69,7 @@ def open_or_create(arguments: argparse.Namespace) -> Index:
     given = {name: getattr(arguments, name) for name in ("dim", "precision", "passage_tokens", "overlap")}
     given = {name: value for name, value in given.items() if value is not None}
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        if arguments.model is None:
-            raise InputError(f"{path} is a new index: give its model by --model FILE")
-        return Index.create(path, arguments.model, **given, **engine)
+        return Index.create(path, DEFAULT_MODEL if arguments.model is None else arguments.model, **given, **engine)
     index = Index.open(path, arguments.model, **engine)
     for name, value in given.items():
         stored = getattr(index.settings, name)

@@ -56,7 +56,7 @@ class Settings:
     """What an index was made with; all of its vectors are alike.
 
     Attributes:
-        model: path of the model file, or "" for the packaged model.
+        model: path of the model file, or the name of the one that comes with the package.
         fingerprint: of that model with the prompt and dim.
         prompt: what goes before every passage: see `Index`.
         dim: size of the vectors.
@@ -97,7 +97,7 @@ def open_existing(path: Path) -> tuple[apsw.Connection, Settings]:
         if connection.pragma("application_id") != APPLICATION_ID:
             raise _no_index(path)
         schema = connection.pragma("user_version")
-        if schema != SCHEMA:
+        if schema > SCHEMA:
             raise IndexFileError(
                 f"{path}: a newer release made this index (its layout is {schema}, this release reads {SCHEMA}): "
                 "upgrade embgemma, or index into another file"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..model import EmbeddingModel
     from .passages import Chunk, Passage
 
+DEFAULT_MODEL = "embgemma-tiny"  # the one that comes with the package
 DEFAULT_DIM, DEFAULT_PASSAGE, DEFAULT_OVERLAP = 256, 200, 40
 LEAST_PASSAGE = 8  # tokens
 
@@ -61,9 +62,17 @@ class Embedder:
 
 
 def new_settings(
-    model: EmbeddingModel, dim: int | None, precision: str, passage_tokens: int | None, overlap: int | None
+    model: EmbeddingModel,
+    name: str | None,
+    dim: int | None,
+    precision: str,
+    passage_tokens: int | None,
+    overlap: int | None,
 ) -> Settings:
-    """The settings of a new index; raises InputError for what the model cannot do. None stands for a default."""
+    """The settings of a new index; raises InputError for what the model cannot do. None stands for a default.
+
+    name: of the model, in place of its path.
+    """
     from .. import __version__
 
     full = model.get_embedding_dimension()
@@ -76,7 +85,7 @@ def new_settings(
     check_integer("passage_tokens", passage_tokens, LEAST_PASSAGE, room)
     overlap = min(DEFAULT_OVERLAP, passage_tokens // 4) if overlap is None else overlap
     return Settings(
-        model=str(model.path.absolute()),
+        model=name or str(model.path.absolute()),
         fingerprint=model.fingerprint(prompt=prompt, truncate_dim=dim),
         prompt=prompt,
         dim=dim,

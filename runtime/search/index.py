@@ -13,7 +13,7 @@ from ..inputs import check_choice, check_integer, check_path, check_texts
 from ..kernels.errors import InputError
 from ..model import EmbeddingModel, load
 from .database import IndexFileError, create, open_existing, sole_writer
-from .embedder import Embedder, new_settings
+from .embedder import DEFAULT_MODEL, Embedder, new_settings
 from .passages import Chunk
 from .store import Store
 from .update import Update
@@ -76,7 +76,7 @@ class Index:
     def create(
         cls,
         path: str | os.PathLike[str],
-        model: EmbeddingModel | str | os.PathLike[str],
+        model: EmbeddingModel | str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         dim: int | None = None,
         precision: str = "int8",
@@ -88,7 +88,7 @@ class Index:
 
         Args:
             path: of the file to make.
-            model: a model, or its path.
+            model: a model, or what `embgemma.load` takes; by default the one that comes with the package.
             dim: size of the vectors; None for 256, or that of the model if less.
             precision: how they are stored, "int8" or "float32".
             passage_tokens: most tokens of a passage, 200 if None.
@@ -104,7 +104,8 @@ class Index:
             raise InputError(f"{path}: it exists; open it with Index.open, or give another name")
         check_choice("precision", precision, PRECISIONS)
         with _model(model, options) as (opened, closes):
-            settings = new_settings(opened, dim, precision, passage_tokens, overlap)
+            name = DEFAULT_MODEL if model == DEFAULT_MODEL else None  # it has another path in each environment
+            settings = new_settings(opened, name, dim, precision, passage_tokens, overlap)
             return cls(Store(place, create(place, settings), settings), opened, closes_model=closes)
 
     @classmethod
@@ -122,7 +123,7 @@ class Index:
         store = Store(place, *open_existing(place))
         settings = store.settings
         try:
-            if model is None and not Path(settings.model).exists():
+            if model is None and not (settings.model == DEFAULT_MODEL or Path(settings.model).exists()):
                 raise IndexFileError(
                     f"{path}: the model of this index, {settings.model}, is gone: give its path by --model or model="
                 )

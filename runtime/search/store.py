@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .database import Settings
 
 # SQLite finds candidates by the distance of stored vectors; their cosines with the query, which is not rounded, decide.
-MORE_CANDIDATES = 30
+MORE_CANDIDATES = 10
 MOST_CANDIDATES = 4096  # of sqlite-vec
 
 

@@ -75,8 +75,11 @@ class Update:
         """Makes it."""
         store, writer, changes = self._store, self._writer, self._changes
         found = find_files(paths, self._problem, lambda root: bool(store.paths_under(root)))
-        for suffix in _BESIDE:
-            found.files.pop(f"{store.path}{suffix}", None)
+        own = tuple(f"{store.path.name}{suffix}" for suffix in _BESIDE)
+        for path in [
+            path for path in found.files if path.endswith(own) and Path(path).resolve().parent == store.path.parent
+        ]:
+            del found.files[path]
         changes.skipped = found.skipped
         files = {os.fsencode(path) for path in found.files}
         self._gone = [path for root in found.roots for path in store.paths_under(root) if path not in files]

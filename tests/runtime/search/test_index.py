@@ -142,6 +142,8 @@ def test_what_is_left_out(index: Index, folder: Path, tmp_path: Path) -> None:
     assert (changes.files, changes.problems) == (5, 1)
     assert said == [f"{folder}/bad.txt: line 2: not valid UTF-8: byte 0xff"]
     assert index.update([folder / "link.txt", folder / "empty"]).changed == 1  # a link that is named is followed
+    (tmp_path / "other").symlink_to(tmp_path)  # where its own files have another name
+    assert index.update([tmp_path / "other"]).files == 5
     with pytest.raises(ValueError, match="neither a file nor a folder"):
         index.update([folder / "pipe"])
 
