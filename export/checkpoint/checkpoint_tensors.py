@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,12 @@ class Weights:
 
 
 def _as_float32(file: SafetensorsFile, dtype: str, count: int, offset: int) -> Float32:
-    """`count` numbers of the file; float32 ones are a view, others a converted copy."""
+    """`count` numbers of the file; float32 ones are a view, others a converted copy.
+
+    What was read of the file before leaves the memory of this process: a view reads it again.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        file.mapping.madvise(mmap.MADV_DONTNEED)
     stored = np.frombuffer(file.mapping, _FLOAT_DTYPES[dtype], count, offset)
     if dtype == "BF16":  # the upper half of a float32
         return (stored.astype(np.uint32) << 16).view(np.float32)

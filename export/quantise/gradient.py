@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from ...kernels.batch import runs_of_texts
 from ...kernels.config import EncoderConfig
 from ...kernels.layout import PANEL
 from ...kernels.reference import GELU_CUBIC, GELU_SCALE
@@ -16,30 +19,52 @@ from . import forward
 from .calibration import CalibrationBatch
 from .forward import Offsets
 
+TOKENS_AT_ONCE = 4096  # whose states before every layer are kept: 12.6 MB each, and there are 25
 
-def embedding_sensitivity(source: Checkpoint, batch: CalibrationBatch, embedded: Float32) -> Float32:
+
+def embedding_sensitivity(
+    source: Checkpoint, batch: CalibrationBatch, embedded: Float32, advance: Callable[[float], None] = lambda _: None
+) -> Float32:
     """Samples of Jᵀu for every token of the calibration texts, given as rows of the table; both (tokens, hidden).
 
     A small error δ in the rows changes the normalised embedding by Jδ, and its cosine to the right one by |Jδ|² / 2. J
     has as many rows as the embedding is wide. One gradient of u · embedding, for a random u per text, is a sample of
-    Jᵀu, and the mean of (Jᵀu)(Jᵀu)ᵀ over texts is that of JᵀJ.
+    Jᵀu, and the mean of (Jᵀu)(Jᵀu)ᵀ over texts is that of JᵀJ. advance is called with how many texts are done.
     """
-    config = source.config
-    states = list(forward.hidden_states(source, embedded, batch.offsets))
-    gradient = _head_gradient(source, batch, states.pop())
-    for i in reversed(range(config.layers)):
-        gradient = layer_gradient(config, i, folded_layer(source, i), states.pop(), batch.offsets, gradient)
+    random = np.random.default_rng(0)
+    gradient = np.empty_like(embedded)
+    for first, last in runs_of_texts(batch.offsets, TOKENS_AT_ONCE, len(batch.offsets)):
+        offsets = batch.offsets[first : last + 1]
+        tokens = slice(offsets[0], offsets[-1])
+        step = partial(advance, (last - first) / (2 * source.config.layers + 1))
+        gradient[tokens] = _sensitivity(source, offsets - offsets[0], embedded[tokens], random, step)
     return gradient
 
 
-def _head_gradient(source: Checkpoint, batch: CalibrationBatch, hidden: Float32) -> Float32:
+def _sensitivity(
+    source: Checkpoint, offsets: Offsets, embedded: Float32, random: np.random.Generator, advance: Callable[[], None]
+) -> Float32:
+    """The same of texts whose states fit into memory; advance is called before the layers and twice in each."""
+    config = source.config
+    states = []
+    for state in forward.hidden_states(source, embedded, offsets):
+        states.append(state)
+        advance()
+    gradient = _head_gradient(source, offsets, states.pop(), random)
+    for i in reversed(range(config.layers)):
+        gradient = layer_gradient(config, i, folded_layer(source, i), states.pop(), offsets, gradient)
+        advance()
+    return gradient
+
+
+def _head_gradient(source: Checkpoint, offsets: Offsets, hidden: Float32, random: np.random.Generator) -> Float32:
     """The gradient of u · embedding by the last hidden state (tokens, hidden), for a random u per text."""
-    eps, lengths = source.config.rms_norm_eps, np.diff(batch.offsets)
+    eps, lengths = source.config.rms_norm_eps, np.diff(offsets)
     final_norm, head = folded_norm(source, "final_norm"), folded_matrix(source, "head")
-    embedding = forward.embeddings(source, hidden, batch.offsets)
+    embedding = forward.embeddings(source, hidden, offsets)
     length = np.linalg.norm(embedding, axis=1, keepdims=True)
     unit = embedding / length
-    u = np.random.default_rng(0).standard_normal(unit.shape, np.float32)
+    u = random.standard_normal(unit.shape, np.float32)
     u = (u - unit * np.einsum("tc,tc->t", u, unit)[:, None]) / length  # normalisation undoes changes of length
     by_token = np.repeat((u @ head) / lengths[:, None].astype(np.float32), lengths, axis=0)
     return rms_norm_gradient(hidden, final_norm, eps, by_token)
