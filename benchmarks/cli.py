@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cli.exit import exit_code, tell
+from ..cli.exit import exit_code
 from ..cli.signals import check_standard_output, open_standard_error
 from ..kernels.errors import InputError
+from ..notices import tell
 from . import results
 from .compare import compare_report
 from .compare.compare import run_comparison
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--device {options.device}: embgemma runs on the CPU only; use --device cpu")
     code = exit_code(PROGRAM, lambda: _print_page(options))
     if code == 0 and "cache" in options and options.cache.exists():
-        tell(PROGRAM, describe_cache(options.cache))
+        tell(describe_cache(options.cache), PROGRAM)
     return code
 
 

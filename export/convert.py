@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -15,12 +14,13 @@ from ..kernels.errors import InputError
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.model_file import ORIGIN, TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
-from ..notices import progress_bar
-from ..output_file import check_destination, keep_inputs
+from ..notices import Progress
+from ..output_file import check_destination, check_room, keep_inputs
 from ..source import ONNX_SUFFIX
 from .check import check_model_file, check_stored, folding
 from .checkpoint.checkpoint import Checkpoint, read_checkpoint
 from .checkpoint.checkpoint_tensors import Float32
+from .needs import BUILDING, CHECKING, READING, conversion_needs
 from .quantise.calibrate import calibrated_parts, plain_parts
 from .quantise.calibration import CalibrationBatch, calibration_files, read_calibration
 from .quantise.embedding import EmbeddingTable
@@ -41,7 +41,7 @@ def convert(
     sliding_window: int | None = None,
     base: str | os.PathLike[str] | None = None,
     force: bool = False,
-    progress: bool | None = None,
+    progress: Progress | None = None,
     origin: str | None = None,
 ) -> Path:
     """Writes the model file of a checkpoint and gives its path.
@@ -56,7 +56,7 @@ def convert(
         sliding_window: replaces the value in config.json; see `read_checkpoint`.
         base: folder of the model that a LoRA adapter was trained on; see `read_checkpoint`.
         force: whether to replace a file that exists.
-        progress: whether to show a progress bar; by default, only on a terminal.
+        progress: what is told of the work, such as `embgemma.notices.Progress()`; by default nothing is said.
         origin: where the checkpoint came from, which the file then says.
 
     Raises:
@@ -65,12 +65,14 @@ def convert(
         InputError: the output exists or cannot be written, the scheme is unknown, or the calibration texts are wrong.
         OSError: the disk is full.
     """
+    progress = progress or Progress(quiet=True)
     output = check_path("output", output)
     if output.suffix.lower() == ONNX_SUFFIX:
         raise InputError(f"{output}: no model file opens under the ending {ONNX_SUFFIX}; end its name in .safetensors")
     calibrated = calibrated and scheme != "float32"
     texts = calibration_files(calibration, used=calibrated)
     check_destination(output, force=force)
+    progress.begin(READING)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
     keep_inputs(output, chain(source.files(), texts))
     formats = scheme_formats(source.config, scheme)
@@ -79,6 +81,12 @@ def convert(
     if calibrated:
         batch = read_calibration(source, calibration, short_sentences=calibrates_on_short_sentences(scheme))
     model = source.tokenizer_model if keeps_tokenizer_model(scheme) else b""
+    promised = expected_tensors(source.config, formats, row, len(model), len(source.tokenizer_model))
+    size = sum(info.size_bytes for info in promised.values())  # but for the table, of about that size
+    check_room(output, size)
+    needs = conversion_needs(source.config, formats, row, batch, size)
+    progress.plan(needs.seconds, f"{output}: {needs}")
+    progress.begin(BUILDING)
     tokenizer = {TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model)}
     if model:
         tokenizer[TOKENIZER] = np.frombuffer(model, np.uint8)
@@ -91,29 +99,34 @@ def convert(
         similarity_fn_name=source.similarity_fn_name,
         others=None if origin is None else {ORIGIN: origin},
     )
-    total = sum(info.size_bytes for info in tensors.values())
-    check = functools.partial(check_model_file, name=output)
+
+    def check(made: Path) -> None:
+        progress.begin(CHECKING)
+        check_model_file(made, name=output)
+
     with (
         folding(source.folder),
         ModelFileWriter.create(output, metadata, tensors, force=force, check=check) as writer,
-        progress_bar(total, "B", shown=progress, name=output.name) as count,
     ):
-        weights = _stored_tensors(source, formats, row, batch)
+        weights = _stored_tensors(source, formats, row, batch, progress)
         for name, part in chain(weights, tokenizer.items()):
             check_stored(name, part)
             writer.write(name, part)
-            count(part.nbytes)
     return output
 
 
 def _stored_tensors(
-    source: Checkpoint, formats: dict[str, MatrixFormat], row: RowFormat, batch: CalibrationBatch | None
+    source: Checkpoint,
+    formats: dict[str, MatrixFormat],
+    row: RowFormat,
+    batch: CalibrationBatch | None,
+    progress: Progress,
 ) -> Iterator[tuple[str, Tensor]]:
     """Every tensor but those of the tokenizer as it is stored, in file order; a scale comes with its weight."""
     table = EmbeddingTable(source, row)
     if batch is not None:
-        table.calibrate(batch)
-    yield from table.tensors()
+        table.calibrate(batch, progress)
+    yield from table.tensors(progress)
 
     def calibrated(name: str, weights: Float32, gram: Float64) -> QuantizedRows:
         return gptq(weights, gram, GRIDS[formats[name]])
@@ -123,9 +136,10 @@ def _stored_tensors(
 
     parts: Iterable[tuple[str, QuantizedRows | Float32]]
     if batch is not None:
-        parts = calibrated_parts(source, batch, table, calibrated)
+        parts = calibrated_parts(source, batch, table, calibrated, progress)
     else:
-        parts = plain_parts(source, plain, block=None if formats["head"] == "float32" else ROTATION)
+        block = None if formats["head"] == "float32" else ROTATION
+        parts = plain_parts(source, plain, progress, block=block)
     for name, part in parts:
         if isinstance(part, QuantizedRows):
             yield from _packed(name, part, formats[name])

@@ -83,9 +83,9 @@ class Progress:
         self.quiet = quiet
         self._program = program
         self._seconds: dict[str, float] = {}  # that each stage to come takes, if there is a plan
-        self._planned = 0.0  # seconds that were planned for the stages behind us
+        self._planned = 0.0  # seconds of the plan that are behind us
         self._patience = _PATIENCE
-        self._started = self._stage_started = time.monotonic()
+        self._started = self._stage_started = self._plan_started = time.monotonic()
         self._doing, self._unit = "", ""
         self._done, self._total = 0.0, 0.0
         self._shown_at = -math.inf
@@ -96,11 +96,17 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         _LINE.clear()
 
-    def plan(self, seconds: Mapping[str, float]) -> None:
-        """Says about how long each stage takes on some machine: the time left follows from how fast this one is."""
-        self._seconds = dict(seconds)
+    def plan(self, seconds: Mapping[str, float], needs: str = "") -> None:
+        """Says about how long each stage takes on some machine: the time left follows from how fast this one is.
+
+        The present stage may be the first of them. If the work is long, `needs` is said before it.
+        """
+        self._seconds, self._planned = dict(seconds), 0.0
+        self._plan_started = self._stage_started if self._doing in seconds else time.monotonic()
         if sum(seconds.values()) > _PATIENCE:
             self._patience = 0.0
+            if needs and not self.quiet:
+                tell(needs, self._program)
 
     def begin(self, doing: str, total: float = 0, unit: str = "") -> None:
         """Ends a stage and begins the next: `doing` number 1 of `total`, or `doing` so many units, or bytes ("B").
@@ -120,7 +126,7 @@ class Progress:
     def wrote(self, path: Path, what: str = "") -> None:
         """Says at the end what was written, how large it is, and in what time."""
         if not self.quiet:
-            size = _bytes(path.stat().st_size)
+            size = size_text(path.stat().st_size)
             took = duration(time.monotonic() - self._started)
             tell(f"wrote {path} ({f'{what}, ' if what else ''}{size}) in {took}", self._program)
 
@@ -145,7 +151,7 @@ class Progress:
         elif self._total:
             count = f"{min(int(self._done) + 1, int(self._total))} of {int(self._total)}"
         seconds = self._left(now)
-        left = f"{_rounded(seconds)} left" if seconds else ""
+        left = f"{about(seconds)} left" if seconds else ""
         what = printable(f"{self._doing} {count}".strip())
         forms = [(what, rate, left and f"about {left}"), (what, left), (count or what, left), (count or what,)]
         return [", ".join(filter(None, parts)) for parts in forms]
@@ -157,7 +163,7 @@ class Progress:
             planned = self._seconds.get(self._doing, 0.0)
             behind = self._planned + planned * share
             left = sum(self._seconds.values()) - planned * share
-            return left * (now - self._started + _TRUST) / (behind + _TRUST)
+            return left * (now - self._plan_started + _TRUST) / (behind + _TRUST)
         return (now - self._stage_started) * (1 - share) / share if share else None
 
 
@@ -237,8 +243,12 @@ def _amounts(done: float, total: float, unit: str, seconds: float) -> tuple[str,
     return f"{count} {unit}" if count else "", f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s" if rate else ""
 
 
-def _bytes(count: int) -> str:
-    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+def size_text(count: float) -> str:
+    """Bytes in words, such as "186.4 MB"."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
 
 
 def duration(seconds: float) -> str:
@@ -249,7 +259,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
-def _rounded(seconds: float) -> str:
+def about(seconds: float) -> str:
     """The same, rounded up as befits an estimate."""
     if seconds <= _MINUTE - 5:
         return f"{math.ceil(seconds / 5) * 5} s"

@@ -50,6 +50,17 @@ def check_destination(path: Path, *, force: bool) -> None:
             raise _exists(path)
 
 
+def check_room(path: Path, size: float) -> None:
+    """Raises InputError unless the disk has room for a file of so many bytes at `path`."""
+    with looking_at(path):
+        disk = shutil.disk_usage(path.parent)
+    if disk.total > 0 and disk.free < size:  # some disks tell nothing
+        raise InputError(
+            f"cannot write {path}: it takes {size / 1e6:,.0f} MB, and {disk.free / 1e6:,.0f} MB are free there; make "
+            "room, or give a name on another disk"
+        )
+
+
 def _exists(path: Path) -> InputError:
     return InputError(f"{path} exists; choose another name, or replace it with --force")
 

@@ -14,18 +14,19 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from ... import __version__
 from ...inputs import check_integer, check_path
 from ...kernels.errors import CheckpointError, InputError
-from ...notices import progress_bar
+from ...notices import Progress
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
 from ...onnx.onnx_facts import EXTENSIONS
-from ...output_file import check_destination, keep_inputs, whole_file
+from ...output_file import check_destination, check_room, keep_inputs, whole_file
 from ..check import nothing_written
 from ..checkpoint.checkpoint import Checkpoint, read_checkpoint
+from ..needs import CHECKING, READING
 from ..quantise.calibration import calibration_files, read_calibration
 from ..write import model_metadata
 from .encoder import LAST_HIDDEN_STATE, encoder_graph
 from .graph import Graph
-from .onnx_weights import EncoderWeights, read_weights
+from .onnx_weights import EncoderWeights, export_needs, read_weights
 from .onnx_writer import write_file
 from .operators import opsets
 from .text import EXTENSIONS_OPSET, TEXT, extensions_library, verify_text, with_tokenizer
@@ -66,7 +67,7 @@ def export_onnx(
     sliding_window: int | None = None,
     base: str | os.PathLike[str] | None = None,
     force: bool = False,
-    progress: bool | None = None,
+    progress: Progress | None = None,
 ) -> Exported:
     """Writes the ONNX model of a checkpoint, and checks it in ONNX Runtime before it takes its name.
 
@@ -90,6 +91,7 @@ def export_onnx(
         EmbgemmaError: the exported model does not compute what it should.
         OSError: the disk is full.
     """
+    progress = progress or Progress(quiet=True)
     output = check_path("output", output)
     for name, value, choices in (("format", weights_format, NAMES), ("target", target, TARGETS)):
         if value not in choices:
@@ -101,6 +103,7 @@ def export_onnx(
         if target != "onnxruntime":
             raise InputError(f"target {target!r} has no operator that takes text; take target 'onnxruntime'")
         extensions_library()  # before minutes of work, not after
+    progress.begin(READING)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
     keep_inputs(output, [*source.files(), *texts])
     if source.config.kv_heads != 1:
@@ -109,7 +112,10 @@ def export_onnx(
     if truncate_dim is not None:
         dim = check_integer("truncate_dim", truncate_dim, 1, dim)
     batch = read_calibration(source, calibration) if calibrated else None
-    weights = read_weights(source, format_of(weights_format), batch).with_dim(dim)
+    needs = export_needs(source.config, format_of(weights_format), batch)
+    check_room(output, needs.disk)
+    progress.plan(needs.seconds, f"{output}: {needs}")
+    weights = read_weights(source, format_of(weights_format), batch, progress).with_dim(dim)
     graph = encoder_graph(weights, target, "shares" if for_pooling else "hidden" if last_hidden_state else None)
     versions = opsets(target)
     if text:
@@ -117,12 +123,13 @@ def export_onnx(
         versions[EXTENSIONS] = EXTENSIONS_OPSET
     total = sum(constant.size_bytes for constant in graph.constants.values())
     with whole_file(output, force=force) as file:
-        with progress_bar(total, "B", shown=progress, name=output.name) as count:
-            model = _model(graph, weights, versions, for_pooling=for_pooling)
-            metadata = _metadata(source, weights_format, text=text)
-            write_file(file, model, metadata, graph.constants.values(), count)
+        progress.begin("writing", total, "B")
+        model = _model(graph, weights, versions, for_pooling=for_pooling)
+        metadata = _metadata(source, weights_format, text=text)
+        write_file(file, model, metadata, graph.constants.values(), progress.advance)
         file.flush()
         written = Path(file.name)
+        progress.begin(CHECKING)
         with nothing_written(written, output):
             verification = verify(written, source, format_of(weights_format), calibrated=calibrated)
             if text:

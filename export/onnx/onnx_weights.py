@@ -11,11 +11,13 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from ...kernels.config import EncoderConfig
-from ...kernels.layout import EMBEDDING_GROUP_GRAIN, PANEL, RowFormat
+from ...kernels.layout import EMBEDDING_GROUP_GRAIN, PANEL, MatrixFormat, RowFormat, matrices
 from ...kernels.model_file import EMBEDDING
+from ...notices import Progress
 from ...onnx.onnx_choices import Format
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.checkpoint_tensors import Float32
+from ..needs import Needs, conversion_needs
 from ..quantise.calibrate import calibrated_parts, plain_parts
 from ..quantise.calibration import CalibrationBatch
 from ..quantise.embedding import EmbeddingTable
@@ -66,7 +68,21 @@ class EncoderWeights:
         return dataclasses.replace(self, matrices={**self.matrices, "head": head})
 
 
-def read_weights(source: Checkpoint, weights_format: Format, batch: CalibrationBatch | None) -> EncoderWeights:
+def export_needs(config: EncoderConfig, weights_format: Format, batch: CalibrationBatch | None) -> Needs:
+    """What an export will need, but for the room that scales and tokenizer take, and the time of checks."""
+    int8 = outer_matrices(config, _FIRST_INT8, _LAST_INT8) if weights_format == "int4" else set()
+    formats: dict[str, MatrixFormat] = {
+        spec.name: "int8" if spec.name in int8 else weights_format for spec in matrices(config)
+    }
+    bits: dict[Format, int] = {"float32": 32, "int8": 8, "int4": 4}
+    weights = sum(bits[formats[spec.name]] * spec.out_features * spec.in_features for spec in matrices(config))
+    disk = (weights + bits[weights_format] * config.vocab * config.hidden) / 8
+    return conversion_needs(config, formats, RowFormat(weights_format, 1), batch, disk)
+
+
+def read_weights(
+    source: Checkpoint, weights_format: Format, batch: CalibrationBatch | None, progress: Progress
+) -> EncoderWeights:
     """The weights of a checkpoint in a format, calibrated on a batch of texts or, without one, each rounded by itself.
 
     Calibration takes minutes. Raises CheckpointError for numbers that are not finite.
@@ -85,13 +101,15 @@ def read_weights(source: Checkpoint, weights_format: Format, batch: CalibrationB
     table = EmbeddingTable(source, RowFormat(weights_format, groups))
     parts: Iterable[tuple[str, Matrix | Float32]]
     if batch is not None:
-        table.calibrate(batch)
-        parts = calibrated_parts(source, batch, table, rounder, block=MATRIX_ROTATION, rotated_values=True)
+        table.calibrate(batch, progress)
+        parts = calibrated_parts(source, batch, table, rounder, progress, block=MATRIX_ROTATION, rotated_values=True)
     elif weights_format == "float32":
-        parts = plain_parts(source, plain, block=None)
+        parts = plain_parts(source, plain, progress, block=None)
     else:
-        parts = plain_parts(source, plain, block=MATRIX_ROTATION, rotated_values=True)
-    rows, scale = (_float32_rows(source, table), None) if weights_format == "float32" else _quantised_table(table)
+        parts = plain_parts(source, plain, progress, block=MATRIX_ROTATION, rotated_values=True)
+    rows, scale = (
+        (_float32_rows(source, table), None) if weights_format == "float32" else _quantised_table(table, progress)
+    )
     norms: dict[str, Array] = {}
     stored: dict[str, Matrix] = {}
     for name, part in parts:
@@ -108,10 +126,10 @@ def _arranged(config: EncoderConfig, stored: Mapping[str, Matrix]) -> dict[str, 
     return {name: matrix.channels(order) if name.endswith(".gate_up") else matrix for name, matrix in stored.items()}
 
 
-def _quantised_table(table: EmbeddingTable) -> tuple[Constant, Constant]:
+def _quantised_table(table: EmbeddingTable, progress: Progress) -> tuple[Constant, Constant]:
     """The rows and the scales."""
     tensors: dict[str, list[Array]] = {f"{EMBEDDING}.weight": [], f"{EMBEDDING}.scale": []}
-    for name, part in table.tensors():
+    for name, part in table.tensors(progress):
         tensors[name].append(part)
     rows, scale = (_in_parts(name, parts) for name, parts in tensors.items())
     return rows, scale
@@ -121,8 +139,9 @@ def _float32_rows(source: Checkpoint, table: EmbeddingTable) -> Constant:
     """The rows as published, read as they are written."""
     shape = (source.config.vocab, source.config.hidden)
     size = 4 * math.prod(shape)
+    silent = Progress(quiet=True)  # it is told of the bytes written
     return Constant(
-        f"{EMBEDDING}.weight", TensorProto.FLOAT, shape, size, lambda: (part for _, part in table.tensors())
+        f"{EMBEDDING}.weight", TensorProto.FLOAT, shape, size, lambda: (part for _, part in table.tensors(silent))
     )
 
 

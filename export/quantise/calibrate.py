@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ...kernels.rotation import ROTATION, rotate_blocks
+from ...notices import Progress
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.checkpoint_tensors import Float32
 from ..checkpoint.folds import Layer, folded_layer, folded_matrix, folded_norm, rotated_layer
@@ -23,6 +24,10 @@ from .calibration import CalibrationBatch
 from .embedding import EmbeddingTable
 from .forward import Offsets, Product
 from .gptq import Float64
+
+LAYER_CALIBRATION, LAYER_PACKING = "calibrating layer", "packing layer"  # what progress tells
+
+_LAYER_MATRICES = 4
 
 _PIECE_TOKENS = 8  # the head is calibrated on means over pieces of texts, since there are few texts
 
@@ -42,17 +47,24 @@ Rounder = Callable[[str, Float32, Float64], Matrix]
 
 
 def plain_parts(
-    source: Checkpoint, rounder: Callable[[str, Float32], Plain], *, block: int | None, rotated_values: bool = False
+    source: Checkpoint,
+    rounder: Callable[[str, Float32], Plain],
+    progress: Progress,
+    *,
+    block: int | None,
+    rotated_values: bool = False,
 ) -> Iterator[tuple[str, Plain | Float32]]:
     """The matrices, each weight rounded by itself, and the norms, as `calibrated_parts` gives them.
 
     Without a block nothing is rotated.
     """
+    progress.begin(LAYER_PACKING, source.config.layers)
     for i in range(source.config.layers):
         layer = rotated_layer(source, i, block, values=rotated_values) if block else folded_layer(source, i)
         for part, tensor in layer.items():
             name = f"layers.{i}.{part}"
             yield name, rounder(name, tensor) if tensor.ndim > 1 else tensor
+            progress.advance(1 / len(layer))
     yield "final_norm", folded_norm(source, "final_norm")
     head = folded_matrix(source, "head")
     yield "head", rounder("head", rotate_blocks(head, block) if block else head)
@@ -63,6 +75,7 @@ def calibrated_parts(
     batch: CalibrationBatch,
     table: EmbeddingTable,
     rounder: Rounder[Matrix],
+    progress: Progress,
     *,
     block: int = ROTATION,
     rotated_values: bool = False,
@@ -74,14 +87,22 @@ def calibrated_parts(
         batch: the texts.
         table: the embedding table.
         rounder: how each matrix is rounded.
+        progress: what is told of the work.
         block: the columns that are rotated together.
         rotated_values: whether values leave `qkv` rotated, so that the inputs of `o` need not be.
     """
+
+    def counted(name: str, weights: Float32, gram: Float64) -> Matrix:
+        matrix = rounder(name, weights, gram)
+        progress.advance(1 / _LAYER_MATRICES)
+        return matrix
+
+    progress.begin(LAYER_CALIBRATION, source.config.layers)
     hidden = table.stored_rows(batch.ids)  # (tokens, hidden): the texts as the engine will compute them
     for i in range(source.config.layers):
         layer = rotated_layer(source, i, block, values=rotated_values)
         quantized: dict[str, Matrix] = {}
-        product = _rounding_product(f"layers.{i}", layer, quantized, rounder, block, rotated_values=rotated_values)
+        product = _rounding_product(f"layers.{i}", layer, quantized, counted, block, rotated_values=rotated_values)
         _, hidden = forward.layer_values(source.config, i, layer, hidden, batch.offsets, product)
         yield from ((f"layers.{i}.{part}", quantized.get(part, tensor)) for part, tensor in layer.items())
     final_norm = folded_norm(source, "final_norm")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ...kernels.layout import RowFormat, Tensor, pack_embedding
 from ...kernels.model_file import EMBEDDING
 from ...kernels.rotation import rotate_blocks
+from ...notices import Progress
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.checkpoint_tensors import Float32
 from ..checkpoint.folds import folded_embedding, folded_rows
@@ -17,6 +18,9 @@ from .calibration import CalibrationBatch
 from .gptq import OutputRounder
 from .gradient import embedding_sensitivity
 from .quantize import GRIDS, INT4_ONE_CODEBOOK, Grid, QuantizedRows, quantize_rows
+
+# What progress tells.
+TABLE_CALIBRATION, TABLE_PACKING = "calibrating the embedding table:", "packing the embedding table:"
 
 _PART_ROWS = 8192  # rows of the table read at a time: 25 MB in float32
 
@@ -44,7 +48,7 @@ class EmbeddingTable:
         self._rounder: OutputRounder | None = None  # rounds each weight by itself
         self._frequent: dict[int, OutputRounder] = {}  # by token
 
-    def calibrate(self, batch: CalibrationBatch) -> None:
+    def calibrate(self, batch: CalibrationBatch, progress: Progress) -> None:
         """From now on rounds int4 rows by what their errors do to the embeddings of these texts.
 
         int8 rows are rounded plainly: calibration brings nothing there (../EXPERIMENTS.md) and doubles the time.
@@ -52,7 +56,9 @@ class EmbeddingTable:
         if self._row.format != "int4" or self._grid is None:
             return
         ids = batch.ids
-        sensitivity = embedding_sensitivity(self._source, batch, folded_rows(self._source, ids))
+        progress.begin(TABLE_CALIBRATION, len(batch.offsets) - 1, "texts")
+        rows = folded_rows(self._source, ids)
+        sensitivity = embedding_sensitivity(self._source, batch, rows, progress.advance)
 
         def normalised(samples: Float32) -> npt.NDArray[np.float64]:
             gram = (samples.T @ samples).astype(np.float64)
@@ -66,20 +72,22 @@ class EmbeddingTable:
             own = general + normalised(sensitivity[ids == token])
             self._frequent[int(token)] = OutputRounder(own, self._grid, groups=self._row.groups, damping=_DAMPING)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, progress: Progress) -> Iterator[tuple[str, Tensor]]:
         """The table in parts, and its scales if it is quantised: one per row and group of columns."""
         vocab = self._source.config.vocab
+        progress.begin(TABLE_PACKING, vocab, "rows")
         scales = np.empty((vocab, self._row.groups), np.float16)
         for start in range(0, vocab, _PART_ROWS):
             stop = min(start + _PART_ROWS, vocab)
             rows = folded_embedding(self._source, start, stop)
             if self._grid is None:
                 yield f"{EMBEDDING}.weight", rows
-                continue
-            rounded = self._rounded(self._grid, rotate_blocks(rows), range(start, stop))
-            scales[start:stop] = rounded.scales
-            codebooks = rounded.codebooks if self._row.codebooks else None
-            yield f"{EMBEDDING}.weight", pack_embedding(rounded.codes, self._row.format, codebooks)
+            else:
+                rounded = self._rounded(self._grid, rotate_blocks(rows), range(start, stop))
+                scales[start:stop] = rounded.scales
+                codebooks = rounded.codebooks if self._row.codebooks else None
+                yield f"{EMBEDDING}.weight", pack_embedding(rounded.codes, self._row.format, codebooks)
+            progress.advance(stop - start)
         if self._grid is not None:
             yield f"{EMBEDDING}.scale", scales
 

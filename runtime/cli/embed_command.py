@@ -11,14 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tqdm import tqdm
-
 from ..find import IN_THE_BOX, opening
 from ..find import SUFFIXES as MODEL_SUFFIXES
 from ..inputs import check_integer
-from ..kernels.errors import InputError, ModelFileError, one_line
+from ..kernels.errors import InputError, ModelFileError
 from ..model import EmbeddingModel, load
-from ..notices import TruncationWarning, tell
+from ..notices import Progress, TruncationWarning, tell
 from ..output_file import check_destination, keep_inputs
 from ..search.records import Record, argument_records, bounded_lines, json_records, line_records
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, check_format, open_writer
@@ -76,22 +74,17 @@ class Report:
     def problem(self, record: Record) -> None:
         """Reports a record that cannot be read."""
         self.unreadable += 1
-        self.tell(f"{self.place} {record.line}: {record.problem}")
+        tell(f"{self.place} {record.line}: {record.problem}")
 
     def sum_up(self, max_tokens: int) -> int:
         """Reports the totals, if anything went wrong; returns the exit code."""
         if self.cut:
             shown = 10
             numbers = ", ".join(map(str, self.cut[:shown])) + (", ..." if len(self.cut) > shown else "")
-            self.tell(f"cut to {max_tokens} tokens: {len(self.cut)} too long, {self.place} {numbers}")
+            tell(f"cut to {max_tokens} tokens: {len(self.cut)} too long, {self.place} {numbers}")
         if self.unreadable:
-            self.tell(f"{self.unreadable} of {self.unreadable + self.written} could not be read; the rest is embedded")
+            tell(f"{self.unreadable} of {self.unreadable + self.written} could not be read; the rest is embedded")
         return 1 if self.unreadable else 0
-
-    @staticmethod
-    def tell(message: str) -> None:
-        """Writes a line to standard error."""
-        tqdm.write(f"embgemma: {one_line(message)}", file=sys.stderr)  # keeps a progress bar intact
 
 
 def run_embed(arguments: argparse.Namespace) -> int:
@@ -123,16 +116,17 @@ def run_embed(arguments: argparse.Namespace) -> int:
             else nullcontext(JsonLinesWriter(sys.stdout.buffer, fingerprint))
         )
         report = Report(place="text" if arguments.texts else "line")
-        hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())  # a bar would mix with the rows
-        progress = stack.enter_context(tqdm(total=total, unit="text", disable=hidden))
+        mixed = output is None and sys.stdout.isatty()  # with the rows, if anything were said
+        progress = stack.enter_context(Progress(quiet=arguments.quiet or mixed))
+        progress.begin("embedding", total or 0, "texts")
         while chunk := list(islice(records, arguments.batch_size)):
             _embed_chunk(model, chunk, arguments, writer, report)
             if output is None:
                 sys.stdout.buffer.flush()
-            progress.update(len(chunk))
+            progress.advance(len(chunk))
     code = report.sum_up(model.max_seq_length)
     if output is not None:
-        report.tell(f"wrote {output} ({report.written} embeddings of {dim} values)")
+        progress.wrote(output, f"{report.written} embeddings of {dim} values")
     return code
 
 
@@ -177,9 +171,7 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
     if arguments.texts:
         _refuse(arguments, "texts that are arguments", "--input-format", "--field", "--id-field")
         for name in filter(_is_file, arguments.texts):
-            Report.tell(
-                f"warning: the text {name!r} is also the name of a file; to embed its lines, use --input {name}"
-            )
+            tell(f"warning: the text {name!r} is also the name of a file; to embed its lines, use --input {name}")
         yield argument_records(arguments.texts), len(arguments.texts)
         return
     name = arguments.input or PIPE
@@ -189,7 +181,7 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
     if input_format == "lines":
         _refuse(arguments, "lines of plain text", "--field", "--id-field")
     with nullcontext(sys.stdin.buffer) if name == PIPE else Path(name).open("rb") as stream:
-        total = _count_lines(stream) if sys.stderr.isatty() else None  # for the progress bar
+        total = _count_lines(stream) if sys.stderr.isatty() and not arguments.quiet else None  # for progress
         if input_format == "jsonl":
             yield json_records(bounded_lines(stream), arguments.field or "text", arguments.id_field), total
         else:

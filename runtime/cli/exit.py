@@ -6,7 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ..kernels.errors import EmbgemmaError, InputError, one_line
+from ..kernels.errors import EmbgemmaError, InputError
+from ..notices import tell
 from .signals import clean_up_when_ended
 
 if TYPE_CHECKING:
@@ -27,21 +28,16 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
             if sys.stdout is not None:  # None: it was closed before the start
                 sys.stdout.flush()
     except KeyboardInterrupt:
-        tell(program, "interrupted")
+        tell("interrupted", program)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has left. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except EmbgemmaError as error:
-        tell(program, str(error))
+        tell(str(error), program)
         return EXIT_WRONG_USE if isinstance(error, InputError) else EXIT_FAILURE
     except OSError as error:
-        tell(program, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        tell(f"{error.filename}: {error.strerror}" if error.filename else str(error), program)
         return EXIT_FAILURE
     return code
-
-
-def tell(program: str, message: str) -> None:
-    """Writes a line to standard error."""
-    sys.stderr.write(f"{program}: {one_line(message)}\n")

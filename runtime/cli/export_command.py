@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..kernels.errors import BackendError, InputError, one_line
+from ..kernels.errors import BackendError, InputError
 from ..kernels.install import pip_install
+from ..notices import Progress, tell
 from ..onnx.onnx_choices import LEAST_EXTENSIONS, NAMES, TARGETS, least_onnxruntime
 from ..output_file import check_destination, keep_inputs, whole_file
 from ..source import ONNX_SUFFIX
@@ -89,24 +89,26 @@ def run_export(arguments: argparse.Namespace) -> int:
     from ..export.onnx.export import export_onnx
 
     export = export_onnx if arguments.bundle is None else export_bundle
-    exported = export(
-        arguments.checkpoint,
-        arguments.output if arguments.bundle is None else arguments.bundle,
-        weights_format=arguments.format,
-        target=arguments.target,
-        truncate_dim=arguments.truncate_dim,
-        last_hidden_state=arguments.last_hidden_state,
-        text=arguments.text,
-        calibrated=not arguments.no_calibration,
-        calibration=arguments.calibration,
-        sliding_window=arguments.sliding_window,
-        base=arguments.base,
-        force=arguments.force,
-    )
-    if operators_config is not None:
-        with whole_file(operators_config, force=arguments.force) as file:
-            file.write(exported.operators_config.encode())
-    size = exported.model.stat().st_size / 1e6
-    wrote = one_line(f"wrote {exported.model} ({size:.1f} MB)")
-    sys.stderr.write(f"embgemma: {exported.verification}\nembgemma: {wrote}\n")
+    with Progress(quiet=arguments.quiet) as progress:
+        exported = export(
+            arguments.checkpoint,
+            arguments.output if arguments.bundle is None else arguments.bundle,
+            weights_format=arguments.format,
+            target=arguments.target,
+            truncate_dim=arguments.truncate_dim,
+            last_hidden_state=arguments.last_hidden_state,
+            text=arguments.text,
+            calibrated=not arguments.no_calibration,
+            calibration=arguments.calibration,
+            sliding_window=arguments.sliding_window,
+            base=arguments.base,
+            force=arguments.force,
+            progress=progress,
+        )
+        if operators_config is not None:
+            with whole_file(operators_config, force=arguments.force) as file:
+                file.write(exported.operators_config.encode())
+        if not arguments.quiet:
+            tell(str(exported.verification))
+        progress.wrote(exported.model)
     return 0

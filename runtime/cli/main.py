@@ -10,9 +10,10 @@ from .. import __version__
 from ..find import IN_THE_BOX
 from ..kernels.errors import one_line
 from ..kernels.model_file import DEFAULT_SCHEME, SCHEMES
+from ..notices import Progress, tell
 from .cache_command import add_cache_arguments, run_cache
 from .embed_command import add_embed_arguments, run_embed
-from .exit import exit_code, tell
+from .exit import exit_code
 from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
 from .export_command import add_export_arguments, run_export
 from .index_command import DESCRIPTION as INDEX_DESCRIPTION
@@ -137,6 +138,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_model_arguments(embed)
     add_embed_arguments(embed)
+    _add_quiet(embed)
     embed.set_defaults(run=run_embed)
 
     index = commands.add_parser("index", help="index files to search in", description=INDEX_DESCRIPTION)
@@ -188,6 +190,11 @@ def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         "--base", metavar="FOLDER", help="checkpoint that a LoRA adapter was trained on, if its config names no folder"
     )
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
+    _add_quiet(parser)
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but warnings and errors")
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -218,20 +225,22 @@ def _run_convert(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     from ..export.convert import convert  # only this command needs the exporter
 
-    output = convert(
-        arguments.checkpoint,
-        arguments.output,
-        arguments.scheme,
-        calibrated=not arguments.no_calibration,
-        calibration=arguments.calibration,
-        sliding_window=arguments.sliding_window,
-        base=arguments.base,
-        force=arguments.force,
-    )
-    tell(PROGRAM, f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    with Progress(quiet=arguments.quiet) as progress:
+        output = convert(
+            arguments.checkpoint,
+            arguments.output,
+            arguments.scheme,
+            calibrated=not arguments.no_calibration,
+            calibration=arguments.calibration,
+            sliding_window=arguments.sliding_window,
+            base=arguments.base,
+            force=arguments.force,
+            progress=progress,
+        )
+        progress.wrote(output)
     return 0
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Writes a warning as one sentence, without the source line."""
-    tell(PROGRAM, f"warning: {message}")
+    tell(f"warning: {message}")

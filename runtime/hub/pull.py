@@ -201,7 +201,7 @@ def _convert(entry: Entry, checkpoint: Path, revision: str, progress: Progress) 
             sliding_window=entry.sliding_window,
             force=True,
             origin=f"{entry.name}@{entry.commit}",
-            progress=False if progress.quiet else None,
+            progress=progress,
         )
     if not _is_whole(entry.path):
         raise HubError(f"{entry.path}: the disk does not keep what is written; set {HOME} to a folder on another disk")

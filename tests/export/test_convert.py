@@ -7,7 +7,9 @@ import itertools
 import json
 import resource
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from embgemma.kernels.errors import CheckpointError, InputError
 from embgemma.kernels.layout import embedding_rows, unpack_matrix
 from embgemma.kernels.model_file import SCHEMES, ModelFile, read_model_file
 from embgemma.kernels.rotation import rotate_blocks
+from embgemma.notices import Progress
 from tests import tiny
 
 if TYPE_CHECKING:
@@ -296,13 +299,44 @@ def test_a_weight_that_is_not_finite_is_refused_and_leaves_nothing_behind(tmp_pa
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_progress_is_shown_on_request_alone(
-    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+class Stages(Progress):
+    """Keeps what progress is told: how much of how much of each stage was done."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.stages: dict[str, list[float]] = {}
+
+    def begin(self, doing: str, total: float = 0, unit: str = "") -> None:
+        super().begin(doing, total, unit)
+        self.stages[doing] = [0, total]
+
+    def advance(self, amount: float = 1) -> None:
+        super().advance(amount)
+        list(self.stages.values())[-1][0] += amount
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_every_stage_is_told_to_its_end(tmp_path: Path, tiny_folder: Path, scheme: Scheme, calibrated: bool) -> None:
+    progress = Stages()
+    convert(tiny_folder, tmp_path / "a.safetensors", scheme, progress=progress, calibrated=calibrated)
+    calibrated = calibrated and scheme != "float32"
+    names = [name for name in progress.stages if name.startswith("calibrating")]
+    assert len(names) == (0 if not calibrated else 1 if scheme == "int8" else 2)
+    for done, total in progress.stages.values():
+        assert total <= done + 1e-6 < total + 2  # the head comes with the layers
+
+
+def test_nothing_is_said_unless_asked(tmp_path: Path, tiny_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     convert(tiny_folder, tmp_path / "a.safetensors", "int8", calibrated=False)
-    assert capsys.readouterr() == ("", "")  # not a terminal
-    convert(tiny_folder, tmp_path / "b.safetensors", "int8", progress=True, calibrated=False)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "b.safetensors" in captured.err
-    assert "100%" in captured.err
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_disk_without_room_is_refused_before_the_work(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, free=1000))
+    monkeypatch.setattr("embgemma.export.convert.build_tokenizer_table", Mock(side_effect=AssertionError))
+    with pytest.raises(InputError, match=r"a\.safetensors: it takes .* MB, and 0 MB are free there; make room"):
+        convert(tiny_folder, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())

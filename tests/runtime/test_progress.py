@@ -94,6 +94,18 @@ def test_a_terminal_sees_one_line(screen: Screen, wait: Callable[[float], None])
     assert [line.rstrip() for line in screen.lines] == [""]
 
 
+def test_a_plan_counts_from_its_first_stage(screen: Screen, wait: Callable[[float], None]) -> None:
+    with Progress() as progress:
+        progress.begin("downloading", 100e6, "B")
+        wait(1000)
+        progress.begin("reading")
+        wait(20)
+        progress.plan({"reading": 10, "calibrating layer": 20}, "x needs 1 GB")
+        progress.begin("calibrating layer", 4)
+    assert screen.lines[0].rstrip() == "embgemma: x needs 1 GB"
+    assert screen.states[-2] == "calibrating layer 1 of 4, about 35 s left"
+
+
 @pytest.mark.parametrize(
     ("columns", "shown"),
     [

@@ -1,0 +1,95 @@
+"""What a conversion will need: the time of each stage, memory, and room on the disk, said before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels.config import EncoderConfig
+from ..kernels.layout import MatrixFormat, RowFormat, matrices
+from ..notices import about, size_text
+from .quantise.calibrate import LAYER_CALIBRATION, LAYER_PACKING
+from .quantise.calibration import CalibrationBatch
+from .quantise.embedding import TABLE_CALIBRATION, TABLE_PACKING
+from .quantise.gradient import TOKENS_AT_ONCE
+
+# Stages, as progress tells of them.
+READING, BUILDING, CHECKING = "reading the checkpoint", "building the tokenizer", "checking the file"
+
+# Seconds on two cores of a server. How they compare with each other counts: progress learns the machine's speed.
+_READING_A_TOKEN, _BUILDING_A_TOKEN, _CHECKING = 20e-6, 80e-6, 2.0
+_PACKING: dict[MatrixFormat, float] = {"float32": 2e-9, "int8": 45e-9, "int4": 240e-9}  # a weight
+_CALIBRATING: dict[MatrixFormat, float] = {"float32": 0, "int8": 230e-9, "int4": 450e-9}  # a weight of a matrix
+_TABLE, _TABLE_OF_ONE_CODEBOOK = 270e-9, 170e-9  # a weight of an int4 table that is calibrated
+_SENSITIVITY, _LAYER = 50e-12, 40e-12  # a weight of the layers and a token of the calibration texts
+
+# Bytes while the tokenizer is read, which takes more than all other small things together; and float32 numbers of each
+# calibration token that are there at the same time, in widths of hidden and feed-forward states.
+_BASE, _LAYER_WIDTHS, _GRADIENT_WIDTHS = 400e6, 6, 10
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a conversion will need.
+
+    Attributes:
+        seconds: of each stage, by the name under which progress tells of it.
+        memory: bytes.
+        disk: bytes.
+    """
+
+    seconds: Mapping[str, float]
+    memory: float
+    disk: float
+
+    def __str__(self) -> str:
+        stages = [
+            f"{about(seconds)} for {name.rstrip(':')}{'s' * name.endswith('layer')}"
+            for name, seconds in self.seconds.items()
+            if seconds >= sum(self.seconds.values()) / 20
+        ]
+        return (
+            f"needs {size_text(self.memory)} of memory, {size_text(self.disk)} on the disk and, on two cores, about "
+            f"{about(sum(self.seconds.values()))}: {', '.join(stages)}"
+        )
+
+
+def conversion_needs(
+    config: EncoderConfig,
+    formats: Mapping[str, MatrixFormat],
+    row: RowFormat,
+    batch: CalibrationBatch | None,
+    disk: float,
+) -> Needs:
+    """What it takes to store matrices in these formats, and the table as `row` says, calibrated on a batch or not."""
+    weights = {spec.name: spec.out_features * spec.in_features for spec in matrices(config)}
+    in_layers, in_table = sum(weights.values()), config.vocab * config.hidden
+    tokens = 0 if batch is None else len(batch.ids)
+    seconds = {READING: _READING_A_TOKEN * config.vocab, BUILDING: _BUILDING_A_TOKEN * config.vocab}
+    calibrates_table = batch is not None and row.format == "int4"
+    if calibrates_table:
+        seconds[TABLE_CALIBRATION] = _SENSITIVITY * tokens * in_layers
+    seconds[TABLE_PACKING] = _table_seconds(row, calibrates_table) * in_table
+    cost = _PACKING if batch is None else _CALIBRATING
+    rounding = sum(count * cost[formats[name]] for name, count in weights.items())
+    seconds[LAYER_PACKING if batch is None else LAYER_CALIBRATION] = rounding + _LAYER * tokens * in_layers
+    return Needs({**seconds, CHECKING: _CHECKING}, _memory(config, tokens, calibrates_table), disk)
+
+
+def _table_seconds(row: RowFormat, calibrated: bool) -> float:
+    """The seconds that a weight of the table takes; without codebooks to choose from, int4 takes as long as int8."""
+    if calibrated:
+        return _TABLE if row.codebooks else _TABLE_OF_ONE_CODEBOOK
+    return _PACKING["int8" if row.format == "int4" and not row.codebooks else row.format]
+
+
+def _memory(config: EncoderConfig, tokens: int, calibrates_table: bool) -> float:
+    """The bytes of the stage that takes most."""
+    layer = tokens * _LAYER_WIDTHS * (config.hidden + config.ffn)
+    table = 0
+    if calibrates_table:
+        states = (config.layers + 1) * config.hidden + _GRADIENT_WIDTHS * (config.hidden + config.ffn)
+        table = 2 * tokens * config.hidden + min(tokens, TOKENS_AT_ONCE) * states
+    return _BASE + np.dtype(np.float32).itemsize * max(layer, table)
