@@ -87,7 +87,7 @@ def test_a_text_that_names_a_file_is_warned_of(embed: Any, text_file: Path) -> N
 
 def test_text_file_to_npy(embed: Any, model: embgemma.EmbeddingModel, text_file: Path, tmp_path: Path) -> None:
     code, out, err = embed("--input", text_file, "-o", tmp_path / "out.npy", "--batch-size", 3)
-    wrote = f"embgemma: wrote {tmp_path / 'out.npy'} (4 embeddings of 64 values, 1.2 kB) in "
+    wrote = f"embgemma: wrote {tmp_path / 'out.npy'} (4 embeddings of 64 values, 1.5 kB) in "
     assert (code, out) == (0, b"")
     assert err.startswith(wrote)
     assert err.count("\n") == 1
@@ -183,7 +183,7 @@ def test_broken_json_lines(embed: Any, model: embgemma.EmbeddingModel, tmp_path:
     code, _, err = embed("--input", broken_json, "-o", tmp_path / "out.npz")
     assert code == 1
     *messages, last = err.splitlines()
-    assert last.startswith(f"embgemma: wrote {tmp_path / 'out.npz'} (2 embeddings of 64 values, 1.0 kB) in ")
+    assert last.startswith(f"embgemma: wrote {tmp_path / 'out.npz'} (2 embeddings of 64 values, 1.5 kB) in ")
     for message, begins in zip(messages, BROKEN_JSON_MESSAGES, strict=True):
         assert message.startswith(f"embgemma: {begins}")
     with np.load(tmp_path / "out.npz") as archive:

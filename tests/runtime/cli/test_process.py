@@ -31,7 +31,7 @@ def test_closed_standard_streams(embedding: tuple[object, ...], tmp_path: Path) 
     text_file.write_text("the\nof\n")
     closing_output = ("sh", "-c", '"$@" >&-', "sh")
     done = run(*closing_output, *embedding, "--input", text_file, "-o", output, stderr=subprocess.PIPE)
-    assert done.stderr.startswith(f"embgemma: wrote {output} (2 embeddings of 64 values, 0.6 kB) in ".encode())
+    assert done.stderr.startswith(f"embgemma: wrote {output} (2 embeddings of 64 values, 1.0 kB) in ".encode())
     assert np.load(output).shape == (2, 64)
     done = run("sh", "-c", '"$@" <&-', "sh", *embedding, check=False, stderr=subprocess.PIPE)
     assert done.returncode == 2
