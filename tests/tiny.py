@@ -182,6 +182,7 @@ def json_files(config: EncoderConfig) -> dict[str, Any]:
             "similarity_fn_name": "cosine",
         },
         "sentence_bert_config.json": {"max_seq_length": config.max_tokens, "do_lower_case": False},
+        "tokenizer_config.json": {"add_bos_token": True, "add_eos_token": True},
     }
 
 

@@ -174,15 +174,19 @@ def check_without_weights(path: Path, kind: str) -> None:
         _check(path, read_object(path), _WITHOUT_WEIGHTS[kind], closed=True)
 
 
-def check_tokenizer_config(path: Path, bos: str, eos: str) -> None:
-    """The same of tokenizer_config.json; bos and eos are the pieces that the engine puts around a text."""
-    if not is_there(path):
-        return
-    raw = read_object(path)
+def check_tokenizer_config(path: Path, bos: str, eos: str, *, alone: bool) -> None:
+    """The same of tokenizer_config.json; bos and eos are the pieces that the engine puts around a text.
+
+    alone: whether there is no tokenizer.json, which says what goes around a text.
+    """
+    raw = read_object(path) if is_there(path) else {}
     _check(path, raw, _TOKENIZER_CONFIG)
-    if ("add_bos_token" in raw) != ("add_eos_token" in raw):  # transformers takes the absent one for false
+    stated = sum(key in raw for key in ("add_bos_token", "add_eos_token"))  # transformers takes an absent one for false
+    if stated == 1 or (alone and stated == 0):
+        found = "one" if stated else "none"
         raise CheckpointError(
-            f"{path}: it has only one of add_bos_token and add_eos_token; expected true for both, or neither"
+            f"{path}: it has {found} of add_bos_token and add_eos_token, so sentence-transformers puts {found} of "
+            f"{bos} and {eos} around a text; set both to true, or save the tokenizer again with save_pretrained"
         )
     for key, expected in (("bos_token", bos), ("eos_token", eos)):
         token = raw.get(key)

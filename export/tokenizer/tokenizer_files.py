@@ -64,7 +64,7 @@ def read_tokenizer(folder: Path, rows: int, bos_id: int, eos_id: int) -> bytes:
                 f"{folder / TOKENIZER_JSON}: {shorten(min(special - listed))} is not among its added tokens, but "
                 f"special in the sentencepiece model; {_COPY_MODEL}"
             )
-    check_tokenizer_config(folder / "tokenizer_config.json", pieces[bos_id][0], pieces[eos_id][0])
+    check_tokenizer_config(folder / "tokenizer_config.json", pieces[bos_id][0], pieces[eos_id][0], alone=raw is None)
     listed |= special
     for path, key, token in _named_tokens(folder):
         if token not in listed:

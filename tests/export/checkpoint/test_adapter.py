@@ -111,8 +111,8 @@ def test_an_adapter_may_lie_instead_of_its_base(base: Path, tmp_path: Path, plac
     for name in ("config.json", "model.safetensors"):
         (saved / name).unlink()
     if place:
-        (saved / "tokenizer.model").rename(saved / place / "tokenizer.model")
-        (saved / "sentence_bert_config.json").rename(saved / place / "sentence_bert_config.json")
+        for name in ("tokenizer.model", "tokenizer_config.json", "sentence_bert_config.json"):
+            (saved / name).rename(saved / place / name)
         modules = json.loads((saved / "modules.json").read_text())
         tiny.write_json(saved / "modules.json", [{**modules[0], "path": place}, *modules[1:]])
     edit(saved / place / "sentence_bert_config.json", max_seq_length=9)

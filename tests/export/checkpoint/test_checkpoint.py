@@ -80,7 +80,7 @@ def test_what_newer_libraries_save_means_the_same(folder: Path) -> None:
     embedding = dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding")
     tiny.write_json(folder / "4_Normalize/config.json", embedding)
     edit(folder / "2_Dense/config.json", **embedding)
-    tiny.write_json(folder / "tokenizer_config.json", {"model_max_length": tiny.CONFIG.max_tokens})
+    edit(folder / "tokenizer_config.json", model_max_length=tiny.CONFIG.max_tokens)
     assert read_checkpoint(folder).config == expected
 
 
@@ -210,7 +210,6 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "tokenizer_config.json": [
         {"tokenizer_class": "LlamaTokenizer"},
         {"add_bos_token": True, "add_eos_token": False},
-        {"add_bos_token": True},
         {"truncation_side": "left"},
         {"split_special_tokens": True},
         {"bos_token": "<h1>"},
@@ -226,6 +225,19 @@ def test_settings_that_change_vectors_are_refused(folder: Path, name: str, chang
         read_checkpoint(folder)
     edit(folder / name, **changes)
     with pytest.raises(CheckpointError, match=rf"{name}: .*{[*changes][-1]}"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("raw", [None, {}, {"add_bos_token": True}, {"add_eos_token": True}])
+def test_without_tokenizer_json_the_ends_of_a_text_must_be_asked_for(folder: Path, raw: dict[str, bool] | None) -> None:
+    """transformers 5 then puts around a text what tokenizer_config.json asks for, and nothing by itself."""
+    path = folder / "tokenizer_config.json"
+    path.unlink()
+    if raw is not None:
+        tiny.write_json(path, raw)
+    refused(folder, r"tokenizer_config\.json: it has .* of add_bos_token and add_eos_token")
+    tiny.write_json(folder / "tokenizer.json", tiny.tokenizer_json())
+    if not raw:
         read_checkpoint(folder)
 
 

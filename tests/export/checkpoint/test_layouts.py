@@ -41,7 +41,8 @@ def test_the_encoder_may_have_a_folder_of_its_own(folder: Path, place: str) -> N
     expected = read_checkpoint(folder)
     encoder = folder / place
     encoder.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.model"):
+    tokenizer = ("tokenizer.model", "tokenizer_config.json")
+    for name in ("config.json", "model.safetensors", "sentence_bert_config.json", *tokenizer):
         (folder / name).rename(encoder / name)
     modules = json.loads((folder / "modules.json").read_text())
     tiny.write_json(folder / "modules.json", [{**modules[0], "path": place}, *modules[1:]])

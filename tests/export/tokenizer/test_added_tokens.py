@@ -136,9 +136,11 @@ def test_tokens_are_read_from_older_files_too(folder: Path) -> None:
     tiny.write_json(folder / "added_tokens.json", {"<|doc|>": 896})
     assert Tokenizer(read_checkpoint(folder).tokenizer_model, 2, 1).encode("<|doc|>", 9).ids == [2, 896, 1]
     entry = {"content": "<|doc|>", **FLAGS}
-    tiny.write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": {"896": {**entry, "special": True}}})
+    ends = {"add_bos_token": True, "add_eos_token": True}
+    tokens = {"896": {**entry, "special": True}}
+    tiny.write_json(folder / "tokenizer_config.json", {**ends, "added_tokens_decoder": tokens})
     assert Tokenizer(read_checkpoint(folder).tokenizer_model, 2, 1).encode("<|doc|>", 9).ids == [2, 896, 1]
-    tiny.write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": {"897": entry}})
+    tiny.write_json(folder / "tokenizer_config.json", {**ends, "added_tokens_decoder": {"897": entry}})
     with pytest.raises(CheckpointError, match=r"added_tokens\.json.*differs"):
         read_checkpoint(folder)
 
