@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ...model import load
 from ...onnx.onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
 from ...onnx.onnx_facts import OnnxFacts, onnx_facts
 from ...onnx.onnx_file import read_onnx_file
-from ...output_file import keep_inputs, looking_at, whole_folder
+from ...output_file import looking_at, whole_folder
 from .bundle_files import TOKENIZER_FILES, write_modules, write_readme, write_tokenizer_files
 from .export import Exported, export_onnx
 
@@ -56,7 +57,12 @@ def check_bundle_destination(folder: Path, *, force: bool) -> None:
 
 
 def export_bundle(
-    checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], *, force: bool = False, **options: Any
+    checkpoint: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    replaces: Iterable[Path] = (),
+    **options: Any,
 ) -> Exported:
     """Writes a bundle; the folder appears complete and checked, or not at all.
 
@@ -64,7 +70,7 @@ def export_bundle(
         checkpoint: folder of a checkpoint as sentence-transformers lays it out.
         folder: the folder to make.
         force: whether to replace a bundle that exists.
-        options: of `export_onnx`.
+        replaces, options: of `export_onnx`.
 
     Raises:
         InputError: the folder exists or cannot be written, or an argument is unknown or out of range.
@@ -72,14 +78,12 @@ def export_bundle(
     """
     folder = check_path("folder", folder)
     check_bundle_destination(folder, force=force)
-    sources = (checkpoint, options.get("base"), options.get("calibration"))
-    keep_inputs(folder, [check_path("checkpoint", source) for source in sources if source is not None])
     text = bool(options.get("text"))
     if options.get("last_hidden_state"):
         raise InputError("last_hidden_state of a bundle is what libraries pool; leave the option out, or take --output")
     with whole_folder(folder, force=force) as made:
         (made / MODEL).parent.mkdir()
-        exported = export_onnx(checkpoint, made / MODEL, for_pooling=not text, **options)
+        exported = export_onnx(checkpoint, made / MODEL, for_pooling=not text, replaces=(folder, *replaces), **options)
         (made / OPERATORS).write_text(exported.operators_config, "utf-8")
         file = read_onnx_file(made / MODEL, with_tokenizer=True)
         model, facts = describe_onnx_model(made / MODEL, file), onnx_facts(made / MODEL, file)

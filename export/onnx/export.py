@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,7 @@ def export_onnx(
     base: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    replaces: Iterable[Path] = (),
 ) -> Exported:
     """Writes the ONNX model of a checkpoint, and checks it in ONNX Runtime before it takes its name.
 
@@ -83,6 +84,7 @@ def export_onnx(
         text: whether the model takes texts, by an operator of onnxruntime-extensions, instead of token ids.
         calibrated, calibration, sliding_window, base, progress: see `convert`.
         force: whether to replace a file that exists.
+        replaces: what the caller will replace; nothing is done if the checkpoint or its base lies there.
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged, or of another architecture.
@@ -105,7 +107,8 @@ def export_onnx(
         extensions_library()  # before minutes of work, not after
     progress.begin(READING)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
-    keep_inputs(output, [*source.files(), *texts])
+    for place in (output, *replaces):
+        keep_inputs(place, [*source.files(), *texts])
     if source.config.kv_heads != 1:
         raise CheckpointError(f"{source.folder}: it has {source.config.kv_heads} key/value heads; ONNX export takes 1")
     dim = source.config.hidden

@@ -104,6 +104,7 @@ def run_export(arguments: argparse.Namespace) -> int:
             base=arguments.base,
             force=arguments.force,
             progress=progress,
+            replaces=() if operators_config is None else (operators_config,),
         )
         if operators_config is not None:
             with whole_file(operators_config, force=arguments.force) as file:

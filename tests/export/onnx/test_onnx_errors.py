@@ -17,6 +17,7 @@ from embgemma.kernels.errors import CheckpointError, EmbgemmaError, InputError, 
 from embgemma.kernels.model_file import CHECKSUM, metadata_checksum
 from embgemma.onnx.onnx_backend import OnnxBackend
 from tests import tiny
+from tests.export.checkpoint import test_adapter
 from tests.processes import PYTHON, run
 
 onnx = pytest.importorskip("onnx")
@@ -240,3 +241,23 @@ def test_whatever_is_thrown_inside_is_a_model_file_error(
     monkeypatch.setattr(f"embgemma.onnx.onnx_backend.{inner}", throw)
     with pytest.raises(ModelFileError):
         embgemma.load(model)
+
+
+@pytest.mark.parametrize("option", ["--bundle", "--operators-config"])
+def test_nothing_replaces_a_base_that_only_the_adapter_names(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    base = tiny.write_checkpoint(bundle / "base", test_adapter.CONFIG)
+    (bundle / "manifest.json").touch()
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    adapter = test_adapter.write_adapter(tmp_path / "adapter", base)
+    places = {
+        "--bundle": (option, bundle),
+        "--operators-config": (option, base / "config.json", "-o", tmp_path / "model.onnx"),
+    }
+    code = main(["export-onnx", str(adapter), *map(str, places[option]), "--no-calibration", "--force"])
+    assert code == 2
+    assert "is read from there; give the output another name" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "bundle"]
