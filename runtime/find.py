@@ -85,6 +85,11 @@ def _in_place(path: Path) -> Path | None:
         raise ModelFileError(f"{path}: this is an address; give the name alone, {address[1]}")
     if re.match("https?:/", str(path)):
         raise ModelFileError(f"{path}: this is an address, and nothing is downloaded here; give the path of a file")
+    if len(path.parts) == 1 and path.suffix not in SUFFIXES:
+        raise ModelFileError(
+            f"{path}: there is no such file; a name on the Hugging Face hub begins with its owner, such as "
+            "google/embeddinggemma-300m"
+        )
     return None
 
 

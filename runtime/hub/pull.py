@@ -161,14 +161,16 @@ def _download(repository: Repository, entry: Entry, progress: Progress, *, keep:
         for settings in parts.settings(repository.name, files, checkpoint):
             repository.fetch(entry.commit, settings, checkpoint)
         large = parts.weights_and_tokenizer(files, checkpoint)
-        _check_room(entry, checkpoint, large)
-    progress.begin(f"downloading {repository.name}", sum(file.size for file in large.values()), "B")
+        whole = sum(file.size for file in large.values())
+        to_come = whole - min(whole, size(checkpoint))
+        _check_room(entry, checkpoint, large, to_come)
+    progress.begin(f"downloading {repository.name}", to_come, "B")
     repository.fetch(entry.commit, large, checkpoint, progress)
     return checkpoint
 
 
-def _check_room(entry: Entry, checkpoint: Path, large: Files) -> None:
-    """Raises HubError unless there is room for what is still to come, and for the model file; reads the config."""
+def _check_room(entry: Entry, checkpoint: Path, large: Files, to_come: int) -> None:
+    """Raises HubError unless there is room for so many bytes to come, and for the model file; checks the config."""
     from ..export.checkpoint.checkpoint import read_config
     from ..export.scheme import embedding_format, scheme_formats
 
@@ -177,8 +179,7 @@ def _check_room(entry: Entry, checkpoint: Path, large: Files) -> None:
         config = read_config(checkpoint, sliding_window=entry.sliding_window)
     row = embedding_format(config, entry.scheme)
     tensors = expected_tensors(config, scheme_formats(config, entry.scheme), row, 0)
-    whole = sum(file.size for file in large.values())
-    needed = whole - min(whole, size(checkpoint)) + sum(tensor.size_bytes for tensor in tensors.values())
+    needed = to_come + sum(tensor.size_bytes for tensor in tensors.values())
     needed += sum(file.size for path, file in large.items() if "tokenizer" in path)  # the model file has one as well
     free = shutil.disk_usage(checkpoint).free
     if needed > free:

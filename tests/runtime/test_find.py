@@ -56,6 +56,12 @@ def test_another_folder_is_refused(model_path: Path, tmp_path: Path) -> None:
         embgemma.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["embeddinggemma-300m", "all-MiniLM-L6-v2", "model.bin"])
+def test_a_name_without_its_owner(name: str) -> None:
+    with pytest.raises(ModelFileError, match="no such file; a name on the Hugging Face hub begins with its owner"):
+        embgemma.load(name)
+
+
 def test_an_address_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="this is an address, and nothing is downloaded here"):
         embgemma.load("https://example.com/some-model")
