@@ -146,7 +146,8 @@ def _find_texts(arguments: argparse.Namespace) -> None:
             f"{shlex.quote(first)}"
         )
     if named is None and (first is None or is_text):
-        tell(f"no model is named: {IN_THE_BOX} embeds, a small demonstration that comes with the package")
+        if not arguments.quiet:
+            tell(f"no model is named: {IN_THE_BOX} embeds, a small demonstration that comes with the package")
         named = IN_THE_BOX
     arguments.model = first if named is None else named
 

@@ -67,6 +67,7 @@ def test_texts_without_a_model(box: Path, embed: Any, arguments: list[str], embe
     code, found, error = embed(*arguments)
     assert (code, found) == (0, embeddings)
     assert error.startswith(f"embgemma: {NOTICE}\n")
+    assert NOTICE not in embed("-q", *arguments)[2]
 
 
 @pytest.mark.parametrize("model", ["embgemma-tiny", "../embgemma-tiny.safetensors", "../two words", "two words"])
