@@ -1,5 +1,6 @@
 # Every target sets up what it needs in .venv and build; the machine must have Python 3.10 and a C compiler.
 #
+#   make search        finds what the project's documents say about QUERY, by meaning
 #   make bench         how fast the engine is on this machine
 #   make test          the tests of the Python package, on every backend and instruction set that runs here
 #   make test-drop-in  the same calls of sentence-transformers and of this package, side by side; installs torch
@@ -17,13 +18,19 @@ VENV ?= .venv
 # What `make test` tests: the working tree, or a wheel.
 INSTALL ?= -e .
 FUZZ_SECONDS ?= 600
+QUERY ?= what happens if the file is changed while it is open
 
 BIN := $(VENV)/bin
 comma := ,
 C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
-.PHONY: bench test test-drop-in test-native sanitize test-arm c-library fuzz packaging lint
+.PHONY: search bench test test-drop-in test-native sanitize test-arm c-library fuzz packaging lint
+
+search: $(VENV)/with-search
+	mkdir -p build
+	$(BIN)/embgemma index --quiet $(shell find . -name '*.md' -not -path './build/*' -not -path './.venv/*') -o build/documents.db
+	$(BIN)/embgemma search build/documents.db "$(QUERY)" -k 3
 
 bench: $(VENV)/with-numba
 	$(BIN)/embgemma-bench --device cpu

@@ -97,7 +97,7 @@ def _in_the_box() -> Path:
     """The model that comes with the package."""
     from importlib.resources import files
 
-    path = Path(str(files(__package__) / f"{IN_THE_BOX}.safetensors"))
+    path = Path(str(files(__package__) / "models" / f"{IN_THE_BOX}.safetensors"))
     if not path.is_file():
         raise ModelFileError(
             f"{IN_THE_BOX}: this install came without the model in the box; give the path of a model file, or a name "

@@ -15,8 +15,6 @@ from .corpus import write_corpus
 from .teacher import embed_corpus
 from .train import Trainer
 
-SCHEME = "balanced"
-
 
 def main() -> None:
     """Runs all stages."""
@@ -29,7 +27,7 @@ def main() -> None:
     write_corpus(options.folder)
     embed_corpus(options.folder, options.parts)
     Trainer(options.folder).train(options.steps)
-    convert(options.folder / "checkpoint", options.folder / "embgemma-tiny.safetensors", SCHEME, force=True)
+    convert(options.folder / "checkpoint", options.folder / "embgemma-tiny.safetensors", "balanced", force=True)
 
 
 if __name__ == "__main__":

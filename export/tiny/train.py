@@ -64,7 +64,8 @@ class Data:
 
     def vectors(self, part: int) -> np.ndarray[Any, Any]:
         """The teacher's, float32 (PART, 384)."""
-        return np.load(self.folder / "vectors" / f"{part:03d}.npy").astype(np.float32)
+        vectors: np.ndarray[Any, Any] = np.load(self.folder / "vectors" / f"{part:03d}.npy")
+        return vectors.astype(np.float32)
 
     def part(self, number: int) -> tuple[list[list[int]], Tensor]:
         """Token ids and goals (texts, HIDDEN)."""
@@ -167,12 +168,12 @@ class Trainer:
         self.step += 1
         return float(loss.detach())
 
-    @torch.no_grad()
     def held_out_cosine(self) -> float:
         """Mean cosine to the goals of the texts that are never trained on."""
         ids, goals = self.data.part(0)
         rows = [ids[i : i + BATCH] for i in range(0, HELD_OUT, BATCH)]
-        got = torch.cat([self.model(padded(row, [])) for row in rows])
+        with torch.no_grad():
+            got = torch.cat([self.model(padded(row, [])) for row in rows])
         return float(functional.cosine_similarity(got, goals[: len(got)]).mean())
 
     def train(self, steps: int) -> None:
