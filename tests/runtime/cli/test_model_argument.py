@@ -23,7 +23,8 @@ def box(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
-    return Path(shutil.copy(model_path, tmp_path / "embgemma-tiny.safetensors"))
+    (tmp_path / "models").mkdir()
+    return Path(shutil.copy(model_path, tmp_path / "models/embgemma-tiny.safetensors"))
 
 
 @pytest.fixture
@@ -49,6 +50,7 @@ def test_the_model_in_the_box(box: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert str(box) in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("box")
 @pytest.mark.parametrize(
     ("arguments", "embeddings"),
     [
@@ -62,33 +64,35 @@ def test_the_model_in_the_box(box: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["some text", "--prompt", "x: "], 1),
     ],
 )
-def test_texts_without_a_model(box: Path, embed: Any, arguments: list[str], embeddings: int) -> None:
-    (box.parent / "here/texts.txt").write_text("a\nb\nc\n")
+def test_texts_without_a_model(embed: Any, arguments: list[str], embeddings: int) -> None:
+    Path("texts.txt").write_text("a\nb\nc\n")
     code, found, error = embed(*arguments)
     assert (code, found) == (0, embeddings)
     assert error.startswith(f"embgemma: {NOTICE}\n")
     assert NOTICE not in embed("-q", *arguments)[2]
 
 
-@pytest.mark.parametrize("model", ["embgemma-tiny", "../embgemma-tiny.safetensors", "../two words", "two words"])
+@pytest.mark.parametrize("model", ["embgemma-tiny", "../models/embgemma-tiny.safetensors", "../two words", "two words"])
 def test_a_model_is_the_first_argument_or_an_option(box: Path, embed: Any, model: str) -> None:
-    for folder in (box.parent, box.parent / "here"):
+    for folder in (Path(".."), Path()):
         shutil.copy(box, folder / "two words")
     assert embed(model, "some text") == embed("some text", "--model", model) == (0, 1, "")
     assert embed("--model", model, "word", "word") == (0, 2, "")
 
 
+@pytest.mark.usefixtures("box")
 @pytest.mark.parametrize("model", ["word", "model.safetensors", "my model.safetensors", "here/my model", "../my model"])
-def test_a_model_that_is_mistyped_is_no_text(box: Path, embed: Any, model: str) -> None:
-    (box.parent / "here/here").mkdir()
+def test_a_model_that_is_mistyped_is_no_text(embed: Any, model: str) -> None:
+    Path("here").mkdir()
     code, embeddings, error = embed(model, "some text")
     assert (code, embeddings) == (1, 0)
     assert re.search(rf"embgemma: {model}: (cannot open the file: No such|there is no such) file", error)
     assert ("--model embgemma-tiny word" in error) == (model == "word")
 
 
-def test_what_lies_there_wins_over_names(box: Path, model_path: Path) -> None:
-    here = box.parent / "here"
+@pytest.mark.usefixtures("box")
+def test_what_lies_there_wins_over_names(model_path: Path) -> None:
+    here = Path.cwd()
     (here / "owner").mkdir()
     for name in ("embgemma-tiny", "owner/name"):
         shutil.copy(model_path, here / name)
