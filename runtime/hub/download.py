@@ -67,11 +67,15 @@ class Repository:
             return str(found)
 
     def files(self, commit: str) -> dict[str, RemoteFile]:
-        """All files at a commit, by path."""
+        """All files at a commit, by path; none that would come to lie outside of a folder."""
         with self._explained(commit):
             tree = self._hub.HfApi(token=self._token).list_repo_tree(self.name, recursive=True, revision=commit)
             files = (each for each in tree if isinstance(each, self._hub.hf_api.RepoFile))
-            return {each.path: RemoteFile(each.size, each.lfs.sha256 if each.lfs else None) for each in files}
+            return {
+                each.path: RemoteFile(each.size, each.lfs.sha256 if each.lfs else None)
+                for each in files
+                if not each.path.startswith("/") and ".." not in each.path.split("/")
+            }
 
     def fetch(
         self, commit: str, files: Mapping[str, RemoteFile], folder: Path, progress: Progress | None = None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MODULES, _CONFIG, _ADAPTER = "modules.json", "config.json", "adapter_config.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _WEIGHTS = "model.safetensors"
+_MOST_MODULES = 64  # that are looked at; the exporter takes no more than 32
 _MOST_SETTINGS = 4 << 20  # bytes of a file with settings; Gemma's tokenizer_config.json has 1.2 MB
 
 
@@ -69,7 +70,7 @@ def _folders(checkpoint: Path) -> list[str]:
     """The root, and the folders of the modules, the encoder's first; what is wrong there is said by the exporter."""
     try:
         modules = json.loads((checkpoint / _MODULES).read_bytes())
-        return [".", *(str(PurePosixPath(module["path"])) for module in modules)]
+        return [".", *(str(PurePosixPath(module["path"])) for module in modules[:_MOST_MODULES])]
     except (OSError, ValueError, TypeError, KeyError):
         return ["."]
 

@@ -47,7 +47,8 @@ def hub(served: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lo
     """The same, as it is at first, with an empty cache in tmp_path/home."""
     served.revisions = {"main": COMMITS[0], "next": COMMITS[1]}
     served.repositories = {NAME: served.repositories[NAME]}
-    served.refused, served.damaged, served.asked, served.ranges = {}, set(), [], []
+    served.refused, served.also_listed = {}, []
+    served.damaged, served.asked, served.ranges = set(), [], []
     monkeypatch.setenv("EMBGEMMA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     connect, port = socket.socket.connect, int(served.url.rpartition(":")[2])

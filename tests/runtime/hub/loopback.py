@@ -26,6 +26,7 @@ class Loopback:
         repositories: folder of each commit, by name.
         revisions: commits by branch and tag.
         refused: status and error code for what begins with a path.
+        also_listed: paths of files that it lists besides those in the folder.
         damaged: files that are served with another byte.
         asked: the method and path of every request.
         ranges: the first byte of every request for a part of a file.
@@ -35,6 +36,7 @@ class Loopback:
     repositories: dict[str, dict[str, Path]] = field(default_factory=dict)
     revisions: dict[str, str] = field(default_factory=dict)
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    also_listed: list[str] = field(default_factory=list)
     damaged: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     ranges: list[int] = field(default_factory=list)
@@ -66,7 +68,9 @@ class Loopback:
             return 200, {}, json.dumps({"id": name, "sha": commit}).encode()
         if api:
             files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-            return 200, {}, json.dumps([_listed(file, folder) for file in files]).encode()
+            listed = [_listed(file, folder) for file in files]
+            listed += [{"type": "file", "path": path, "size": 2, "oid": "0" * 40} for path in self.also_listed]
+            return 200, {}, json.dumps(listed).encode()
         content = (folder / "/".join(rest)).read_bytes()
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit}
         if "/".join(rest) in self.damaged:

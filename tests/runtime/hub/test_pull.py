@@ -34,7 +34,7 @@ MODULES = [
     *(f"{i}_Dense/{file}" for i in (2, 3) for file in ("config.json", "model.safetensors")),
 ]
 NEEDED = [*MODULES, "config.json", "config_sentence_transformers.json", "model.safetensors", "modules.json"]
-NEEDED += ["sentence_bert_config.json", "tokenizer.model"]
+NEEDED += ["sentence_bert_config.json", "tokenizer.model", "tokenizer_config.json"]
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
 
 
@@ -150,6 +150,39 @@ def test_a_large_file_goes_on_where_it_stopped(hub: Loopback, tmp_path: Path, da
             pull(NAME, "float32")
     pull(NAME, "float32")
     assert hub.ranges == [len(half)]
+
+
+def test_what_huggingface_hub_has_already_is_copied(hub: Loopback) -> None:
+    import huggingface_hub
+
+    large = ["model.safetensors", "2_Dense/model.safetensors"]
+    for path in large:
+        huggingface_hub.hf_hub_download(NAME, path, revision=COMMITS[0])
+    hub.asked.clear()
+    found = Path(huggingface_hub.try_to_load_from_cache(NAME, large[0], revision=COMMITS[0]))
+    assert pull(NAME, "float32").path.is_file()
+    assert not {*large} & {*hub.fetched()}
+    assert found.is_file()
+    found.write_bytes(b"damaged")
+    cache.remove(NAME)
+    assert pull(NAME, "float32").path.is_file()
+    assert hub.fetched().count(large[0]) == 1
+    shutil.rmtree(found.parents[2])
+
+
+@pytest.mark.parametrize("path", ["../evil.json", "/evil.json", "1_Pooling/../../evil.json"])
+def test_no_file_comes_to_lie_outside_of_the_folder(hub: Loopback, tmp_path: Path, path: str) -> None:
+    folder = tmp_path / "repository"
+    shutil.copytree(hub.repositories[NAME][COMMITS[0]], folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    for place in ("..", "/", "1_Pooling/../.."):
+        modules.insert(0, {**modules[0], "path": place})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    hub.add(NAME, folder, "c" * 40, "main")
+    hub.also_listed.append(path)
+    with pytest.raises(embgemma.CheckpointError):
+        embgemma.load(NAME)
+    assert not any("evil" in asked for asked in hub.asked)
 
 
 def test_an_interrupted_conversion_downloads_nothing_again(hub: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
