@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..find import IN_THE_BOX
 from ..kernels.errors import InputError
 from ..notices import Progress, tell
 from ..search import Index
-from ..search.embedder import DEFAULT_DIM, DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_PASSAGE
+from ..search.embedder import DEFAULT_DIM, DEFAULT_OVERLAP, DEFAULT_PASSAGE
+from ..search.sources import check_exists
 from ..search.vectors import PRECISIONS
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
     )
     made = parser.add_argument_group("a new index", "An index keeps these; they may be left out later.")
     made.add_argument(
-        "--model", metavar="MODEL", help=f"model file, made by `embgemma convert` (default: {DEFAULT_MODEL})"
+        "--model", metavar="MODEL", help=f"model file or name, as for `embgemma embed` (default: {IN_THE_BOX})"
     )
     made.add_argument("--dim", type=int, metavar="N", help=f"size of the vectors (default: {DEFAULT_DIM})")
     made.add_argument("--precision", choices=PRECISIONS, help="how vectors are stored (default: int8)")
@@ -69,7 +71,9 @@ def open_or_create(arguments: argparse.Namespace) -> Index:
     given = {name: getattr(arguments, name) for name in ("dim", "precision", "passage_tokens", "overlap")}
     given = {name: value for name, value in given.items() if value is not None}
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        return Index.create(path, DEFAULT_MODEL if arguments.model is None else arguments.model, **given, **engine)
+        for source in arguments.paths:  # before there is an index
+            check_exists(source)
+        return Index.create(path, IN_THE_BOX if arguments.model is None else arguments.model, **given, **engine)
     index = Index.open(path, arguments.model, **engine)
     for name, value in given.items():
         stored = getattr(index.settings, name)

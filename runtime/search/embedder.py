@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..model import EmbeddingModel
     from .passages import Chunk, Passage
 
-DEFAULT_MODEL = "embgemma-tiny"  # the one that comes with the package
 DEFAULT_DIM, DEFAULT_PASSAGE, DEFAULT_OVERLAP = 256, 200, 40
 LEAST_PASSAGE = 8  # tokens
 

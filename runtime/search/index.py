@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..find import IN_THE_BOX
 from ..inputs import check_choice, check_integer, check_path, check_texts
 from ..kernels.errors import InputError
 from ..model import EmbeddingModel, load
 from .database import IndexFileError, create, open_existing, sole_writer
-from .embedder import DEFAULT_MODEL, Embedder, new_settings
+from .embedder import Embedder, new_settings
 from .passages import Chunk
 from .store import Store
 from .update import Update
@@ -76,7 +77,7 @@ class Index:
     def create(
         cls,
         path: str | os.PathLike[str],
-        model: EmbeddingModel | str | os.PathLike[str] = DEFAULT_MODEL,
+        model: EmbeddingModel | str | os.PathLike[str] = IN_THE_BOX,
         *,
         dim: int | None = None,
         precision: str = "int8",
@@ -104,7 +105,7 @@ class Index:
             raise InputError(f"{path}: it exists; open it with Index.open, or give another name")
         check_choice("precision", precision, PRECISIONS)
         with _model(model, options) as (opened, closes):
-            name = DEFAULT_MODEL if model == DEFAULT_MODEL else None  # it has another path in each environment
+            name = IN_THE_BOX if model == IN_THE_BOX else None  # it has another path in each environment
             settings = new_settings(opened, name, dim, precision, passage_tokens, overlap)
             return cls(Store(place, create(place, settings), settings), opened, closes_model=closes)
 
@@ -123,7 +124,7 @@ class Index:
         store = Store(place, *open_existing(place))
         settings = store.settings
         try:
-            if model is None and not (settings.model == DEFAULT_MODEL or Path(settings.model).exists()):
+            if model is None and not (settings.model == IN_THE_BOX or Path(settings.model).exists()):
                 raise IndexFileError(
                     f"{path}: the model of this index, {settings.model}, is gone: give its path by --model or model="
                 )

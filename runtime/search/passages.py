@@ -116,7 +116,7 @@ def _sentences(chunk: Chunk, count: Count, most: int) -> Iterator[_Sentence]:
     ends = [found.end() for found in _SENTENCE_END.finditer(chunk.text)]
     texts = [chunk.text[begin:end] for begin, end in zip([0, *ends], [*ends, len(chunk.text)], strict=True)]
     line, start = chunk.line, chunk.start
-    for text, tokens in zip(texts, _tokens(texts, count), strict=True):
+    for text, tokens in zip(texts, _tokens(texts, count, most), strict=True):
         for part, part_tokens in _cut(text, tokens, count, most):
             lines = part.count("\n") if chunk.has_lines else 0
             before = lines - part.lstrip().count("\n") if lines else 0
@@ -125,19 +125,29 @@ def _sentences(chunk: Chunk, count: Count, most: int) -> Iterator[_Sentence]:
             line, start = line + lines, start + len(part)
 
 
-def _tokens(texts: list[str], count: Count) -> list[int]:
-    counted = count([words(text) for text in texts])
-    return [max(tokens, len(text) // MOST_CHARACTERS) for text, tokens in zip(texts, counted, strict=True)]
+def _tokens(texts: list[str], count: Count, most: int) -> list[int]:
+    """The tokens of each text, or more; those of texts that are too long by their characters are not counted."""
+    least = [len(text) // MOST_CHARACTERS for text in texts]
+    counted = iter(count([words(text) for text, tokens in zip(texts, least, strict=True) if tokens <= most]))
+    return [max(tokens, next(counted)) if tokens <= most else tokens for tokens in least]
 
 
 def _cut(text: str, tokens: int, count: Count, most: int) -> Iterator[tuple[str, int]]:
-    """The text with its tokens; one above `most` in halves, and halves of them: at a line break, else at a space."""
+    """The text with its tokens; one above `most` in parts of about the same length, and these likewise."""
     if tokens <= most or len(text) < 2:
         yield text, tokens
         return
-    middle = len(text) // 2
-    places = (text.rfind(mark, 1, middle) + 1 for mark in ("\n", " "))
-    at = next((place for place in places if place > middle // 2), middle)
-    halves = [text[:at], text[at:]]
-    for half, half_tokens in zip(halves, _tokens(halves, count), strict=True):
-        yield from _cut(half, half_tokens, count, most)
+    parts = _parts(text, max(1, len(text) // (tokens // most + 1)))
+    for part, part_tokens in zip(parts, _tokens(parts, count, most), strict=True):
+        yield from _cut(part, part_tokens, count, most)
+
+
+def _parts(text: str, size: int) -> list[str]:
+    """The text in parts of so many characters at most, cut at line breaks if there are some, else at spaces."""
+    parts, begin = [], 0
+    while len(text) - begin > size:
+        places = (text.rfind(mark, begin + size // 2, begin + size) + 1 for mark in ("\n", " "))
+        end = next((place for place in places if place > begin), begin + size)
+        parts.append(text[begin:end])
+        begin = end
+    return [*parts, text[begin:]]

@@ -122,12 +122,17 @@ def _heading(text: str) -> str:
 
 def _html(stream: BinaryIO, title: str, faults: Faults) -> Iterator[Chunk]:
     """What a page shows, a chunk for each paragraph and a section for each heading."""
-    page = _Page(title)
+    page, waiting = _Page(title), ""
     for chunk in _decoded(stream, faults):
-        page.feed(chunk.text)
+        waiting += chunk.text
+        if len(waiting) < len(page.rawdata):  # it reads again what has no end yet, so not too often
+            continue
+        page.feed(waiting)
+        waiting = ""
         if len(page.rawdata) > MOST_LINE_BYTES:
             raise InputError(f"not valid HTML: what begins on line {page.getpos()[0]} has no end")
         yield from page.take()
+    page.feed(waiting)
     page.close()
     page.end_paragraph()
     yield from page.take()

@@ -30,6 +30,12 @@ class Found:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
+def check_exists(path: str | os.PathLike[str]) -> None:
+    """Raises InputError if there is nothing at a path."""
+    if not os.path.lexists(check_path("path", path)):
+        raise InputError(f"{path}: there is no such file or folder")
+
+
 def find_files(
     paths: Iterable[str | os.PathLike[str]], tell: Callable[[str], None], known: Callable[[str], bool]
 ) -> Found:
@@ -41,8 +47,8 @@ def find_files(
     found = Found()
     for path in paths:
         root = os.path.abspath(check_path("path", path))  # noqa: PTH100  (Path.absolute keeps "..")
-        if not os.path.lexists(root) and not known(root):
-            raise InputError(f"{path}: there is no such file or folder")
+        if not known(root):
+            check_exists(path)
         found.roots.append(root)
         if Path(root).is_dir():
             _walk(root, found, tell)

@@ -73,7 +73,8 @@ class Store:
     def paths_under(self, root: str) -> list[bytes]:
         """The files at or under a path."""
         place = os.fsencode(root)
-        first = place.rstrip(b"/") + b"/"
+        separator = os.fsencode(os.sep)
+        first = place.rstrip(separator) + separator
         last = first[:-1] + bytes([first[-1] + 1])
         sql = "SELECT path FROM sources WHERE NOT added AND (path = ? OR (path >= ? AND path < ?))"
         with self.guard():

@@ -90,6 +90,7 @@ def test_tables(run: Any, model_path: Path) -> None:
     [
         (("index", "docs", "-o", "new.db", "--model", "none.safetensors"), 1, "none.safetensors: cannot open the file"),
         (("index", "nowhere", "-o", "notes.db"), 2, "nowhere: there is no such file or folder"),
+        (("index", "nowhere", "-o", "new.db", "--model", "MODEL"), 2, "nowhere: there is no such file or folder"),
         (("index", "docs", "-o", "notes.db", "--dim", "16"), 2, "was made with --dim 64: leave --dim out"),
         (("index", "docs", "-o", "notes.db", "--passage-tokens", "16"), 2, "was made with --passage-tokens "),
         (("index", "docs", "-o", "docs"), 2, "docs"),
@@ -106,6 +107,7 @@ def test_wrong_use(run: Any, docs: Path, model_path: Path, arguments: tuple[str,
     assert said in err
     assert err.startswith("embgemma: ")
     assert err.count("\n") == 1
+    assert not Path("new.db").exists()
 
 
 @pytest.mark.parametrize("package", ["apsw", "sqlite_vec"])

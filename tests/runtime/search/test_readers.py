@@ -16,6 +16,7 @@ are animals</h1>
 <p>Cats &amp; <b>dog</b>s sleep.<br>A lot.</p><h2>Nothing here</h2>
 <h2>Water</h2><ul><li>one<li>two</ul><template>no</template></body></html>"""
 CATS = "Cats are animals\nCats & dogs sleep.\nA lot."
+IMAGE = [("file", "a\nb\nc", 1, 3)]
 
 
 def chunks_of(content: bytes | str, suffix: str, faults: Faults | None = None, column: str = "text") -> list[Chunk]:
@@ -51,6 +52,7 @@ def sections(content: bytes | str, suffix: str) -> list[tuple[str, str, int, int
         (".html", HTML, [("Cats are animals", CATS, 3, 5), ("Water", "Water\none\ntwo", 6, 6)]),
         (".html", "just text & more", [("file", "just text & more", 1, 1)]),
         (".html", "<script>never ends", []),
+        (".html", f"<p>a<img src='data:{'x' * 5 * READ_BYTES}'>b\n<script>{'<p>no' * READ_BYTES}</script>\nc", IMAGE),
         (".jsonl", '{"text": "a\\nb"}\n{"text": ""}\n{"text": "c"}\n', [("", "a\nb", 1, 1), ("", "c", 3, 3)]),
         (".csv", 'id;text\n1;"a ""b"",\nc"\n\n2;d\n', [("", 'a "b",\nc', 2, 2), ("", "d", 5, 5)]),
         (".tsv", "text\tid\na, b\t1\n", [("", "a, b", 2, 2)]),
