@@ -7,6 +7,7 @@
 #   make test-native   the C tests, with warnings as errors; CC=clang takes another compiler
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors must be those of x86-64
+#   make test-windows  the C tests for Windows, and the library in Windows' Python, run by Wine; the bits of Linux
 #   make c-library     installs the C library, and uses it from a program in every supported way
 #   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
@@ -25,7 +26,7 @@ comma := ,
 C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
-.PHONY: search bench test test-drop-in test-native sanitize test-arm c-library fuzz packaging lint
+.PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -67,7 +68,13 @@ test-arm: $(VENV)/with-dev
 	$(call c-tests,arm-clang,-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DCMAKE_C_COMPILER=clang,\
 		-R 'matmul$$|attention$$|vector_ops')
 	$(call c-tests,arm,-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake)
-	EMBGEMMA_ARM_PROGRAM=$(abspath build/arm/golden) $(BIN)/python -m pytest -rs tests/kernels/test_arm.py
+	EMBGEMMA_ARM_PROGRAM=$(abspath build/arm/golden) $(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py
+
+test-windows: $(VENV)/with-dev $(VENV)/with-release
+	$(call c-tests,windows,$(ZIG) -DEMBGEMMA_TARGET=x86_64-windows-gnu)
+	EMBGEMMA_WINDOWS_PROGRAM=$(abspath build/windows/golden.exe) \
+		$(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py
+	LIBRARY=build/windows/embgemma.dll BIN=$(BIN) bash tests/packaging/windows
 
 c-library: $(VENV)/with-dev
 	BIN=$(BIN) bash tests/packaging/c_library
@@ -81,6 +88,7 @@ fuzz: $(VENV)/with-dev
 	$(BIN)/python -m tests.fuzz.readers --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.fuzz.checkpoints --seconds $(FUZZ_SECONDS)
 
+ZIG = -DCMAKE_TOOLCHAIN_FILE=cmake/zig.cmake -DEMBGEMMA_ZIG=$(abspath $(BIN)/python-zig)
 packaging:
 	PYTHON=$(PYTHON) bash tests/packaging/run
 

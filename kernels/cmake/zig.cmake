@@ -1,5 +1,5 @@
-# Builds for any system on any other, with the compiler and the C libraries of PyPI's ziglang, and without warnings or
-# missing instruction sets:
+# Builds for any system on any other, with the compiler and the C libraries of PyPI's ziglang. An instruction set that the
+# compiler lacks is an error:
 #
 #   cmake -S kernels -B build/zig -DCMAKE_TOOLCHAIN_FILE=cmake/zig.cmake -DEMBGEMMA_TARGET=aarch64-linux-musl
 #
@@ -7,24 +7,28 @@
 # x86_64-windows-gnu. zig is looked for in PATH, or as Python's module ziglang.
 string(REPLACE "-" ";" target_parts "${EMBGEMMA_TARGET}")
 list(GET target_parts 0 CMAKE_SYSTEM_PROCESSOR)
-list(GET target_parts 1 system)
+list(SUBLIST target_parts 1 -1 system)
 if(system MATCHES "^macos")
   set(CMAKE_SYSTEM_NAME Darwin)
 elseif(system MATCHES "^windows")
   set(CMAKE_SYSTEM_NAME Windows)
+  set(CMAKE_CROSSCOMPILING_EMULATOR wine)
 else()
   set(CMAKE_SYSTEM_NAME Linux)
+  if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64" AND system MATCHES "musl")
+    set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64)
+  endif()
 endif()
 
 find_program(EMBGEMMA_ZIG NAMES zig python-zig REQUIRED)
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES EMBGEMMA_TARGET EMBGEMMA_ZIG)
-set(CMAKE_C_COMPILER "${EMBGEMMA_ZIG}" cc -target ${EMBGEMMA_TARGET})
+# Always the same flags of optimising and stripping, and no linking in checks: zig builds a C library for each set.
+set(CMAKE_C_COMPILER "${EMBGEMMA_ZIG}" cc -target ${EMBGEMMA_TARGET} -O3 -s)
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 foreach(tool ar ranlib) # CMake wants programs
   string(TOUPPER ${tool} name)
   set(CMAKE_${name} "${CMAKE_BINARY_DIR}/zig-${tool}" CACHE FILEPATH "")
   file(WRITE "${CMAKE_${name}}" "#!/bin/sh\nexec '${EMBGEMMA_ZIG}' ${tool} \"$@\"\n")
   file(CHMOD "${CMAKE_${name}}" PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
 endforeach()
-set(CMAKE_SHARED_LINKER_FLAGS_INIT -s)
-set(CMAKE_EXE_LINKER_FLAGS_INIT -s)
 set(EMBGEMMA_REQUIRE_ISAS ON CACHE BOOL "")

@@ -29,11 +29,11 @@ static float store_key(const float *key, size_t head_dim, void *panel, size_t co
 
 static float store_value(const float *value, size_t head_dim, void *panels, size_t slots, size_t slot)
 {
-    const float largest = largest_of(value, head_dim), steps = largest > 0.0f ? VALUE_CODE_MAX / largest : 0.0f;
+    const float largest = largest_of(value, head_dim), steps = largest > 0.0f ? (float)VALUE_CODE_MAX / largest : 0.0f;
     for (size_t i = 0; i < head_dim; i += EG_PANEL) {
         store_codes(value + i, EG_PANEL, steps, (int16_t *)panels + i * slots + slot * EG_PANEL);
     }
-    return largest / VALUE_CODE_MAX;
+    return largest / (float)VALUE_CODE_MAX;
 }
 
 /* sums += a line times input `lane` of a row's 8; the lane is part of the instruction, hence a macro. */

@@ -69,7 +69,7 @@ static inline void check_scores(const attention_case *c)
                 rounding += fabs(q) * key_error + fabs(key) * q_error + q_error * key_error;
             }
             /* Each of k products and sums rounds once: Higham, Accuracy and Stability, 3.1. */
-            const double tolerance = rounding + 2.0 * ATTENTION_K * (double)FLT_EPSILON / 2.0 * magnitude;
+            const double tolerance = rounding + 2.0 * (double)ATTENTION_K * (double)FLT_EPSILON / 2.0 * magnitude;
             CHECK(fabs((double)out[row * stride + column] - sum) <= tolerance, "%s: scores, %zu x %zu, [%zu][%zu]",
                   c->name, c->rows, c->columns, row, column);
         }
@@ -119,7 +119,8 @@ static inline void check_weighted_sums(const attention_case *c)
                 magnitude += weight * fabs(value);
                 rounding += weight * value_error + fabs(value) * weight_error + value_error * weight_error;
             }
-            const double tolerance = (rounding + 2.0 * ATTENTION_K * (double)FLT_EPSILON * magnitude) / sums[row];
+            const double tolerance = (rounding + 2.0 * (double)ATTENTION_K * (double)FLT_EPSILON * magnitude) /
+                                     sums[row];
             CHECK(fabs((double)out[row * stride + column] * (double)scales[row] - sum / sums[row]) <= tolerance,
                   "%s: weighted sums, %zu x %zu, [%zu][%zu]", c->name, c->rows, c->columns, row, column);
         }

@@ -18,6 +18,7 @@ static inline __m256i emulated_dpbusd(__m256i sums, __m256i unsigned_bytes, __m2
 #if !defined(__AVXVNNI__)
 #define __AVXVNNI__ 1
 #endif
+#include "isa/cpu.h"
 #include "isa/matmul_avxvnni.c"
 #include "tests/kernels/isa/check_matmul.h"
 #endif
@@ -27,7 +28,7 @@ enum { SKIPPED = 77 }; /* as in Automake */
 int main(void)
 {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) {
+    if (eg_cpu_has_avx2()) {
         check_matmul_ops("avxvnni, emulated", &eg_matmul__avxvnni_emulated);
         return check_result();
     }

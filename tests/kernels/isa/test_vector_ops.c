@@ -120,7 +120,8 @@ static void check_embed(const char *isa, const eg_vector_ops *ops)
             exact8[i] = (int8_t)row[i] * scale;
             exact4[i] = level * scale;
         }
-        const double bound8 = STAGES * U * rotate(exact8, HIDDEN), bound4 = STAGES * U * rotate(exact4, HIDDEN);
+        const double bound8 = (double)STAGES * U * rotate(exact8, HIDDEN),
+                     bound4 = (double)STAGES * U * rotate(exact4, HIDDEN);
         for (size_t i = 0; i < HIDDEN; i++) {
             check_close((double)out8[i], exact8[i], bound8, isa, "embed_int8", groups, i);
             check_close((double)out4[i], exact4[i], bound4, isa, "embed_int4", groups, i);
@@ -196,13 +197,13 @@ static void check_codes(const char *isa, const char *what, const float *x, const
     const double rotation_error = (STAGES + 1) * U * largest_block / max;
     int32_t sum = 0;
     for (size_t i = 0; i < n; i++) {
-        const double code = EG_CODE_MAX * exact[i] / max;
-        check_close(codes[i], code, 0.5 + EG_CODE_MAX * (2.0 * rotation_error + 2.0 * U), isa, what, n, i);
+        const double code = (double)EG_CODE_MAX * exact[i] / max;
+        check_close(codes[i], code, 0.5 + (double)EG_CODE_MAX * (2.0 * rotation_error + 2.0 * U), isa, what, n, i);
         CHECK(codes[i] >= -EG_CODE_MAX, "%s %s code %d", isa, what, codes[i]);
         sum += codes[i];
     }
     CHECK(got_sum == sum, "%s %s n %zu: sum %d, not %d", isa, what, n, (int)got_sum, (int)sum);
-    scale *= max / EG_CODE_MAX;
+    scale *= max / (double)EG_CODE_MAX;
     check_close((double)got_scale, scale, scale * (scale_error + rotation_error), isa, what, n, n);
     eg_aligned_free(exact);
 }
@@ -342,7 +343,7 @@ static void check_softmax(const char *isa, const eg_vector_ops *ops)
     eg_aligned_free(scores);
     float *range = aligned_new(WHOLE_RANGE * sizeof *range); /* 0 … -88: exact differences from the max */
     for (size_t i = 0; i < WHOLE_RANGE; i++) {
-        range[i] = -(float)i * ((float)WIDEST / WHOLE_RANGE);
+        range[i] = -(float)i * ((float)WIDEST / (float)WHOLE_RANGE);
     }
     for (size_t i = 0; i < WHOLE_RANGE; i += 1024) {
         const float first = range[i];

@@ -1,6 +1,7 @@
-"""The engine on 64-bit ARM, run by QEMU: the bits of x86-64, on a small model and on the real one.
+"""The engine on 64-bit ARM, run by QEMU, and on Windows, run by Wine: the bits of Linux on x86-64.
 
-Skipped unless EMBGEMMA_ARM_PROGRAM names tests/kernels/engine/golden.c, compiled for ARM; `make test-arm` compiles it.
+EMBGEMMA_ARM_PROGRAM and EMBGEMMA_WINDOWS_PROGRAM name tests/kernels/engine/golden.c, compiled for these by
+`make test-arm` and `make test-windows`; skipped without.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 
     from embgemma.kernels.model_file import Scheme
 
-PROGRAM = os.environ.get("EMBGEMMA_ARM_PROGRAM")
-
-pytestmark = [
-    pytest.mark.skipif(library_problem() is not None, reason=str(library_problem())),
-    pytest.mark.skipif(not PROGRAM, reason="the environment variable EMBGEMMA_ARM_PROGRAM is not set"),
-]
+pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 
 Vectors = npt.NDArray[np.float32]
 
 # These have a fused multiply-add, and attention in int16 (float32 on a float32 model): all give the same bits.
 PORTABLE = ("amx", "avx512vbmi", "avx512vnni", "avxvnni", "avx2", "i8mm", "neondot")
 
-# Instruction sets of ARM, and the oldest CPU that QEMU knows to have each.
-ARM = {"neondot": "cortex-a76", "i8mm": "max"}
+# Where each runs: the variable that names the program, and what runs it; for QEMU, the oldest CPU that has the set.
+ON_ARM = [] if platform.machine() == "aarch64" else ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+PLACES = {
+    "neondot": ("EMBGEMMA_ARM_PROGRAM", [*ON_ARM, "-cpu", "cortex-a76"] if ON_ARM else []),
+    "i8mm": ("EMBGEMMA_ARM_PROGRAM", [*ON_ARM, "-cpu", "max"] if ON_ARM else []),
+    **dict.fromkeys(("avx2", "avxvnni", "avx512vnni", "avx512vbmi"), ("EMBGEMMA_WINDOWS_PROGRAM", ["wine"])),
+}
 
 SCHEMES: tuple[Scheme, ...] = ("int8", "mixed")
 TEXTS = [("query", "the cat"), ("", ""), ("document", "été 😀 of and to in is that\n\n\tfor it <h1> " * 3)]
@@ -46,14 +47,20 @@ GOLDEN_TOKENS = range(10, 41)  # of a text for the real model: QEMU then takes s
 GOLDEN_TEXTS = 2
 
 
-def on_arm(isa: str, model: Path, texts: list[tuple[str, str]], folder: Path) -> Vectors:
+def there(isa: str, model: Path, texts: list[tuple[str, str]], folder: Path) -> Vectors:
     """Vectors (texts, dim) of (prompt name, text)."""
+    variable, emulator = PLACES[isa]
+    program = os.environ.get(variable)
+    if program is None:
+        pytest.skip(f"the environment variable {variable} is not set")
+    supported = [each.name for each in instruction_sets() if each.supported]
+    if variable == "EMBGEMMA_WINDOWS_PROGRAM" and isa not in supported:
+        pytest.skip(f"this CPU does not have {isa}")
     with (folder / "texts").open("wb") as file:
         for name, text in texts:
             file.write(f"{len(name.encode())} {len(text.encode())}\n{name}\0{text}".encode())
-    emulator = [] if platform.machine() == "aarch64" else ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
-    emulator += ["-cpu", ARM[isa]] if emulator else []
-    run(*emulator, PROGRAM, model, folder / "texts", folder / "vectors", env={**os.environ, "EMBGEMMA_ISA": isa})
+    environment = {**os.environ, "EMBGEMMA_ISA": isa, "WINEDEBUG": "-all"}
+    run(*emulator, program, model, folder / "texts", folder / "vectors", env=environment)
     return np.fromfile(folder / "vectors", np.float32).reshape(len(texts), -1)
 
 
@@ -67,19 +74,20 @@ def here(model: Path, texts: list[tuple[str, str]]) -> Vectors:
 
 
 @pytest.mark.parametrize("scheme", ["float32", "int8", "mixed", "int4"])
-@pytest.mark.parametrize("isa", ARM)
+@pytest.mark.parametrize("isa", PLACES)
 def test_small_model(isa: str, scheme: Scheme, tmp_path: Path) -> None:
     path = tiny.write_model(tmp_path / "model.safetensors", scheme=scheme)
-    np.testing.assert_array_equal(on_arm(isa, path, TEXTS, tmp_path), here(path, TEXTS))
+    np.testing.assert_array_equal(there(isa, path, TEXTS, tmp_path), here(path, TEXTS))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_real_model(scheme: Scheme, converted: Callable[[Scheme], Path], golden: Path, tmp_path: Path) -> None:
-    """The golden vectors are as near on ARM as on x86-64, since the vectors are the same."""
+@pytest.mark.parametrize("isa", PLACES)
+def test_real_model(
+    isa: str, scheme: Scheme, converted: Callable[[Scheme], Path], golden: Path, tmp_path: Path
+) -> None:
+    """The golden vectors are as near there as here, since the vectors are the same."""
     rows: list[dict[str, Any]] = json.loads((golden / "texts.json").read_text("utf-8"))["rows"]
     chosen = [row for row in rows if len(row["ids"]) in GOLDEN_TOKENS][:GOLDEN_TEXTS]
     texts = [(row["prompt"] or "", row["text"]) for row in chosen]
     model = converted(scheme)
-    expected = here(model, texts)
-    for isa in ARM:
-        np.testing.assert_array_equal(on_arm(isa, model, texts, tmp_path), expected)
+    np.testing.assert_array_equal(there(isa, model, texts, tmp_path), here(model, texts))
