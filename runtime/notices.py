@@ -46,22 +46,19 @@ def warn(warning: str | Warning) -> None:
 
 
 @contextmanager
-def progress_bar(
-    total: int, unit: str, *, shown: bool | None, name: str = "Embedding"
-) -> Iterator[Callable[[int], object]]:
-    """Gives what counts the bar up; None shows it on a terminal alone.
+def progress_bar(texts: int, *, shown: bool) -> Iterator[Callable[[int], object]]:
+    """Gives what counts up the bar that callers of `encode` know from sentence-transformers.
 
     Without a bar nothing is imported; with one, no thread watches it.
     """
     closed = sys.stderr is None  # before the start, as in programs without a console
-    if shown is False or closed or sys.is_finalizing():  # nothing can be imported any more
+    if not shown or closed or sys.is_finalizing():  # nothing can be imported any more
         yield lambda _: None
         return
     from tqdm import tqdm
 
     bar = type("Bar", (tqdm,), {"monitor_interval": 0})  # its monitor would outlive the bar and hold up the exit
-    hidden = None if shown is None else False
-    with bar(total=total, desc=name, unit=unit, unit_scale=unit == "B", disable=hidden) as progress:
+    with bar(total=texts, desc="Embedding", unit="text") as progress:
         yield progress.update
 
 

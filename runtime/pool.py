@@ -107,7 +107,7 @@ def share(
     starts = range(0, len(texts), chunk_size)
     found: dict[int, Any] = {}
     call = next(_call_numbers)  # an earlier call may have been interrupted, and its results are still to come
-    with pool["lock"], progress_bar(len(texts), "text", shown=options.show_progress) as advance:
+    with pool["lock"], progress_bar(len(texts), shown=options.show_progress) as advance:
         for start in starts:
             pool["input"].put((call, start, texts[start : start + chunk_size], prompt, options, model.max_seq_length))
         while len(found) < len(starts):

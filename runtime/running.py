@@ -39,7 +39,7 @@ def embed(
     computed_dim = options.dim if options.normalize else full_dim
     embeddings = np.empty((count, options.dim), np.float32)
     done = 0
-    with progress_bar(count, "text", shown=options.show_progress) as advance:
+    with progress_bar(count, shown=options.show_progress) as advance:
         for ids, offsets in batches:
             with texts_from(done, path):
                 vectors = backend.encode(ids, offsets, computed_dim, True)
@@ -64,7 +64,7 @@ def give_states(
     Raises what `embed` raises.
     """
     rows: list[Any] = []
-    with progress_bar(count, "text", shown=options.show_progress) as advance:
+    with progress_bar(count, shown=options.show_progress) as advance:
         for ids, offsets in batches:
             with texts_from(len(rows), path):
                 found: list[Any] = np.split(backend.encode_tokens(ids, offsets), offsets[1:-1])
