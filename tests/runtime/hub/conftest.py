@@ -22,7 +22,7 @@ COMMITS = ["a" * 40, "b" * 40]
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    """The hub, as huggingface_hub finds it: it reads its settings once, when it is imported."""
+    """The hub, as huggingface_hub finds it, which reads the environment once, when it is imported."""
     folder = tmp_path_factory.mktemp("hub")
     for shards, commit in enumerate(COMMITS, start=1):
         tiny.write_checkpoint(folder / commit, shards=shards)
@@ -32,14 +32,23 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     with serve() as hub:
         for commit in COMMITS:
             hub.add(NAME, folder / commit, commit)
-        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1"}
-        with patch.dict(os.environ, settings):
+        home = folder / "home"
+        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        with patch.dict(os.environ, settings):  # for child processes
             for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
                 os.environ.pop(variable, None)
             from huggingface_hub import constants
 
-            assert hub.url == constants.ENDPOINT
-            yield hub
+            here: dict[str, Any] = {
+                "ENDPOINT": hub.url,
+                "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+                "HF_HUB_CACHE": str(home / "hub"),
+                "HF_TOKEN_PATH": str(home / "token"),
+                "HF_HUB_DISABLE_XET": True,
+                "HF_HUB_OFFLINE": False,
+            }
+            with patch.multiple(constants, **here):  # it may have been imported before
+                yield hub
 
 
 @pytest.fixture
