@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 HOME = "EMBGEMMA_HOME"
 MAIN = "main"  # the branch that a name means
 CHECKPOINT = "checkpoint"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file too large
 
 
 def home() -> Path:
@@ -226,7 +226,7 @@ def writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise HubError(
                 f"{home()}: the disk is full; make room and run it again, which goes on where it stopped, or set "
                 f"{HOME} to a folder on another disk"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ..kernels.errors import BackendError, EmbgemmaError, HubError
 from ..kernels.install import pip_install
-from .cache import size
+from .cache import FULL, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -141,7 +141,7 @@ class Repository:
         except EmbgemmaError:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
                 raise  # a file of ours cannot be written
             raise self._in_words(error, revision) from error
 

@@ -286,11 +286,13 @@ def test_too_little_room_is_said_before_the_download(hub: Loopback, monkeypatch:
     assert not any(path.endswith("safetensors") for path in hub.fetched())
 
 
-def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("function", ["hf_hub_download", "file_download.http_get"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(122, "Disk quota exceeded", "x")])
+def test_a_full_disk(function: str, error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device", "x")
+        raise error
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    monkeypatch.setattr(f"huggingface_hub.{function}", full)
     with pytest.raises(embgemma.HubError, match="the disk is full; make room and run it again, which goes on"):
         embgemma.load(NAME)
 
