@@ -124,6 +124,12 @@ def in_a_folder_of_its_own(_: Any, source: Path, to: Path) -> None:
     modules(to, 0, 1, 2, 3, 4, path="0_Transformer")
 
 
+def with_tokenizer_model_alone(_: Any, source: Path, to: Path) -> None:
+    shutil.copytree(source, to)
+    (to / "tokenizer.json").unlink()
+    edit(to / "tokenizer_config.json", add_bos_token=True, add_eos_token=True)
+
+
 def without_dense_layers(_: Any, source: Path, to: Path) -> None:
     shutil.copytree(source, to)
     modules(to, 0, 1, 4)
@@ -150,7 +156,7 @@ def with_one_square_layer(_: Any, source: Path, to: Path) -> None:
 CASES = (
     *(copied, saved, saved_in_bfloat16, saved_with_a_token, saved_with_an_adapter, saved_by_transformers),
     *(an_adapter_beside_nothing, in_shards, of_a_language_model, in_a_folder_of_its_own, without_dense_layers),
-    *(without_normalisation, normalised_in_between, with_one_square_layer),
+    *(without_normalisation, normalised_in_between, with_one_square_layer, with_tokenizer_model_alone),
 )
 
 
