@@ -14,6 +14,7 @@ import numpy as np
 
 from . import similarity as _similarity
 from .arguments import CPU, check_devices, refuse_unknown
+from .inputs import is_one_text
 from .kernels.errors import InputError
 from .kernels.safetensors_file import shorten
 from .pool import start_pool, stop_pool
@@ -32,7 +33,7 @@ WRITES = "model files are made by `embgemma convert`"
 NO_MODULE = "the forward pass is no torch module; use encode(), with output_value=None for the states of tokens"
 NO_PRECISION = "weights have the precision that the model file was converted with; see `embgemma convert --scheme`"
 REFUSED = {
-    **dict.fromkeys(("fit", "old_fit", "train", "evaluate", "gradient_checkpointing_enable"), TRAINS),
+    **dict.fromkeys(("fit", "old_fit", "evaluate", "gradient_checkpointing_enable"), TRAINS),
     **dict.fromkeys(("save", "save_pretrained", "save_to_hub", "push_to_hub", "model_card_data"), WRITES),
     **dict.fromkeys(("forward", "modules", "parameters", "state_dict", "compile", "transformers_model"), NO_MODULE),
     **dict.fromkeys(("_first_module", "_last_module", "named_parameters", "named_modules", "children"), NO_MODULE),
@@ -102,6 +103,13 @@ class SentenceTransformerCalls:
     def __getitem__(self, place: Any) -> Any:
         raise InputError(f"a model has no parts to take by [{shorten(place)}]: {NO_MODULE}")
 
+    def __len__(self) -> int:
+        """Raises InputError."""
+        raise InputError(f"a model has no parts to count by len(): {NO_MODULE}")
+
+    def __bool__(self) -> bool:
+        return True
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Raises InputError."""
         del args, kwargs
@@ -140,7 +148,7 @@ class SentenceTransformerCalls:
         Raises what `token_ids` raises.
         """
         refuse_unknown("preprocess", kwargs, without_effect=("task",))
-        rows: list[list[int]] = self.token_ids([inputs] if isinstance(inputs, str) else inputs, prompt=prompt or "")
+        rows: list[list[int]] = self.token_ids([inputs] if is_one_text(inputs) else inputs, prompt=prompt or "")
         if not rows:
             return {}
         ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
@@ -202,6 +210,12 @@ class SentenceTransformerCalls:
         return self
 
     training = False
+
+    def train(self, mode: bool = True) -> Any:
+        """The model itself, if it is not to train; otherwise raises InputError."""
+        if mode:
+            raise InputError(f"train(): {TRAINS}")
+        return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """The model itself, which has no gradients."""
@@ -275,7 +289,7 @@ class SentenceTransformerCalls:
 
     def is_singular_input(self, inputs: Any) -> bool:
         """Whether `encode` takes this as one text."""
-        return isinstance(inputs, str)
+        return is_one_text(inputs)
 
     def get_model_kwargs(self) -> list[str]:
         """Names of arguments beyond those that `encode` lists: none."""

@@ -21,15 +21,22 @@ if TYPE_CHECKING:
 MOST_INTEGER = (1 << 31) - 1  # of an argument that means "as many as there are", so that no arithmetic wraps
 
 
-def check_texts(inputs: str | Iterable[str]) -> list[str]:
+def is_one_text(inputs: object) -> bool:
+    """Whether this is one text: a string, or an object such as {"text": "…"}, as sentence-transformers takes it."""
+    return isinstance(inputs, str) or (isinstance(inputs, dict) and inputs.keys() == {"text"})
+
+
+def check_texts(inputs: Any) -> list[str]:
     """The texts as a list of valid strings; raises InputError naming the first that is not one."""
-    if isinstance(inputs, str):
+    if is_one_text(inputs):
         texts = [inputs]
     elif not _is_row(inputs):
         raise InputError(f"inputs is of type {type(inputs).__name__}; expected a str or a list of str{_hint(inputs)}")
     else:
         texts = list(inputs)
     for i, text in enumerate(texts):
+        if isinstance(text, dict) and is_one_text(text):
+            text = texts[i] = text["text"]  # noqa: PLW2901
         if not isinstance(text, str):
             raise InputError(f"inputs[{i}] is of type {type(text).__name__}; expected str{_hint(text)}")
         check_unicode(f"inputs[{i}]", text)
@@ -53,6 +60,8 @@ def _hint(value: object) -> str:
     if hasattr(value, "columns"):
         return "; pass one of its columns"
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        # sentence-transformers gives a pair to the tokenizer as one text with <bos> and <eos> inside, or with none at
+        # all, as a template of tokenizer.json for pairs has it. The model has never seen such ids.
         return "; join a pair of texts into one, and flatten lists of texts"
     return ""
 

@@ -13,7 +13,7 @@ from .arguments import Options, check_devices, check_options, refuse_unknown
 from .batches import batches, open_tokenizer
 from .compatible import SentenceTransformerCalls, takes_sentences, with_prompt_of
 from .find import IN_THE_BOX, opening
-from .inputs import check_integer, check_texts, check_unicode, join_token_ids
+from .inputs import check_integer, check_texts, check_unicode, is_one_text, join_token_ids
 from .kernels.batch import check_batch
 from .kernels.errors import EmbgemmaError, InputError, ModelFileError
 from .kernels.fingerprint import fingerprint
@@ -198,7 +198,8 @@ class EmbeddingModel(SentenceTransformerCalls):
         """Embeds one text or many. Memory beside the texts and their embeddings does not grow with their number.
 
         Args:
-            inputs: a text, or a list or other iterable of texts. `sentences`, its older name, is taken too.
+            inputs: a text, or a list or other iterable of texts; an object {"text": "…"} is one as well. `sentences`,
+                its older name, is taken too.
             prompt_name: which of `prompts` to put before every text; None for `default_prompt_name`, often none.
             prompt: the prompt itself; it overrides prompt_name.
             batch_size: most texts computed at once. It never changes a result, not even the last bit. A batch never
@@ -255,7 +256,7 @@ class EmbeddingModel(SentenceTransformerCalls):
                 f"text {cut[0]}; the rest was cut off: split long texts into parts"
             )
             warn(TruncationWarning(message, cut))
-        return deliver(rows, options, single=isinstance(inputs, str))
+        return deliver(rows, options, single=is_one_text(inputs))
 
     encode_query = with_prompt_of(encode, "encode_query", QUERY_PROMPTS)
     encode_document = with_prompt_of(encode, "encode_document", DOCUMENT_PROMPTS)
@@ -292,7 +293,7 @@ class EmbeddingModel(SentenceTransformerCalls):
         tokenizer = self._text_tokenizer()
         texts = [prefix + text for text in check_texts(inputs)]
         ids = tokenizer.encode_batch(texts, self._max_seq_length).split()
-        return ids[0] if isinstance(inputs, str) else ids
+        return ids[0] if is_one_text(inputs) else ids
 
     # ---- what it is and what it runs on ----
 

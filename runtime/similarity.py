@@ -80,7 +80,7 @@ def _comparable(name: str, left: npt.ArrayLike, right: npt.ArrayLike) -> tuple[V
             f"embeddings of {a.shape[1]} and {b.shape[1]} dimensions cannot be compared; "
             "encode both with the same truncate_dim"
         )
-    return (_unit(a), _unit(b)) if name == "cosine" else (a, b)
+    return (unit(a), unit(b)) if name == "cosine" else (a, b)
 
 
 def as_rows(what: str, embeddings: npt.ArrayLike) -> Vectors:
@@ -94,7 +94,7 @@ def as_rows(what: str, embeddings: npt.ArrayLike) -> Vectors:
     return np.atleast_2d(rows)
 
 
-def _unit(rows: Vectors) -> Vectors:
+def unit(rows: Vectors) -> Vectors:
     """Rows scaled to length 1; a row of zeros stays zero."""
     smallest = np.float32(1e-12)  # as torch.nn.functional.normalize has it
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), smallest), np.float32)

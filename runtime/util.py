@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from embgemma.arguments import Precision
-from embgemma.inputs import check_choice
+from embgemma.inputs import check_choice, check_integer
 from embgemma.kernels.errors import InputError
-from embgemma.outputs import quantize, to_arrays
-from embgemma.similarity import SimilarityFunction, as_rows, compare, similarity, similarity_pairwise
+from embgemma.outputs import has_tensors, quantize, to_arrays, to_tensors
+from embgemma.similarity import SimilarityFunction, as_rows, compare, similarity, similarity_pairwise, unit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import numpy.typing as npt
+
+    from embgemma.model import EmbeddingModel
 
 __all__ = [
     "SimilarityFunction",
@@ -29,8 +33,11 @@ __all__ = [
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "paraphrase_mining",
+    "paraphrase_mining_embeddings",
     "pytorch_cos_sim",
     "quantize_embeddings",
+    "semantic_search",
 ]
 
 cos_sim = pytorch_cos_sim = partial(compare, similarity, "cosine")
@@ -61,3 +68,103 @@ def quantize_embeddings(
             raise InputError(f"ranges of shape {ranges.shape} do not fit; expected {(2, rows.shape[1])}")
     codes = rows if precision == "float32" else quantize(rows, precision, ranges)
     return codes[0] if np.ndim(embeddings) == 1 else codes
+
+
+def semantic_search(
+    query_embeddings: Any,
+    corpus_embeddings: Any,
+    query_chunk_size: int = 100,
+    corpus_chunk_size: int = 500000,
+    top_k: int = 10,
+    score_function: Callable[[Any, Any], Any] = cos_sim,
+) -> list[list[dict[str, int | float]]]:
+    """The best top_k of corpus_embeddings (m, dim) for each of query_embeddings (n, dim), best first.
+
+    Each as {"corpus_id": its row, "score": its score}. Chunks bound memory. score_function gets tensors if either of
+    the embeddings are tensors.
+    """
+    chunks = _best(query_embeddings, corpus_embeddings, query_chunk_size, corpus_chunk_size, top_k, score_function)
+    return [
+        [{"corpus_id": row, "score": score} for row, score in zip(rows, scores, strict=True)]
+        for chunk in chunks
+        for scores, rows in zip(*(each.tolist() for each in chunk), strict=True)
+    ]
+
+
+def paraphrase_mining(
+    model: EmbeddingModel,
+    sentences: list[str],
+    show_progress_bar: bool = False,
+    batch_size: int = 32,
+    query_chunk_size: int = 5000,
+    corpus_chunk_size: int = 100000,
+    max_pairs: int = 500000,
+    top_k: int = 100,
+    score_function: Callable[[Any, Any], Any] = cos_sim,
+    truncate_dim: int | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+) -> list[list[float | int]]:
+    """`paraphrase_mining_embeddings` of texts; the arguments that it does not have are those of `encode`."""
+    embeddings = model.encode(
+        list(sentences), prompt_name, prompt, batch_size, show_progress_bar, truncate_dim=truncate_dim
+    )
+    return paraphrase_mining_embeddings(
+        embeddings, query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function
+    )
+
+
+def paraphrase_mining_embeddings(
+    embeddings: Any,
+    query_chunk_size: int = 5000,
+    corpus_chunk_size: int = 100000,
+    max_pairs: int = 500000,
+    top_k: int = 100,
+    score_function: Callable[[Any, Any], Any] = cos_sim,
+) -> list[list[float | int]]:
+    """The most similar pairs of embeddings (n, dim), best first, each as [score, row, larger row].
+
+    At most max_pairs, of which each has one embedding among the best top_k others of the other.
+    """
+    pairs, scores = np.empty((0, 2), np.int64), np.empty(0, np.float32)
+    first = 0
+    for best, others in _best(embeddings, embeddings, query_chunk_size, corpus_chunk_size, top_k + 1, score_function):
+        rows = np.arange(first, first + len(others))[:, None]
+        first += len(others)
+        kept = others != rows
+        kept &= kept.cumsum(axis=1) <= top_k
+        new = np.stack([np.minimum(rows, others)[kept], np.maximum(rows, others)[kept]], axis=1)
+        pairs, scores = np.concatenate([pairs, new]), np.concatenate([scores, best[kept]])
+        _, once = np.unique(pairs, axis=0, return_index=True)
+        once = once[np.argsort(-scores[once], kind="stable")][:max_pairs]
+        pairs, scores = pairs[once], scores[once]
+    return [[score, *pair] for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
+
+
+def _best(
+    queries: Any,
+    corpus: Any,
+    query_chunk_size: int,
+    corpus_chunk_size: int,
+    top_k: int,
+    score_function: Callable[[Any, Any], Any],
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+    """For each chunk of the queries, the best scores (n, top_k) and the rows of the corpus that have them."""
+    given = to_tensors if has_tensors(queries) or has_tensors(corpus) else np.asarray
+    left, right = (as_rows(name, to_arrays(rows)) for name, rows in (("queries", queries), ("corpus", corpus)))
+    check_integer("query_chunk_size", query_chunk_size, 1)
+    check_integer("corpus_chunk_size", corpus_chunk_size, 1)
+    check_integer("top_k", top_k, 1)
+    if score_function is cos_sim:  # which would scale the same rows again and again
+        left, right, score_function = unit(left), unit(right), dot_score
+    for start in range(0, len(left), query_chunk_size):
+        chunk = left[start : start + query_chunk_size]
+        best, rows = np.empty((len(chunk), 0), np.float32), np.empty((len(chunk), 0), np.int64)
+        for begin in range(0, len(right), corpus_chunk_size):
+            scores = to_arrays(score_function(given(chunk), given(right[begin : begin + corpus_chunk_size])))
+            places = np.argpartition(scores, -min(top_k, scores.shape[1]), axis=1)[:, -top_k:]
+            best = np.concatenate([best, np.take_along_axis(scores, places, 1)], axis=1)
+            rows = np.concatenate([rows, places + begin], axis=1)
+            order = np.argsort(-best, axis=1, kind="stable")[:, :top_k]
+            best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
+        yield best, rows

@@ -73,6 +73,9 @@ class Headers:
         (signal.Signals, "inputs is of type EnumType|EnumMeta"),
         ([("the", "of")], r"inputs\[0\] is of type tuple; .*join a pair of texts into one"),
         (["the", ["of", "and"]], r"inputs\[1\] is of type list; .*flatten"),
+        ([{"text": ["the"]}], r"inputs\[0\] is of type list"),
+        ({"text": b"the"}, r"inputs\[0\] is of type bytes; .*decode"),
+        ([{"text": "the", "image": None}], r"inputs\[0\] is of type dict"),
         ([{"role": "user", "content": "hi"}], r"inputs\[0\] is of type dict; .*the content of a chat message"),
         ([Columns()], r"inputs\[0\] is of type Columns; .*pass one of its columns"),
     ],
@@ -352,10 +355,19 @@ def test_what_a_torch_module_has(model: EmbeddingModel) -> None:
     assert model.device == "cpu"
     assert model.device.type == "cpu"
     assert model.get_max_seq_length() == model.max_seq_length
-    assert model.requires_grad_(False) is model
+    assert model.requires_grad_(False) is model.train(False) is model
+    assert bool(model)
+    with pytest.raises(InputError, match="does not train"):
+        model.train()
     assert model.training is False
     assert model.get_backend() == model.backend
-    for use in (lambda: model[0].max_seq_length, lambda: list(model), lambda: model({"input_ids": [[2, 1]]})):
+    uses: Any = (
+        lambda: model[0].max_seq_length,
+        lambda: list(model),
+        lambda: len(model),
+        lambda: model({"input_ids": [[2, 1]]}),
+    )
+    for use in uses:
         with pytest.raises(InputError, match="no torch module"):
             use()
     for places, names in ((["cuda"], {}), ([], {"dtype": "float16"}), (["cpu", "float16"], {})):
@@ -373,6 +385,14 @@ def test_what_a_torch_module_has(model: EmbeddingModel) -> None:
         assert not hasattr(model, name)
         with pytest.raises(AttributeError, match=reason):
             getattr(model, name)
+
+
+def test_an_object_with_a_text_is_a_text(model: EmbeddingModel) -> None:
+    expected = model.encode_query(TEXTS)
+    np.testing.assert_array_equal(model.encode_query([{"text": text} for text in TEXTS]), expected)
+    np.testing.assert_array_equal(model.encode_query({"text": TEXTS[0]}), expected[0])
+    assert model.token_ids({"text": "the"}) == model.token_ids("the")
+    assert model.is_singular_input({"text": "the"})
 
 
 def test_preprocess(model: EmbeddingModel) -> None:

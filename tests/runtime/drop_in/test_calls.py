@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import warnings
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import embgemma
-from embgemma import EmbeddingModel, InputError
+from embgemma import EmbeddingModel, InputError, util
 
 TEXTS = ["the of and", "", "is that for it", "a", "you 你好 😀", "<bos> [multimodal]", "to be or not " * 8, "\n\n"]
 MANY = [f"{i} {text}" for i in range(14) for text in TEXTS]  # ranges of int8 want a hundred
@@ -24,6 +25,8 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "list": (TEXTS, {}),
     "tuple": (tuple(TEXTS), {}),
     "array": (np.array(TEXTS), {}),
+    "an object": ({"text": "the of"}, {"prompt_name": "query"}),
+    "objects": ([{"text": text} for text in TEXTS], {}),
     "array of objects": (np.array(TEXTS, object), {}),
     "prompt": (TEXTS, {"prompt": "x: "}),
     "no prompt": (TEXTS, {"prompt": ""}),
@@ -167,7 +170,7 @@ def test_what_a_model_says_of_itself(theirs: Any, ours: EmbeddingModel) -> None:
     assert ours.device.type == theirs.device.type
     assert ours.device == theirs.device
     assert theirs.device == ours.device
-    assert ours.eval() is ours.to(theirs.device) is ours
+    assert ours.eval() is ours.train(False) is ours.to(theirs.device) is ours
     with ours.truncate_embeddings(9), theirs.truncate_embeddings(9):
         compare(ours.encode(TEXTS), theirs.encode(TEXTS))
         assert ours.get_embedding_dimension() == theirs.get_embedding_dimension() == 9
@@ -208,7 +211,7 @@ def test_long_texts_are_cut_alike(theirs: Any, ours: EmbeddingModel) -> None:
 SIGNATURES = """encode encode_query encode_document encode_multi_process start_multi_process_pool
     stop_multi_process_pool similarity similarity_pairwise preprocess tokenize supports is_singular_input to eval
     get_max_seq_length get_embedding_dimension get_sentence_embedding_dimension get_model_kwargs truncate_embeddings
-    truncate_sentence_embeddings"""
+    truncate_sentence_embeddings train"""
 
 
 @pytest.mark.parametrize("name", SIGNATURES.split())
@@ -218,6 +221,35 @@ def test_signatures(theirs: Any, name: str) -> None:
         for of in (EmbeddingModel, type(theirs))
     )
     assert found == expected
+
+
+@pytest.mark.parametrize("name", ["semantic_search", "paraphrase_mining", "paraphrase_mining_embeddings"])
+def test_signatures_of_util(theirs: Any, name: str) -> None:
+    del theirs  # skips where there is none
+    other = importlib.import_module("sentence_transformers.util")
+    found, expected = (inspect.signature(getattr(of, name)).parameters for of in (util, other))
+    assert list(found) == list(expected)
+    for parameter in found.values():
+        if parameter.name != "score_function":
+            assert parameter.default == expected[parameter.name].default
+
+
+def test_search_and_mining(theirs: Any, ours: EmbeddingModel) -> None:
+    other, torch = importlib.import_module("sentence_transformers.util"), pytest.importorskip("torch")
+    queries, corpus = ours.encode(TEXTS), ours.encode(MANY)
+    tensors = torch.from_numpy(queries), torch.from_numpy(corpus)
+    chunks = {"query_chunk_size": 3, "corpus_chunk_size": 40, "top_k": 4}
+    expected = other.semantic_search(*tensors, **chunks)
+    for found in (
+        util.semantic_search(queries, corpus, **chunks),
+        util.semantic_search(*tensors, score_function=other.cos_sim, **chunks),
+    ):
+        scores = [[[hit["score"] for hit in hits] for hits in each] for each in (found, expected)]
+        compare_values(*(np.array(each, np.float32) for each in scores))
+        assert [[set(hit) for hit in hits] for hits in found] == [[set(hit) for hit in hits] for hits in expected]
+    found, expected = (of.paraphrase_mining(model, TEXTS) for of, model in ((util, ours), (other, theirs)))
+    assert sorted(pair[1:] for pair in found) == sorted(pair[1:] for pair in expected)
+    compare_values(*(np.array([pair[0] for pair in pairs], np.float32) for pairs in (found, expected)))
 
 
 def test_signature_of_the_class(theirs: Any) -> None:

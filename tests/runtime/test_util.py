@@ -1,0 +1,49 @@
+"""Search and pairs in memory, by the functions of `sentence_transformers.util`, against every pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embgemma.kernels.errors import InputError
+from embgemma.util import cos_sim, dot_score, paraphrase_mining_embeddings, semantic_search
+
+ROWS = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+CHUNKS: list[dict[str, Any]] = [{}, {"query_chunk_size": 3, "corpus_chunk_size": 7}, {"corpus_chunk_size": 1}]
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("score_function", [cos_sim, dot_score])
+@pytest.mark.parametrize(("queries", "top_k"), [(ROWS[:8], 5), (ROWS[3], 1), (ROWS[:1], 100)])
+def test_semantic_search(queries: Any, top_k: int, score_function: Any, chunks: dict[str, Any]) -> None:
+    found = semantic_search(queries, ROWS, top_k=top_k, score_function=score_function, **chunks)
+    for hits, scores in zip(found, score_function(queries, ROWS), strict=True):
+        best = np.argsort(-scores)[:top_k].tolist()
+        assert [hit["corpus_id"] for hit in hits] == best
+        np.testing.assert_allclose([hit["score"] for hit in hits], scores[best], atol=1e-6)
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize(("top_k", "max_pairs"), [(100, 10**6), (3, 10**6), (100, 9)])
+def test_paraphrase_mining(top_k: int, max_pairs: int, chunks: dict[str, Any]) -> None:
+    scores = cos_sim(ROWS, ROWS)
+    expected = set()
+    for i, row in enumerate(scores):
+        best = [int(j) for j in np.argsort(-row) if j != i][:top_k]
+        expected |= {(min(i, j), max(i, j)) for j in best}
+    ordered = sorted(expected, key=lambda pair: -scores[pair])[:max_pairs]
+    found = paraphrase_mining_embeddings(ROWS, top_k=top_k, max_pairs=max_pairs, **chunks)
+    assert [(i, j) for _, i, j in found] == ordered
+    np.testing.assert_allclose([score for score, *_ in found], [scores[pair] for pair in ordered], atol=1e-6)
+
+
+def test_nothing_to_search() -> None:
+    assert semantic_search(ROWS[:2], ROWS[:0]) == [[], []]
+    assert semantic_search(ROWS[:0], ROWS) == paraphrase_mining_embeddings(ROWS[:1]) == []
+    for wrong in ({"top_k": 0}, {"corpus_chunk_size": 0}, {"query_chunk_size": -1}, {"top_k": 1.5}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            semantic_search(ROWS, ROWS, **wrong)
+    with pytest.raises(InputError, match="dimensions"):
+        semantic_search(ROWS, ROWS[:, :3])
