@@ -85,7 +85,7 @@ def convert(
     size = sum(info.size_bytes for info in promised.values())  # but for the table, of about that size
     check_room(output, size)
     needs = conversion_needs(source.config, formats, row, batch, size)
-    progress.plan(needs.seconds, f"{output}: {needs}")
+    progress.plan(needs.seconds, f"converting to {scheme} {needs}")
     progress.begin(BUILDING)
     tokenizer = {TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model)}
     if model:

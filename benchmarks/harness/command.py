@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from ...notices import tell
+
+PROGRAM = "embgemma-bench"
+
 
 def progress(message: str) -> None:
     """Says on standard error what is going on, where somebody watches."""
     if sys.stderr.isatty():
-        sys.stderr.write(f"{message} …\n")
+        tell(message, PROGRAM)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ...notices import Progress
 from ...onnx.onnx_backend import open_onnx_model
 from ...onnx.onnx_choices import FORMATS, Format
 from ..harness.cache import cached
+from ..harness.command import PROGRAM
 from . import Encoder, Variant
 
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx"}
@@ -21,7 +23,10 @@ def prepare(checkpoint: Path, folder: Path) -> list[Variant]:
 
     def variant(weights_format: Format) -> Variant:
         path = folder / f"ours-onnx-{weights_format}" / "model.onnx"
-        made = cached(path, lambda made: export_onnx(checkpoint, made, weights_format), SOURCES, ["onnx"])
+        with Progress(PROGRAM) as progress:
+            made = cached(
+                path, lambda made: export_onnx(checkpoint, made, weights_format, progress=progress), SOURCES, ["onnx"]
+            )
         return Variant("embgemma-onnx", weights_format, made)
 
     return [variant(weights_format) for weights_format in FORMATS]

@@ -13,7 +13,9 @@ from ...kernels.errors import BackendError
 from ...kernels.model_file import Scheme, read_model_file
 from ...kernels.native import NativeBackend
 from ...model import EmbeddingModel
+from ...notices import Progress
 from ..harness.cache import cached
+from ..harness.command import PROGRAM
 from ..harness.machine import Limits
 from ..harness.operations import Profile
 from ..harness.workload import Ids
@@ -28,7 +30,8 @@ def converted(checkpoint: Path, folder: Path, scheme: Scheme) -> Path:
     from ...export.convert import convert  # not with this module, since it would count as memory of the runtime
 
     path = folder / f"ours-{scheme}" / "model.safetensors"
-    return cached(path, lambda made: convert(checkpoint, made, scheme), ["export/**/*.py"])
+    with Progress(PROGRAM) as progress:
+        return cached(path, lambda made: convert(checkpoint, made, scheme, progress=progress), ["export/**/*.py"])
 
 
 def open_variant(variant: Variant, threads: int | None) -> Encoder:

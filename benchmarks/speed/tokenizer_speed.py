@@ -25,6 +25,7 @@ from ...kernels.errors import InputError
 from ...kernels.model_file import read_model_file
 from ...kernels.native import load_library
 from ...kernels.native_tokenizer import NativeTokenizer
+from ..harness.command import progress
 
 ROUNDS = 11
 TEXTS_AT_ONCE = 64
@@ -65,8 +66,10 @@ def measure_tokenizers(path: Path, texts_file: Path | None) -> str:
     kinds = {"file": read_texts(texts_file)} if texts_file else sample_texts()
     lines = []
     for kind, texts in kinds.items():
+        progress(f"timing {kind}")
         calls = c_calls(table, config.bos_id, config.eos_id, texts)
         lines += compare(kind, native, calls, bytes(model), texts)
+    progress("timing texts that are hostile")
     return "\n".join([*lines, *defy(native)])
 
 

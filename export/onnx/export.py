@@ -117,7 +117,7 @@ def export_onnx(
     batch = read_calibration(source, calibration) if calibrated else None
     needs = export_needs(source.config, format_of(weights_format), batch)
     check_room(output, needs.disk)
-    progress.plan(needs.seconds, f"{output}: {needs}")
+    progress.plan(needs.seconds, f"exporting {weights_format} {needs}")
     weights = read_weights(source, format_of(weights_format), batch, progress).with_dim(dim)
     graph = encoder_graph(weights, target, "shares" if for_pooling else "hidden" if last_hidden_state else None)
     versions = opsets(target)
