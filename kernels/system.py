@@ -6,15 +6,18 @@ import mmap
 import os
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 LIBRARY_NAME = {"darwin": "libembgemma.dylib", "win32": "embgemma.dll"}.get(sys.platform, "libembgemma.so")
 
 if sys.platform == "win32":
     import ctypes
     import msvcrt
+    import time
     from ctypes import wintypes
 
     _GENERIC_READ, _SHARE_ALL, _OPEN_EXISTING, _NORMAL = 0x80000000, 7, 3, 0x80
+    _LOOK_AGAIN = 0.2  # seconds
     _create_file = ctypes.WinDLL("kernel32", use_last_error=True).CreateFileW
     _create_file.argtypes = [wintypes.LPCWSTR, *[wintypes.DWORD] * 2, wintypes.LPVOID, *[wintypes.DWORD] * 2]
     _create_file.argtypes += [wintypes.HANDLE]
@@ -40,7 +43,22 @@ if sys.platform == "win32":
             path.rename(f"{made}.old")
             made.rename(path)
 
+    def take_lock(file: BinaryIO, *, wait: bool) -> bool:
+        """Locks a file until it is closed, for one of all who open it; False if another has the lock."""
+        while not (taken := _try_lock(file)) and wait:
+            time.sleep(_LOOK_AGAIN)
+        return taken
+
+    def _try_lock(file: BinaryIO) -> bool:
+        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
 else:
+    import fcntl
 
     def open_shared(name: str, flags: int) -> int:
         """Opens a file for reading, as an opener of open(): a pipe does not make it wait."""
@@ -53,3 +71,16 @@ else:
     def replace(made: Path, path: Path) -> None:
         """Gives a file the name of another, which stays as it is for those that have it open."""
         made.replace(path)
+
+    def take_lock(file: BinaryIO, *, wait: bool) -> bool:
+        """Locks a file until it is closed, for one of all who open it; False if another has the lock.
+
+        On a file system without locks everybody has it.
+        """
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True

@@ -17,17 +17,13 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from ..kernels.errors import HubError, InputError
 from ..kernels.model_file import FORMAT_VERSION
+from ..kernels.system import take_lock
 from ..notices import tell
 from ..output_file import whole_file
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two processes that want the same model both make it
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,24 +196,12 @@ def locked(name: str, *, wait: bool = True) -> Iterator[None]:
     path = home() / "locks" / name.replace("/", "--")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        if not _lock(file, wait=False):
+        if not take_lock(file, wait=False):
             if not wait:
                 raise InputError(f"{name} is being pulled now; wait until that ends, or end it")
             tell(f"{name} is being pulled already; waiting for that")
-            _lock(file, wait=True)
+            take_lock(file, wait=True)
         yield
-
-
-def _lock(file: BinaryIO, *, wait: bool) -> bool:
-    """Takes the lock; False if another has it."""
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # there are no locks here
-    return True
 
 
 @contextmanager
