@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..model import EmbeddingModel
     from .passages import Chunk, Passage
 
-DEFAULT_DIM, DEFAULT_PASSAGE, DEFAULT_OVERLAP = 256, 200, 40
+DEFAULT_DIM, DEFAULT_PASSAGE, DEFAULT_OVERLAP = 256, 128, 32
 LEAST_PASSAGE = 8  # tokens
 
 NO_TITLE = "title: none"  # in the prompt of EmbeddingGemma for documents; a title takes the place of "none"

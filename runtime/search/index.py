@@ -92,8 +92,8 @@ class Index:
             model: a model, or what `embgemma.load` takes; by default the one that comes with the package.
             dim: size of the vectors; None for 256, or that of the model if less.
             precision: how they are stored, "int8" or "float32".
-            passage_tokens: most tokens of a passage, 200 if None.
-            overlap: most tokens at the end of a passage that the next one repeats, 40 if None.
+            passage_tokens: most tokens of a passage, 128 if None.
+            overlap: most tokens at the end of a passage that the next one repeats, 32 if None.
             options: of `embgemma.load`, if model is a path.
 
         Raises:

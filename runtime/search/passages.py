@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # A token counts for so many characters at least, so that white space and long words fill a passage as well.
 MOST_CHARACTERS = 32
 
+# A passage ends with a paragraph if it has one part in so many of its tokens: what is about one thing is found better.
+FULL_ENOUGH = 4
+
 # After a full stop and what closes a sentence, and after an empty line.
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]\s*|\n\s*\n\s*")
 
@@ -87,7 +90,14 @@ def passages(chunks: Iterable[Chunk], count: Count, most: int, overlap: int) -> 
                 held = _last(held, min(overlap, most - sentence.tokens))
                 repeated = len(held)
             held.append(sentence)
+            if _ends_paragraph(sentence) and sum(each.tokens for each in held) > most // FULL_ENOUGH:
+                yield from _passage(held, repeated, title)
+                held, repeated = [], 0
     yield from _passage(held, repeated, title)
+
+
+def _ends_paragraph(sentence: _Sentence) -> bool:
+    return sentence.text[len(sentence.text.rstrip()) :].count("\n") > 1
 
 
 def _last(sentences: list[_Sentence], most: int) -> list[_Sentence]:

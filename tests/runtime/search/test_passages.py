@@ -60,6 +60,15 @@ def test_passages_end_with_sentences_and_overlap() -> None:
     ]
 
 
+def test_passages_end_with_paragraphs() -> None:
+    text = "One two three.\n \nFour five.\nSix. Seven.\n\nEight.\n\nNine."
+    assert [found.text for found in cut(text, overlap=2)] == [
+        "One two three.",
+        "Four five.\nSix. Seven.",
+        "Eight.\n\nNine.",  # one word is too little
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "most_characters"),
     [
