@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-import unicodedata
 import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -227,7 +226,9 @@ def _columns() -> int:
 
 def _width(text: str) -> int:
     """The columns that a text takes: Chinese, Japanese and Korean characters take two."""
-    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
+    from unicodedata import east_asian_width  # of no use where nothing is drawn
+
+    return sum(1 + (east_asian_width(character) in "WF") for character in text)
 
 
 def _amounts(done: float, total: float, unit: str, seconds: float) -> tuple[str, str]:
