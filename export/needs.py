@@ -19,7 +19,7 @@ from .quantise.gradient import TOKENS_AT_ONCE
 READING, BUILDING, CHECKING = "reading the checkpoint", "building the tokenizer", "checking the file"
 
 # Seconds on two cores of a server. How they compare with each other counts: progress learns the machine's speed.
-_READING_A_TOKEN, _BUILDING_A_TOKEN, _CHECKING = 20e-6, 80e-6, 2.0
+_READING_A_TOKEN, _BUILDING_A_TOKEN, _CHECKING_A_WEIGHT = 20e-6, 80e-6, 5e-9
 _PACKING: dict[MatrixFormat, float] = {"float32": 2e-9, "int8": 45e-9, "int4": 240e-9}  # a weight
 _CALIBRATING: dict[MatrixFormat, float] = {"float32": 0, "int8": 230e-9, "int4": 450e-9}  # a weight of a matrix
 _TABLE, _TABLE_OF_ONE_CODEBOOK = 270e-9, 170e-9  # a weight of an int4 table that is calibrated
@@ -75,7 +75,8 @@ def conversion_needs(
     cost = _PACKING if batch is None else _CALIBRATING
     rounding = sum(count * cost[formats[name]] for name, count in weights.items())
     seconds[LAYER_PACKING if batch is None else LAYER_CALIBRATION] = rounding + _LAYER * tokens * in_layers
-    return Needs({**seconds, CHECKING: _CHECKING}, _memory(config, tokens, calibrates_table), disk)
+    seconds[CHECKING] = _CHECKING_A_WEIGHT * (in_layers + in_table)
+    return Needs(seconds, _memory(config, tokens, calibrates_table), disk)
 
 
 def _table_seconds(row: RowFormat, calibrated: bool) -> float:
