@@ -83,7 +83,7 @@ def changed_checkpoint(seed: int, number: int) -> dict[str, bytes]:
 def check(folder: Path, output: Path) -> bool:
     """Whether the checkpoint converts; raises AssertionError for a wrong message or other tokens."""
     try:
-        convert(folder, output, "int8", calibrated=False, force=True, progress=False)
+        convert(folder, output, "int8", calibrated=False, force=True)
     except EmbgemmaError as error:
         check_message(str(error))
         return False

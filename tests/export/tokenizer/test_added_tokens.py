@@ -65,7 +65,7 @@ def test_a_fine_tune_with_added_tokens_has_their_ids_and_rows(folder: Path, tmp_
     add(folder, *tokens, alone=alone)
     assert read_checkpoint(folder).config.vocab == 960
     for scheme in ("float32", "int8", "balanced", "mixed", "int4"):
-        path = convert(folder, tmp_path / f"{scheme}.safetensors", scheme, calibrated=False, progress=False)
+        path = convert(folder, tmp_path / f"{scheme}.safetensors", scheme, calibrated=False)
         for backend in embgemma.kernels.available_backends():
             with embgemma.load(path, backend=backend) as model:
                 assert model.token_ids("<|doc|> the")[1:4] == [896, 760, 376]
