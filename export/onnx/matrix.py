@@ -56,7 +56,7 @@ def int8_matrix(weights: Float32, gram: Float64) -> Matrix:
 def int4_matrix(weights: Float32, gram: Float64) -> Matrix:
     """int4 with a scale and a zero point for each block of inputs, for inputs with this Gram matrix."""
     rounder = OutputRounder(gram, _EVEN_STEPS, groups=weights.shape[1] // BLOCK)
-    scales, zero_points = _best_ranges(weights, rounder.importance())
+    scales, zero_points = _best_ranges(weights, rounder.importance)
     # (code - zero point) * scale = (code - 8) * scale + shift. Without the shift, codes are around zero.
     shifts = (_OFFSET - zero_points) * scales
     codes, _ = rounder.codes(weights - np.repeat(shifts, BLOCK, axis=1), scales)

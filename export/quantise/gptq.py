@@ -34,16 +34,21 @@ class OutputRounder:
         grid: the integers to round to.
         groups: how many scales a row has, each for as many columns.
         damping: see DAMPING.
+
+    Attributes:
+        importance: what a squared error costs in each column, (columns,), after compensation by all later columns.
     """
 
     def __init__(self, gram: Float64, grid: Grid, *, groups: int = 1, damping: float = DAMPING) -> None:
-        diagonal = np.diag(gram)
-        self.gram = gram + np.eye(len(gram)) * max(damping * float(diagonal.mean()), np.finfo(np.float32).tiny)
         self.grid = grid
         self.groups = groups
-        self._order = _most_important_first(diagonal, CODEBOOK_INPUTS if len(grid.codebooks) > 1 else 1)
+        self._order = _most_important_first(np.diag(gram), CODEBOOK_INPUTS if len(grid.codebooks) > 1 else 1)
         # U of Uᵀ U = inverse(gram): row j says how later columns compensate an error of column j.
-        self._propagate = np.linalg.cholesky(np.linalg.inv(self.gram[np.ix_(self._order, self._order)])).T
+        propagate = np.linalg.cholesky(np.linalg.inv(damped(gram, damping)[np.ix_(self._order, self._order)])).T
+        self._propagate = propagate.astype(np.float32)
+        importance = np.empty(len(gram))
+        importance[self._order] = 1 / np.diag(propagate) ** 2
+        self.importance = np.asarray(importance / importance.max(), np.float32)
 
     def round(self, weights: Float32, scale_dtype: npt.DTypeLike = np.float32) -> QuantizedRows:
         """Rounds weights (rows, columns)."""
@@ -54,30 +59,21 @@ class OutputRounder:
     def codes(self, weights: Float32, scales: Float32) -> tuple[Codes, Codebooks]:
         """Codes (rows, columns) for weights (rows, columns) and scales (rows, groups), and their codebooks."""
         by_column = np.repeat(scales, weights.shape[1] // self.groups, axis=1)[:, self._order]
-        in_turn, books_in_turn = _round_in_turn(
-            weights[:, self._order], by_column, self._propagate.astype(np.float32), self.grid
-        )
+        in_turn, books_in_turn = _round_in_turn(weights[:, self._order], by_column, self._propagate, self.grid)
         codes = np.empty(weights.shape, np.int8)
         codes[:, self._order] = in_turn.T
         codebooks = np.empty((len(weights), len(books_in_turn)), np.uint8)
         codebooks[:, self._order[::CODEBOOK_INPUTS][: len(books_in_turn)] // CODEBOOK_INPUTS] = books_in_turn.T
         return codes, codebooks
 
-    def importance(self) -> Float32:
-        """What a squared error costs in each column, (columns,), after compensation by all later columns."""
-        importance = np.empty(len(self.gram))
-        importance[self._order] = 1 / np.diag(self._propagate) ** 2
-        return np.asarray(importance / importance.max(), np.float32)
-
     def _scales(self, weights: Float32) -> Float32:
-        """The scales (rows, groups) that are best by `importance`."""
-        importance = self.importance()
+        """The scales (rows, groups) that are best by the importance of columns."""
         ratios = _CLIP_RATIOS_FINE if self.grid.codebooks.size > 16 else _CLIP_RATIOS_COARSE
         return np.stack(
             [
                 best_scales(np.ascontiguousarray(part), self.grid, ratios, important)
                 for part, important in zip(
-                    np.split(weights, self.groups, axis=1), np.split(importance, self.groups), strict=True
+                    np.split(weights, self.groups, axis=1), np.split(self.importance, self.groups), strict=True
                 )
             ],
             axis=1,
@@ -86,10 +82,15 @@ class OutputRounder:
 
 def gptq(weights: Float32, gram: Float64, grid: Grid) -> QuantizedRows:
     """Rounds a matrix, with a scale for each row; gram and grid as in `OutputRounder`."""
-    rounder = OutputRounder(gram, grid)
-    rounded = rounder.round(weights)
-    scales = _refitted_scales(weights, rounded.codes, rounder.gram)
+    rounded = OutputRounder(gram, grid).round(weights)
+    scales = _refitted_scales(weights, rounded.codes, damped(gram, DAMPING))
     return QuantizedRows(rounded.codes, scales[:, None], rounded.codebooks)
+
+
+def damped(gram: Float64, damping: float) -> Float64:
+    """A Gram matrix with more on its diagonal; see DAMPING."""
+    least = np.finfo(np.float32).tiny
+    return np.asarray(gram + np.eye(len(gram)) * max(damping * float(np.diag(gram).mean()), least))
 
 
 def _most_important_first(diagonal: Float64, run: int) -> npt.NDArray[np.intp]:
@@ -103,7 +104,7 @@ def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, grid: 
     codebooks (columns / CODEBOOK_INPUTS, rows), or (0, rows) if there is one for all.
     """
     several = len(grid.codebooks) > 1
-    importance = np.diag(propagate) ** -2.0  # what a squared error costs in each column: see OutputRounder.importance
+    importance = np.diag(propagate) ** -2.0  # what a squared error costs in each column: as in OutputRounder
     books = np.empty((len(propagate) // CODEBOOK_INPUTS if several else 0, len(weights)), np.uint8)
     book: int | Codebooks = 0
     remaining = np.ascontiguousarray(weights.T)  # (columns, rows): a column of weights is a contiguous row
