@@ -10,6 +10,7 @@
 #   make test-windows  the C tests for Windows, and the library in Windows' Python, run by Wine; the bits of Linux
 #   make c-library     installs the C library, and uses it from a program in every supported way
 #   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
+#   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
 
@@ -26,7 +27,7 @@ comma := ,
 C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
-.PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging lint
+.PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -89,6 +90,20 @@ fuzz: $(VENV)/with-dev
 	$(BIN)/python -m tests.fuzz.checkpoints --seconds $(FUZZ_SECONDS)
 
 ZIG = -DCMAKE_TOOLCHAIN_FILE=cmake/zig.cmake -DEMBGEMMA_ZIG=$(abspath $(BIN)/python-zig)
+# Names of zig's for the systems of the wheels: the oldest that will do.
+SYSTEMS := linux-gnu.2.17 linux-musl macos.11.0 windows-gnu
+TARGETS := $(SYSTEMS:%=x86_64-%) $(SYSTEMS:%=aarch64-%)
+
+# Builds the libraries for one of them in build/cross.
+.PHONY: $(TARGETS)
+$(TARGETS): $(VENV)/with-release
+	$(BIN)/cmake -S kernels -B build/cross/$@ -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+		$(ZIG) -DEMBGEMMA_TARGET=$@ -DEMBGEMMA_WERROR=ON
+	$(BIN)/cmake --build build/cross/$@
+
+wheels: $(TARGETS)
+	BIN=$(BIN) bash tests/packaging/wheels $(TARGETS)
+
 packaging:
 	PYTHON=$(PYTHON) bash tests/packaging/run
 
