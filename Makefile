@@ -11,6 +11,7 @@
 #   make c-library     installs the C library, and uses it from a program in every supported way
 #   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
 #   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
+#   make c-archives    the C library for each platform in dist/c, and the program `embgemma` for Linux
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
 
@@ -27,7 +28,7 @@ comma := ,
 C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
-.PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels lint
+.PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -98,11 +99,14 @@ TARGETS := $(SYSTEMS:%=x86_64-%) $(SYSTEMS:%=aarch64-%)
 .PHONY: $(TARGETS)
 $(TARGETS): $(VENV)/with-release
 	$(BIN)/cmake -S kernels -B build/cross/$@ -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
-		$(ZIG) -DEMBGEMMA_TARGET=$@ -DEMBGEMMA_WERROR=ON
+		$(ZIG) -DEMBGEMMA_TARGET=$@ -DEMBGEMMA_WERROR=ON $(if $(findstring musl,$@),-DEMBGEMMA_BUILD_PROGRAM=ON)
 	$(BIN)/cmake --build build/cross/$@
 
 wheels: $(TARGETS)
 	BIN=$(BIN) bash tests/packaging/wheels $(TARGETS)
+
+c-archives: $(TARGETS)
+	BIN=$(BIN) bash tests/packaging/c_archives $(TARGETS)
 
 packaging:
 	PYTHON=$(PYTHON) bash tests/packaging/run

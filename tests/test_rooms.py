@@ -17,7 +17,8 @@ PYTHON = """kernels < kernels/numba_engine < runtime/onnx < runtime < runtime/hu
     export/settings < export/tokenizer < export/checkpoint < export/quantise < export < export/tiny, export/onnx
     < benchmarks/harness < benchmarks/peers < benchmarks/speed < benchmarks/compare, benchmarks/roofline
     < benchmarks/quality < benchmarks"""
-C = "embgemma.h < embgemma_bench.h < platform < common < isa, tokenizer < isa/vector, model < engine < example.c"
+C = """embgemma.h < embgemma_bench.h < platform < common < isa, tokenizer < isa/vector, model < engine
+    < program, example.c"""
 INSIDE_FUNCTIONS = {("runtime/cli", "export"), ("runtime/cli", "export/onnx"), ("kernels", "kernels/numba_engine")}
 INSIDE_FUNCTIONS |= {("runtime", "runtime/hub"), ("runtime/hub", "export"), ("runtime/hub", "export/checkpoint")}
 MOST_FILES, MOST_FILES_IN_KERNELS = 22, 26
