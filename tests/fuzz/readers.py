@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels.errors import ModelFileError
+from embgemma.kernels.fingerprint import fingerprint
 from embgemma.kernels.model_file import CHECKSUM, ModelFile, Scheme, metadata_checksum, read_model_file
 from embgemma.kernels.native import load_library
 from embgemma.kernels.tokenizer_table import CHECKED_FROM, HEADER
@@ -255,8 +256,18 @@ def in_python(path: Path) -> ModelFile | str:
         return str(error)
 
 
-def in_c(path: Path) -> tuple[int, dict[str, str]] | str:
-    """Size of the embeddings and prompts, or the message of the error."""
+Facts = tuple[int, dict[str, str], str]  # size of the embeddings, prompts, fingerprint of the default prompt
+
+
+def facts_of(model: ModelFile) -> Facts:
+    """What `in_c` must find."""
+    config, name = model.config, model.default_prompt_name
+    default = "" if name is None else model.prompts[name]
+    return config.hidden, model.prompts, fingerprint(model.digest, config.hidden, config.max_tokens, default)
+
+
+def in_c(path: Path) -> Facts | str:
+    """The facts of the model file, or the message of the error."""
     library = load_library()
     c, slot = library.c, library.ffi.new("eg_model **")
     status = c.eg_model_open(bytes(path), slot)
@@ -265,7 +276,9 @@ def in_c(path: Path) -> tuple[int, dict[str, str]] | str:
         return bytes(library.ffi.string(c.eg_error_message())).decode()
     names = [c.eg_model_prompt_name(slot[0], i) for i in range(c.eg_model_prompt_count(slot[0]))]
     prompts = {library.text(name): library.text(c.eg_model_prompt(slot[0], name)) for name in names}
-    facts = c.eg_model_dim(slot[0]), prompts
+    dim, name = c.eg_model_dim(slot[0]), library.ffi.new("char[]", c.EG_FINGERPRINT_BYTES)
+    library.check(c.eg_model_fingerprint(slot[0], library.ffi.NULL, dim, name))
+    facts = dim, prompts, library.text(name)
     c.eg_model_free(slot[0])
     return facts
 
@@ -285,7 +298,7 @@ def check(path: Path) -> bool:
     assert isinstance(by_python, str) == isinstance(by_c, str), (str(by_python)[:MOST_MESSAGE], by_c)
     if isinstance(by_python, str):
         return False
-    assert by_c == (by_python.config.hidden, by_python.prompts), (by_python.config.hidden, by_python.prompts, by_c)
+    assert by_c == facts_of(by_python), (facts_of(by_python), by_c)
     return True
 
 
