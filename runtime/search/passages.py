@@ -17,8 +17,8 @@ MOST_CHARACTERS = 32
 # A passage ends with a paragraph if it has one part in so many of its tokens: what is about one thing is found better.
 FULL_ENOUGH = 4
 
-# After a full stop and what closes a sentence, and after an empty line.
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]\s*|\n\s*\n\s*")
+# After a full stop and what closes a sentence, after an empty line, and before a point of a list or a row of a table.
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]\s*|\n\s*\n\s*|\n(?=[ \t]*(?:[-*+|]|[0-9]{1,3}[.)])[ \t])")
 
 
 @dataclass(frozen=True)

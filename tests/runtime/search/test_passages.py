@@ -60,6 +60,15 @@ def test_passages_end_with_sentences_and_overlap() -> None:
     ]
 
 
+def test_rows_and_points_stay_whole() -> None:
+    text = "| a | b |\n| c | d |\nHow so:\n- one two\n  three\n2. four five six\n"
+    assert [found.text for found in cut(text)] == [
+        "| a | b |",
+        "| c | d |\nHow so:",
+        "- one two\n  three\n2. four five six",
+    ]
+
+
 def test_passages_end_with_paragraphs() -> None:
     text = "One two three.\n \nFour five.\nSix. Seven.\n\nEight.\n\nNine."
     assert [found.text for found in cut(text, overlap=2)] == [
