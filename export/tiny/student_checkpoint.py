@@ -75,6 +75,8 @@ def write_checkpoint(target: Path, folder: Path, model: Student) -> None:
         {"prompts": PROMPTS, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
     write("sentence_bert_config.json", {"max_seq_length": MAX_TOKENS, "do_lower_case": False})
+    tokenizer = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, "add_eos_token": True}
+    write("tokenizer_config.json", tokenizer)
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
     for name in ("2_Dense", "3_Dense"):
         weight = tensors.pop(f"dense.{int(name[0]) - 2}.weight")
