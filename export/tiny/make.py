@@ -1,6 +1,6 @@
 """Makes embgemma-tiny, the model in the box, from nothing: TINY.md says of what, and what came of it.
 
-    python -m embgemma.export.tiny.make FOLDER [--parts N] [--steps N]
+    python -m embgemma.export.tiny.make FOLDER [--parts N]
 
 Each stage keeps its result in FOLDER and is not run again; a run that was stopped goes on.
 """
@@ -21,12 +21,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parts", type=int, default=10, help="of the corpus, 20,000 texts each")
-    parser.add_argument("--steps", type=int, default=1700, help="of training, 192 texts each")
     options = parser.parse_args()
     options.folder.mkdir(exist_ok=True)
     write_corpus(options.folder)
     embed_corpus(options.folder, options.parts)
-    Trainer(options.folder).train(options.steps)
+    Trainer(options.folder).train()
     convert(options.folder / "checkpoint", options.folder / "embgemma-tiny.safetensors", "balanced", force=True)
 
 

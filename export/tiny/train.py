@@ -5,10 +5,11 @@ It saves its state after each part of the corpus; a run goes on from there.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import sentencepiece
 import torch
 from torch import Tensor
@@ -20,12 +21,41 @@ from .student import HIDDEN, VOCAB, Student
 from .student_checkpoint import BOS, EOS, PROMPTS, write_checkpoint
 from .teacher import PART, teacher_folder
 
-BATCH, LONGEST = 192, 128  # texts of a step, tokens of a text
-WARM_UP, COOL_DOWN = 150, 0.3  # steps in which the rate rises; share of the steps in which it falls
+BATCH, HELD_OUT = 192, 768  # texts of a step; texts, the first ones, that are never trained on
 MATRIX_RATE, ROW_RATE, NORM_RATE = 2e-3, 1e-3, 2e-3
+Groups = npt.NDArray[np.int64]  # (groups, texts of a group): numbers of texts
+Bools = npt.NDArray[np.bool_]
+
 STATE = "state.pt"
-HELD_OUT = 768  # texts, the first ones, that are never trained on
 DIMENSIONS = (256, 128, 64)  # prefixes of a vector that are trained to be vectors (Matryoshka, arXiv 2205.13147)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A run of steps, at whose end the rates are 0.
+
+    Attributes:
+        steps: how many.
+        rate: the highest, as a share of the rates above.
+        rise: steps in which it is reached.
+        fall: share of the steps in which it falls.
+        kin: texts near each other that go into a batch together, so that their cosines are learned as well.
+        longest: tokens of a text.
+    """
+
+    steps: int
+    rate: float
+    rise: int
+    fall: float
+    kin: int
+    longest: int
+
+    def share(self, step: int) -> float:
+        """Of the rates, at a step of the phase."""
+        return min(self.rate, (step + 1) / self.rise, self.rate * (self.steps - step) / (self.fall * self.steps))
+
+
+PHASES = (Phase(1640, 1.0, 150, 0.43, 1, 128), Phase(600, 0.6, 1, 1.0, 8, 64))
 
 
 def tokenizer(folder: Path) -> sentencepiece.SentencePieceProcessor:
@@ -62,15 +92,15 @@ class Data:
         """How many parts the teacher has embedded by now."""
         return len(list((self.folder / "vectors").glob("???.npy")))
 
-    def vectors(self, part: int) -> np.ndarray[Any, Any]:
+    def vectors(self, part: int) -> npt.NDArray[np.float32]:
         """The teacher's, float32 (PART, 384)."""
-        vectors: np.ndarray[Any, Any] = np.load(self.folder / "vectors" / f"{part:03d}.npy")
+        vectors: npt.NDArray[np.float32] = np.load(self.folder / "vectors" / f"{part:03d}.npy")
         return vectors.astype(np.float32)
 
     def part(self, number: int) -> tuple[list[list[int]], Tensor]:
         """Token ids and goals (texts, HIDDEN)."""
         texts = self.texts[number * PART : (number + 1) * PART]
-        ids = [row[: LONGEST - 2] for row in self.pieces.encode(texts, num_threads=2)]
+        ids = self.pieces.encode(texts, num_threads=2)
         return ids, torch.from_numpy(self.vectors(number) @ self.axes)
 
 
@@ -89,14 +119,17 @@ def first_rows(folder: Path, model: Student) -> None:
         model.embed_tokens.weight.copy_((rows - rows.mean(0)) * 0.5)
 
 
-def loss_of(vectors: Tensor, goals: Tensor) -> Tensor:
+def loss_of(vectors: Tensor, goals: Tensor, kin: int) -> Tensor:
     """How far the vectors and the cosines between them are from those of the goals."""
     total = torch.zeros(())
     wanted = functional.normalize(goals, dim=-1)
+    groups = torch.arange(len(goals)) // kin
+    within = groups[:, None] == groups
     for dim in DIMENSIONS:
         got = functional.normalize(vectors[:, :dim], dim=-1)
         goal = functional.normalize(goals[:, :dim], dim=-1)
-        total = total + (1 - (got * goal).sum(-1)).mean() + 10 * ((got @ got.T - wanted @ wanted.T) ** 2).mean()
+        errors = (got @ got.T - wanted @ wanted.T) ** 2
+        total = total + (1 - (got * goal).sum(-1)).mean() + 10 * errors.mean() + 5 * errors[within].mean()
     return total / len(DIMENSIONS)
 
 
@@ -109,18 +142,28 @@ def padded(rows: list[list[int]], prompt: list[int]) -> Tensor:
     return ids
 
 
-def batches(ids: list[list[int]], first: int, random: np.random.Generator) -> list[np.ndarray[Any, Any]]:
-    """The numbers of the texts of each batch, from `first` on; texts of like length go together."""
-    order = first + random.permutation(len(ids) - first)
-    lengths = np.array([len(row) for row in ids])
-    chunks = [chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in np.array_split(order, 4)]
-    groups = [group for chunk in chunks for group in np.array_split(chunk, len(chunk) // BATCH)]
-    return [groups[i] for i in random.permutation(len(groups))]
+def kin_groups(goals: Tensor, free: Bools, kin: int, random: np.random.Generator) -> Groups:
+    """Groups of `kin` texts near each other, of those that are free; what is left over is grouped by chance."""
+    unit = functional.normalize(goals, dim=-1)
+    blocks = range(0, len(unit), 2000)
+    near = torch.cat([(unit[i : i + 2000] @ unit.T).topk(min(4 * kin, len(unit))).indices for i in blocks]).numpy()
+    groups = []
+    for text in random.permutation(len(near)):
+        group = [other for other in near[text] if free[other]][:kin] if free[text] else []
+        if len(group) == kin:
+            free[group] = False
+            groups.append(group)
+    rest = random.permutation(np.flatnonzero(free))
+    return np.array([*groups, *rest[: len(rest) // kin * kin].reshape(-1, kin)])
 
 
-def rate_of(step: int, steps: int) -> float:
-    """Rises, stays, falls: a stretch of any length can follow the part that stays (arXiv 2405.18392)."""
-    return min(1.0, (step + 1) / WARM_UP, max(0.01, (steps - step) / (COOL_DOWN * steps)))
+def batches(ids: list[list[int]], goals: Tensor, first: int, kin: int, random: np.random.Generator) -> Groups:
+    """The numbers of the texts of each batch, from `first` on; groups of like length go together."""
+    free = np.arange(len(ids)) >= first
+    groups = kin_groups(goals, free, kin, random)
+    lengths = np.array([len(row) for row in ids])[groups].max(axis=1) + random.uniform(-4, 4, len(groups))
+    groups = groups[np.argsort(lengths)].reshape(-1)
+    return random.permutation(groups[: len(groups) // BATCH * BATCH].reshape(-1, BATCH))
 
 
 class Trainer:
@@ -154,12 +197,12 @@ class Trainer:
         torch.save(state, self.folder / f"{STATE}.new")
         (self.folder / f"{STATE}.new").rename(self.folder / STATE)
 
-    def learn(self, ids: Tensor, goals: Tensor, share: float) -> float:
+    def learn(self, ids: Tensor, goals: Tensor, share: float, kin: int) -> float:
         """One step at a share of the rates; returns the loss."""
         groups = (group for method in self.methods for group in method.param_groups)
         for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate * share
-        loss = loss_of(self.model(ids), goals)
+        loss = loss_of(self.model(ids), goals, kin)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for method in self.methods:
@@ -176,19 +219,23 @@ class Trainer:
             got = torch.cat([self.model(padded(row, [])) for row in rows])
         return float(functional.cosine_similarity(got, goals[: len(got)]).mean())
 
-    def train(self, steps: int) -> None:
-        """Trains up to this many steps in all, a part of the corpus after the other, and writes the checkpoint."""
+    def train(self) -> None:
+        """Trains to the end, a part of the corpus after the other, and writes the checkpoint."""
         prompts = [[], *(self.data.pieces.encode(prompt) for prompt in PROMPTS.values())]
-        while self.step < steps:
-            part = self.rounds % self.data.parts()
-            ids, goals = self.data.part(part)
-            random = np.random.default_rng(self.rounds)
-            losses = []
-            for group in batches(ids, HELD_OUT if part == 0 else 0, random):
-                rows = padded([ids[i] for i in group], prompts[random.integers(len(prompts))])
-                losses.append(self.learn(rows, goals[group], rate_of(self.step, steps)))
-            self.rounds += 1
-            tell(f"step {self.step}: loss {np.mean(losses):.4f}, held out cosine {self.held_out_cosine():.4f}")
-            if rate_of(self.step, steps) == 1:  # so that a later run can go on at the full rate
+        begin = 0
+        for phase in PHASES:
+            while self.step < begin + phase.steps:
+                part = self.rounds % self.data.parts()
+                ids, goals = self.data.part(part)
+                random = np.random.default_rng(self.rounds)
+                losses = []
+                for group in batches(ids, goals, HELD_OUT if part == 0 else 0, phase.kin, random):
+                    if self.step < begin + phase.steps:
+                        rows = [ids[i][: phase.longest - 2] for i in group]
+                        rows = padded(rows, prompts[random.integers(len(prompts))])
+                        losses.append(self.learn(rows, goals[group], phase.share(self.step - begin), phase.kin))
+                self.rounds += 1
+                tell(f"step {self.step}: loss {np.mean(losses):.4f}, held out cosine {self.held_out_cosine():.4f}")
                 self.save()
-            write_checkpoint(self.folder / "checkpoint", self.folder, self.model)
+            begin += phase.steps
+        write_checkpoint(self.folder / "checkpoint", self.folder, self.model)
