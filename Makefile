@@ -32,7 +32,7 @@ SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[
 
 search: $(VENV)/with-search
 	mkdir -p build
-	$(BIN)/embgemma index --quiet $(shell find . -name '*.md' -not -path './build/*' -not -path './.venv/*') -o build/documents.db
+	$(BIN)/embgemma index --quiet $(wildcard *.md */*.md */*/*.md) -o build/documents.db
 	$(BIN)/embgemma search build/documents.db "$(QUERY)" -k 3
 
 bench: $(VENV)/with-numba
