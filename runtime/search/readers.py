@@ -23,7 +23,8 @@ _JSON_LINES, _CSV = (".jsonl", ".ndjson"), (".csv", ".tsv")
 TABLES = (*_JSON_LINES, *_CSV)  # files of which a column is read
 MOST_TITLE = 100  # characters
 
-_HEADING = re.compile(r"^ {0,3}(?:#{1,6}[ \t]+(.*)|(```|~~~).*)$", re.MULTILINE)
+# A heading, or what opens or closes a block of code: CommonMark's sections 4.2 and 4.5.
+_HEADING = re.compile(r"^ {0,3}(?:#{1,6}[ \t]+(.*)|(`{3,}(?=[^`\n]*$)|~{3,})(.*))$", re.MULTILINE)
 _INVISIBLE = {"script", "style", "template"}
 _HEADINGS = {"title", "h1", "h2", "h3", "h4", "h5", "h6"}
 # Elements inside a line; others end a paragraph.
@@ -94,23 +95,23 @@ def _decoded(stream: BinaryIO, faults: Faults) -> Iterator[Chunk]:
 
 
 def _markdown(stream: BinaryIO, title: str, faults: Faults) -> Iterator[Chunk]:
-    """A section for each heading, which is its title; a heading with nothing under it is left out."""
-    fresh, fence, headed = True, "", False  # fence: what ends the block of code that we are in
+    """A section for each heading, which is its title."""
+    fresh, fence = True, ""  # fence: what ends the block of code that we are in
     for chunk in _decoded(stream, faults):
         text, line, begin = chunk.text, chunk.line, 0
         for found in chain(_HEADING.finditer(text), [None]):
             if found is not None and found[2]:
-                fence = "" if fence == found[2] else fence or found[2]
+                closed = fence and found[2].startswith(fence) and not found[3].strip()
+                fence = "" if closed else fence or found[2]
             if found is not None and (found[2] or fence):
                 continue
             part = text[begin : len(text) if found is None else found.start()]
-            if "\n" in part.strip() or (part.strip() and not headed):
+            if part.strip():
                 yield Chunk(part, line, chunk.start + begin, title, fresh)
                 fresh = False
             line, begin = line + part.count("\n"), begin + len(part)
             if found is not None:
-                title, fresh, headed = _heading(found[1]) or title, True, True
-        headed = False
+                title, fresh = _heading(found[1]) or title, True
 
 
 def _heading(text: str) -> str:
@@ -147,8 +148,7 @@ class _Page(HTMLParser):
         self._words: list[str] = []
         self._line, self._start = 1, 0
         self._hidden = ""  # the element that we are in, of those that are not shown
-        self._heading = ""  # likewise, of headings
-        self._waiting: list[Chunk] = []
+        self._in_heading = False
         self._chunks: list[Chunk] = []
 
     def take(self) -> list[Chunk]:
@@ -161,8 +161,8 @@ class _Page(HTMLParser):
         self._hidden = self._hidden or (tag if tag in _INVISIBLE else "")
         if not _INLINE.fullmatch(tag):
             self.end_paragraph()
-        if tag in _HEADINGS and not self._heading:
-            self._heading = tag
+        if tag in _HEADINGS:
+            self._in_heading = True
 
     def handle_endtag(self, tag: str) -> None:
         """See HTMLParser."""
@@ -170,8 +170,8 @@ class _Page(HTMLParser):
             self._hidden = ""
         if not _INLINE.fullmatch(tag):
             self.end_paragraph()
-        if tag == self._heading:
-            self._heading = ""
+        if tag in _HEADINGS:  # of whatever level, as browsers have it
+            self._in_heading = False
 
     def handle_data(self, data: str) -> None:
         """See HTMLParser."""
@@ -191,14 +191,11 @@ class _Page(HTMLParser):
         self._words = []
         if not text:
             return
-        if self._heading:
-            self._title, self._fresh = text[:MOST_TITLE], True
+        if self._in_heading:  # its first paragraph: what follows is text, should it have no end
+            self._title, self._fresh, self._in_heading = text[:MOST_TITLE], True, False
         chunk = Chunk(f"{text}\n", self._line, self._start, self._title, self._fresh, has_lines=False)
-        self._waiting = [*([] if self._fresh else self._waiting), chunk]  # a heading waits for what is under it
         self._start, self._fresh = self._start + len(chunk.text), False
-        if not self._heading:
-            self._chunks += self._waiting
-            self._waiting = []
+        self._chunks.append(chunk)
 
 
 def _json_lines(stream: BinaryIO, column: str, faults: Faults) -> Iterator[Chunk]:

@@ -47,9 +47,22 @@ def sections(content: bytes | str, suffix: str) -> list[tuple[str, str, int, int
         (
             ".md",
             "# Alone\n## Code\n```sh\n# no heading\n~~~\n```\n# End\nx",
-            [("Code", "## Code\n```sh\n# no heading\n~~~\n```", 2, 6), ("End", "# End\nx", 7, 8)],
+            [
+                ("Alone", "# Alone", 1, 1),
+                ("Code", "## Code\n```sh\n# no heading\n~~~\n```", 2, 6),
+                ("End", "# End\nx", 7, 8),
+            ],
         ),
-        (".html", HTML, [("Cats are animals", CATS, 3, 5), ("Water", "Water\none\ntwo", 6, 6)]),
+        (
+            ".html",
+            HTML,
+            [
+                ("My & page", "My & page", 1, 1),
+                ("Cats are animals", CATS, 3, 5),
+                ("Nothing here", "Nothing here", 5, 5),
+                ("Water", "Water\none\ntwo", 6, 6),
+            ],
+        ),
         (".html", "just text & more", [("file", "just text & more", 1, 1)]),
         (".html", "<script>never ends", []),
         (".html", f"<p>a<img src='data:{'x' * 5 * READ_BYTES}'>b\n<script>{'<p>no' * READ_BYTES}</script>\nc", IMAGE),
@@ -61,6 +74,34 @@ def sections(content: bytes | str, suffix: str) -> list[tuple[str, str, int, int
 )
 def test_texts_of_a_format(suffix: str, content: str, expected: list[tuple[str, str, int, int]]) -> None:
     assert sections(content, suffix) == expected
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "expected"),
+    [
+        (".html", "<h1>Zoo</h2><p>Apes</p>", {"Zoo": "Zoo\nApes"}),
+        (".html", "<h1>Zoo<p>Apes<p>Bees", {"Zoo": "Zoo\nApes\nBees"}),
+        (".html", "<title>Zoo</title><h1></h3>Apes", {"Zoo": "Zoo\nApes"}),
+        (
+            ".html",
+            "<p>a</p><h2>Zoo<p>Apes<p><h2>Sea</h2><p>Fish",
+            {"file": "a", "Zoo": "Zoo\nApes", "Sea": "Sea\nFish"},
+        ),
+        (".html", "<h1>Zoo<br>of all</h1>Apes", {"Zoo": "Zoo\nof all\nApes"}),
+        (".html", "<h1>Zoo</h1><h2>Apes<h3>Bees", {"Zoo": "Zoo", "Apes": "Apes", "Bees": "Bees"}),
+        (".md", "# Zoo\n\n# Apes", {"Zoo": "# Zoo", "Apes": "# Apes"}),
+        (".md", "x" * READ_BYTES + "\n# Zoo\n" + "y" * READ_BYTES, {"Zoo": "# Zoo\n" + "y" * READ_BYTES}),
+        (".md", "```a```\n# Zoo", {"file": "```a```", "Zoo": "# Zoo"}),
+        (
+            ".md",
+            "````\n```\n# a\n```` b\n# c\n`````\n# Zoo",
+            {"file": "````\n```\n# a\n```` b\n# c\n`````", "Zoo": "# Zoo"},
+        ),
+        (".md", "~~~ `a`\n```\n# a\n~~~ \r\n# Zoo", {"file": "~~~ `a`\n```\n# a\n~~~", "Zoo": "# Zoo"}),
+    ],
+)
+def test_headings_lose_no_text(suffix: str, content: str, expected: dict[str, str]) -> None:
+    assert {title: text for title, text, *_ in sections(content, suffix)}.items() >= expected.items()
 
 
 @pytest.mark.parametrize("suffix", ["", ".md"])
