@@ -153,10 +153,9 @@ def _is_whole(path: Path) -> bool:
 def _download(repository: Repository, entry: Entry, progress: Progress, *, keep: bool = False) -> Path:
     """Downloads what a conversion needs; if that is interrupted, what has come stays, and the next call goes on."""
     checkpoint = entry.path.parent / CHECKPOINT
+    asked_wrongly = checkpoint.exists() and entry.sliding_window is not None  # if it cannot be read so
     checkpoint.mkdir(parents=True, exist_ok=True)
-    if keep:
-        (checkpoint / _KEPT).touch()
-    with _refusing(repository.name, checkpoint):
+    with _refusing(repository.name, checkpoint, keep=asked_wrongly):
         files = repository.files(entry.commit)
         for settings in parts.settings(repository.name, files, checkpoint):
             repository.fetch(entry.commit, settings, checkpoint)
@@ -166,6 +165,8 @@ def _download(repository: Repository, entry: Entry, progress: Progress, *, keep:
         _check_room(entry, checkpoint, large, to_come)
     progress.begin(f"downloading {repository.name}", to_come, "B")
     repository.fetch(entry.commit, large, checkpoint, progress)
+    if keep:
+        (checkpoint / _KEPT).touch()
     return checkpoint
 
 
@@ -214,13 +215,14 @@ def _convert(entry: Entry, checkpoint: Path, revision: str, progress: Progress) 
 
 
 @contextmanager
-def _refusing(name: str, checkpoint: Path) -> Iterator[None]:
-    """Removes what came of a checkpoint that cannot be converted; errors name the repository in place of its folder."""
+def _refusing(name: str, checkpoint: Path, *, keep: bool = False) -> Iterator[None]:
+    """Removes a checkpoint that cannot be converted, unless it is kept; errors name the repository, not its folder."""
     try:
         yield
     except CheckpointError as error:
-        shutil.rmtree(checkpoint)
-        with suppress(OSError):  # another scheme of it is there
-            checkpoint.parent.rmdir()
-            checkpoint.parent.parent.rmdir()
+        if not keep and not (checkpoint / _KEPT).exists():
+            shutil.rmtree(checkpoint)
+            with suppress(OSError):  # another scheme of it is there
+                checkpoint.parent.rmdir()
+                checkpoint.parent.parent.rmdir()
         raise CheckpointError(str(error).replace(str(checkpoint), name)) from error

@@ -339,6 +339,23 @@ def test_what_is_no_checkpoint_is_refused_before_the_weights_come(hub: Loopback,
         assert embgemma.load(NAME).config.window == 4
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_wrong_argument_removes_no_checkpoint_that_was_there(hub: Loopback, kept: bool) -> None:
+    if kept:
+        pull(NAME, "float32", keep_checkpoint=True)
+    else:
+        hub.refused[f"/{NAME}/resolve/{COMMITS[0]}/tokenizer.model"] = (404, "EntryNotFound")
+        with pytest.raises(embgemma.HubError):
+            pull(NAME)
+        hub.refused.clear()
+    hub.asked.clear()
+    for scheme in ("float32", "int4"):
+        with pytest.raises(embgemma.CheckpointError, match=rf"^{NAME}.*sliding_window"):
+            pull(NAME, scheme, sliding_window=7)
+    pull(NAME, "int8", calibrated=False)
+    assert hub.fetched() == ([] if kept else ["tokenizer.model"])
+
+
 def test_a_download_that_came_damaged(hub: Loopback) -> None:
     hub.damaged.add("model.safetensors")
     with pytest.raises(embgemma.HubError, match=DAMAGED):
