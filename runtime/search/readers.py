@@ -199,7 +199,7 @@ class _Page(HTMLParser):
 
 
 def _json_lines(stream: BinaryIO, column: str, faults: Faults) -> Iterator[Chunk]:
-    for record in json_records(bounded_lines(stream), column, None):
+    for record in json_records(bounded_lines(stream), column, None, skip_blank=True):
         if record.problem is not None:
             faults.add(record.line, record.problem)
         yield from _pieces(record.text, record.line)

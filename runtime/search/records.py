@@ -54,11 +54,15 @@ def line_records(lines: Iterable[bytes]) -> Iterator[Record]:
         yield _decoded(number, line)
 
 
-def json_records(lines: Iterable[bytes], text_field: str, id_field: str | None) -> Iterator[Record]:
+def json_records(
+    lines: Iterable[bytes], text_field: str, id_field: str | None, *, skip_blank: bool = False
+) -> Iterator[Record]:
     """Lines of JSON: objects with a text and, if id_field is given, an id under these names."""
     for number, line in enumerate(lines, start=1):
         record = _decoded(number, line)
         if record.problem is None:
+            if skip_blank and not record.text.strip():
+                continue
             try:
                 record = _from_json(record, text_field, id_field)
             except InputError as error:

@@ -121,7 +121,8 @@ def test_a_large_file_comes_in_pieces(suffix: str) -> None:
         ("", b"a\nb\xff\nc", ["a\nb\ufffd\nc"], "line 2: not valid UTF-8: byte 0xff"),
         (".md", b"a\n# \xe4\nb", ["a\n", "# \ufffd\nb"], "line 2: not valid UTF-8: byte 0xe4"),
         (".txt", b"a\xc3", ["a"], "line 1: not valid UTF-8: the last character is cut"),
-        (".jsonl", b'{}\n\n{"text": "a"}\n[1]\n', ["a"], "line 1: field 'text' is missing; the fields are none (and 2"),
+        (".jsonl", b'{}\n\n{"text": "a"}\n[1]\n', ["a"], "line 1: field 'text' is missing; the fields are none (and 1"),
+        (".ndjson", b'\xef\xbb\xbf\r\n{"text": "a"}\n \t\n\n', ["a"], ""),
         (".jsonl", b'{"text": "\\ud800"}\n', [], "line 1: the text has a lone surrogate"),
         (".csv", b"a,text\n1\n2,b\n", ["b"], "line 2: 1 columns; expected 2"),
     ],
@@ -130,6 +131,7 @@ def test_faults_are_named_and_the_rest_is_read(suffix: str, content: bytes, text
     faults = Faults()
     assert [chunk.text for chunk in chunks_of(content, suffix, faults)] == texts
     assert str(faults).startswith(said)
+    assert bool(faults.count) == bool(said)
 
 
 @pytest.mark.parametrize(
