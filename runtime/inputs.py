@@ -85,6 +85,8 @@ def check_path(name: str, path: Any) -> Path:
     """The path; raises InputError for what cannot be one."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise InputError(f"{name} is of type {type(path).__name__}; expected str or os.PathLike")
+    if not os.fspath(path):  # which would mean the folder that we are in
+        raise InputError(f"{name} is empty; expected the name of a file or a folder")
     if "\0" in os.fspath(path):
         raise InputError(f"{name} is {shorten(path)}; expected no zero character: no file has one in its name")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import warnings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 JSON_SUFFIXES = (".jsonl", ".ndjson")
+_SENTENCE = re.compile("[.!?…。！？][\"'”’)\\]]*\\s*$")  # its end
 PIPE = "-"  # names standard input or output in place of a file
 
 
@@ -102,7 +104,9 @@ def run_embed(arguments: argparse.Namespace) -> int:
         raise InputError("texts were given as arguments and by --input; give one or the other")
     with ExitStack() as stack:
         records, total = stack.enter_context(_open_records(arguments))
-        path = stack.enter_context(opening(arguments.model, scheme=arguments.scheme, revision=arguments.revision))
+        path = stack.enter_context(
+            opening(arguments.model, scheme=arguments.scheme, revision=arguments.revision, argument="the model")
+        )
         if output is not None:
             keep_inputs(output, [path, source])
         model = stack.enter_context(load(path, backend=arguments.backend, threads=arguments.threads, isa=arguments.isa))
@@ -133,20 +137,21 @@ def run_embed(arguments: argparse.Namespace) -> int:
 def _find_texts(arguments: argparse.Namespace) -> None:
     """Tells model and texts apart: the first argument is the model, unless it can only be a text.
 
-    It can if there is a space in it, nothing of that name exists, and it neither ends as a model file does nor begins
-    with a folder that is there. So no model whose name is mistyped is taken for a text.
+    It can if there is a space in it, nothing of that name exists, and it does not end as a model file does. With a
+    slash in it, it must also end as a sentence does, and begin with no folder that is there. So no model whose name is
+    mistyped is taken for a text.
     """
     first, named = arguments.model, arguments.named_model
     is_text = first is not None and (named is not None or _can_only_be_text(first))
     if is_text:
         arguments.texts.insert(0, first)
-    elif first is not None and first != IN_THE_BOX and "/" not in first and not _exists(first):
+    elif first and first != IN_THE_BOX and _may_be_text(first) and not _exists(first):
         raise ModelFileError(
             f"{first}: there is no such file; if it is a text, name a model before it: --model {IN_THE_BOX} "
             f"{shlex.quote(first)}"
         )
     if named is None and (first is None or is_text):
-        if not arguments.quiet:
+        if is_text or not arguments.quiet:
             tell(f"no model is named: {IN_THE_BOX} embeds, a small demonstration that comes with the package")
         named = IN_THE_BOX
     arguments.model = first if named is None else named
@@ -156,7 +161,11 @@ def _can_only_be_text(argument: str) -> bool:
     if not any(map(str.isspace, argument)) or argument.endswith(MODEL_SUFFIXES):
         return False
     folder, slash, _ = argument.partition("/")
-    return not _exists(argument) and not (slash and _exists(folder or slash))
+    return not _exists(argument) and not (slash and (not _SENTENCE.search(argument) or _exists(folder or slash)))
+
+
+def _may_be_text(argument: str) -> bool:
+    return "/" not in argument or (any(map(str.isspace, argument)) and not argument.endswith(MODEL_SUFFIXES))
 
 
 def _exists(name: str) -> bool:

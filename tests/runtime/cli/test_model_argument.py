@@ -57,7 +57,7 @@ def test_the_model_in_the_box(box: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["some text"], 1),
         (["some text", "word"], 2),
         (["two\nlines"], 1),
-        (["and/or, either way"], 1),
+        (["and/or: which (of the two)?"], 1),
         (["it ends. "], 1),
         (["x " + "y" * 300], 1),
         (["--input", "texts.txt"], 3),
@@ -69,7 +69,7 @@ def test_texts_without_a_model(embed: Any, arguments: list[str], embeddings: int
     code, found, error = embed(*arguments)
     assert (code, found) == (0, embeddings)
     assert error.startswith(f"embgemma: {NOTICE}\n")
-    assert NOTICE not in embed("-q", *arguments)[2]
+    assert (NOTICE in embed("-q", *arguments)[2]) == (arguments[0] != "--input")  # if it may not be meant as a text
 
 
 @pytest.mark.parametrize("model", ["embgemma-tiny", "../models/embgemma-tiny.safetensors", "../two words", "two words"])
@@ -81,13 +81,32 @@ def test_a_model_is_the_first_argument_or_an_option(box: Path, embed: Any, model
 
 
 @pytest.mark.usefixtures("box")
-@pytest.mark.parametrize("model", ["word", "model.safetensors", "my model.safetensors", "here/my model", "../my model"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "word",
+        "model.safetensors",
+        "my model.safetensors",
+        "here/my model",
+        "../my model",
+        "not here/my model",
+        "../models/no.safetensors",
+    ],
+)
 def test_a_model_that_is_mistyped_is_no_text(embed: Any, model: str) -> None:
     Path("here").mkdir()
     code, embeddings, error = embed(model, "some text")
     assert (code, embeddings) == (1, 0)
     assert re.search(rf"embgemma: {model}: (cannot open the file: No such|there is no such) file", error)
-    assert ("--model embgemma-tiny word" in error) == (model == "word")
+    assert ("text, name a model before it: --model embgemma-tiny" in error) == (model != "../models/no.safetensors")
+
+
+@pytest.mark.parametrize("command", ["embed", "info"])
+def test_an_empty_name_is_no_model(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, ""]) == 2
+    assert "is empty; expected the name of a file or a folder" in capsys.readouterr().err
+    with pytest.raises(embgemma.InputError, match="path is empty"):
+        embgemma.load("")
 
 
 @pytest.mark.usefixtures("box")
