@@ -16,7 +16,7 @@ from .passages import Chunk
 from .records import MOST_LINE_BYTES, UTF_16_MARKS, bounded_lines, json_records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 READ_BYTES = 1 << 16
 _JSON_LINES, _CSV = (".jsonl", ".ndjson"), (".csv", ".tsv")
@@ -32,6 +32,7 @@ _INLINE = re.compile(
     "a|abbr|b|bd[io]|cite|code|data|del|dfn|em|font|i|ins|kbd|mark|q|s|samp|small|span|strong|su[bp]|u|var"
 )
 _DELIMITERS = ",;\t"
+_NAMED_DELIMITER = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.IGNORECASE)  # a line that Excel writes and takes
 
 
 @dataclass
@@ -72,15 +73,21 @@ def read_chunks(stream: BinaryIO, suffix: str, title: str, column: str, faults: 
     elif suffix in (".md", ".markdown"):
         yield from _markdown(stream, title, faults)
     else:
-        for chunk in _decoded(stream, faults):
+        for chunk in _decoded(_blocks(stream), faults):
             yield Chunk(chunk.text, chunk.line, chunk.start, title, fresh=chunk.start == 0)
 
 
-def _decoded(stream: BinaryIO, faults: Faults) -> Iterator[Chunk]:
-    """UTF-8 in chunks of whole lines, unless these are very long; other bytes become U+FFFD."""
+def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+    """A file in blocks of whole lines, unless these are very long."""
+    while block := stream.read(READ_BYTES) + stream.readline(READ_BYTES):
+        yield block
+
+
+def _decoded(blocks: Iterable[bytes], faults: Faults) -> Iterator[Chunk]:
+    """UTF-8 in chunks, one for each block; other bytes become U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     line, start = 1, 0
-    while data := stream.read(READ_BYTES) + stream.readline(READ_BYTES):
+    for data in blocks:
         try:
             text = decoder.decode(data)
         except UnicodeDecodeError as error:
@@ -97,7 +104,7 @@ def _decoded(stream: BinaryIO, faults: Faults) -> Iterator[Chunk]:
 def _markdown(stream: BinaryIO, title: str, faults: Faults) -> Iterator[Chunk]:
     """A section for each heading, which is its title."""
     fresh, fence = True, ""  # fence: what ends the block of code that we are in
-    for chunk in _decoded(stream, faults):
+    for chunk in _decoded(_blocks(stream), faults):
         text, line, begin = chunk.text, chunk.line, 0
         for found in chain(_HEADING.finditer(text), [None]):
             if found is not None and found[2]:
@@ -124,7 +131,7 @@ def _heading(text: str) -> str:
 def _html(stream: BinaryIO, title: str, faults: Faults) -> Iterator[Chunk]:
     """What a page shows, a chunk for each paragraph and a section for each heading."""
     page, waiting = _Page(title), ""
-    for chunk in _decoded(stream, faults):
+    for chunk in _decoded(_blocks(stream), faults):
         waiting += chunk.text
         if len(waiting) < len(page.rawdata):  # it reads again what has no end yet, so not too often
             continue
@@ -211,23 +218,57 @@ def _pieces(text: str, line: int) -> Iterator[Chunk]:
         yield Chunk(text, line, 0, fresh=True, has_lines=False)
 
 
+class _Lines:
+    """The lines of a table, as `csv` wants them: also those that end with a carriage return alone."""
+
+    def __init__(self, stream: BinaryIO, faults: Faults) -> None:
+        self._chunks = _decoded(bounded_lines(stream), faults)
+        self.next = 1  # number of the line of the file that comes next
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._chunks:
+            for line in io.StringIO(chunk.text, newline=""):
+                self.next += line.endswith("\n")
+                yield line
+        self.ended = True
+
+
 def _table(stream: BinaryIO, suffix: str, column: str, faults: Faults) -> Iterator[Chunk]:
     """A text for each row, of the column of this name."""
-    lines = (line for chunk in _decoded(stream, faults) for line in io.StringIO(chunk.text, newline=""))
+    csv.field_size_limit(max(csv.field_size_limit(), MOST_LINE_BYTES))  # of all of the process: there is no other
+    source = _Lines(stream, faults)
+    lines = iter(source)
     header = next(lines, "")
-    delimiter = "\t" if suffix == ".tsv" else max(_DELIMITERS, key=header.count)
-    rows = csv.reader(chain([header], lines), delimiter=delimiter)
+    named = _NAMED_DELIMITER.fullmatch(header)
+    if named:
+        header = next(lines, "")
+    rows = csv.reader(chain([header], lines), delimiter=named[1] if named else _delimiter(header, suffix, column))
+    line = source.next
     try:
         names = next(rows, [])
         if column not in names:
             found = ", ".join(map(repr, names)) or "none"
             raise InputError(f"it has no column {column!r}, which its texts would be taken from; it has {found}")
-        place, line = names.index(column), rows.line_num + 1
+        place, line = names.index(column), source.next
         for row in rows:
+            if source.ended:  # before the row
+                faults.add(line, "a quote in this row is never closed")
             if len(row) > place:
                 yield from _pieces(row[place], line)
             elif row:
                 faults.add(line, f"{len(row)} columns; expected {len(names)}")
-            line = rows.line_num + 1
+            line = source.next
     except csv.Error as error:
-        raise InputError(f"line {rows.line_num}: not valid CSV: {error}") from error
+        raise InputError(f"line {line}: not valid CSV: {error}") from error
+
+
+def _delimiter(header: str, suffix: str, column: str) -> str:
+    """What stands between columns: what finds the one of this name, or else the most of them."""
+    if suffix == ".tsv":
+        return "\t"
+
+    def names(delimiter: str) -> list[str]:
+        return next(csv.reader([header], delimiter=delimiter), [])
+
+    return max(_DELIMITERS, key=lambda delimiter: (column in names(delimiter), len(names(delimiter))))

@@ -16,6 +16,7 @@ are animals</h1>
 <p>Cats &amp; <b>dog</b>s sleep.<br>A lot.</p><h2>Nothing here</h2>
 <h2>Water</h2><ul><li>one<li>two</ul><template>no</template></body></html>"""
 CATS = "Cats are animals\nCats & dogs sleep.\nA lot."
+LONG = 3 * READ_BYTES
 IMAGE = [("file", "a\nb\nc", 1, 3)]
 
 
@@ -68,6 +69,11 @@ def sections(content: bytes | str, suffix: str) -> list[tuple[str, str, int, int
         (".html", f"<p>a<img src='data:{'x' * 5 * READ_BYTES}'>b\n<script>{'<p>no' * READ_BYTES}</script>\nc", IMAGE),
         (".jsonl", '{"text": "a\\nb"}\n{"text": ""}\n{"text": "c"}\n', [("", "a\nb", 1, 1), ("", "c", 3, 3)]),
         (".csv", 'id;text\n1;"a ""b"",\nc"\n\n2;d\n', [("", 'a "b",\nc', 2, 2), ("", "d", 5, 5)]),
+        (".csv", '"a,b;c;d;e",text\n1,x\n', [("", "x", 2, 2)]),
+        (".csv", 'text;"a,b,c"\nx;1\n', [("", "x", 2, 2)]),
+        (".csv", "\ufeffsep=|\r\na|text\r\n1|x, y; z\r\n", [("", "x, y; z", 3, 3)]),
+        (".csv", 'text,n\n"a\rb",1\n"c\r\nd",2\ne,3\n', [("", "a\rb", 2, 2), ("", "c\r\nd", 3, 3), ("", "e", 5, 5)]),
+        (".csv", "text\ra\rb", [("", "a", 1, 1), ("", "b", 1, 1)]),
         (".tsv", "text\tid\na, b\t1\n", [("", "a, b", 2, 2)]),
         *((suffix, "", []) for suffix in ("", ".md", ".html", ".jsonl")),
     ],
@@ -125,6 +131,11 @@ def test_a_large_file_comes_in_pieces(suffix: str) -> None:
         (".ndjson", b'\xef\xbb\xbf\r\n{"text": "a"}\n \t\n\n', ["a"], ""),
         (".jsonl", b'{"text": "\\ud800"}\n', [], "line 1: the text has a lone surrogate"),
         (".csv", b"a,text\n1\n2,b\n", ["b"], "line 2: 1 columns; expected 2"),
+        (".csv", b'text\na\n"b\nc\n', ["a", "b\nc\n"], "line 3: a quote in this row is never closed"),
+        *(
+            (".csv", b"a,text\n1,%b\n2,b" % (quote + b"x" * LONG + quote), ["x" * LONG, "b"], "")
+            for quote in (b"", b'"')
+        ),
     ],
 )
 def test_faults_are_named_and_the_rest_is_read(suffix: str, content: bytes, texts: list[str], said: str) -> None:
@@ -140,7 +151,9 @@ def test_faults_are_named_and_the_rest_is_read(suffix: str, content: bytes, text
         ("", "a".encode("utf-16"), "UTF-16"),
         (".csv", b"a,b\n1,2\n", "no column 'text', .* it has 'a', 'b'"),
         (".csv", b"", "no column 'text', .* it has none"),
-        (".csv", b'text\n"' + b"a" * 300_000, "line .*: not valid CSV: field larger"),
+        (".csv", b'text\n"' + (b"a" * READ_BYTES + b"\n") * 256, "line 2: not valid CSV: field larger"),
+        (".csv", b"text\n" + b"a" * (17 << 20), "a line has more than"),
+        (".csv", b'"\0', "line 1: not valid CSV|no column"),
     ],
 )
 def test_what_ends_the_reading(suffix: str, content: bytes, said: str) -> None:
