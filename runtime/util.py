@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from embgemma.arguments import Precision
-from embgemma.inputs import check_choice, check_integer
+from embgemma.inputs import check_choice, check_integer, check_texts, is_one_text
 from embgemma.kernels.errors import InputError
 from embgemma.outputs import has_tensors, quantize, to_arrays, to_tensors
 from embgemma.similarity import SimilarityFunction, as_rows, compare, similarity, similarity_pairwise, unit
@@ -106,9 +106,10 @@ def paraphrase_mining(
     prompt: str | None = None,
 ) -> list[list[float | int]]:
     """`paraphrase_mining_embeddings` of texts; the arguments that it does not have are those of `encode`."""
-    embeddings = model.encode(
-        list(sentences), prompt_name, prompt, batch_size, show_progress_bar, truncate_dim=truncate_dim
-    )
+    if is_one_text(sentences):
+        raise InputError(f"sentences is of type {type(sentences).__name__}; expected a list of str")
+    texts = check_texts(sentences)
+    embeddings = model.encode(texts, prompt_name, prompt, batch_size, show_progress_bar, truncate_dim=truncate_dim)
     return paraphrase_mining_embeddings(
         embeddings, query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function
     )
@@ -149,7 +150,10 @@ def _best(
     top_k: int,
     score_function: Callable[[Any, Any], Any],
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-    """For each chunk of the queries, the best scores (n, top_k) and the rows of the corpus that have them."""
+    """For each chunk of the queries, the best scores (n, top_k) and the rows of the corpus that have them.
+
+    Of equal scores, the first rows are the better ones.
+    """
     given = to_tensors if has_tensors(queries) or has_tensors(corpus) else np.asarray
     left, right = (as_rows(name, to_arrays(rows)) for name, rows in (("queries", queries), ("corpus", corpus)))
     check_integer("query_chunk_size", query_chunk_size, 1)
@@ -162,9 +166,19 @@ def _best(
         best, rows = np.empty((len(chunk), 0), np.float32), np.empty((len(chunk), 0), np.int64)
         for begin in range(0, len(right), corpus_chunk_size):
             scores = to_arrays(score_function(given(chunk), given(right[begin : begin + corpus_chunk_size])))
-            places = np.argpartition(scores, -min(top_k, scores.shape[1]), axis=1)[:, -top_k:]
+            places = _largest(scores, min(top_k, scores.shape[1]))
             best = np.concatenate([best, np.take_along_axis(scores, places, 1)], axis=1)
             rows = np.concatenate([rows, places + begin], axis=1)
             order = np.argsort(-best, axis=1, kind="stable")[:, :top_k]
             best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
         yield best, rows
+
+
+def _largest(scores: npt.NDArray[Any], k: int) -> npt.NDArray[np.int64]:
+    """Places (n, k) of the k largest scores of each row (n, m), in order; of equal ones the first."""
+    places = np.sort(np.argpartition(scores, -k, axis=1)[:, -k:], axis=1)
+    least = np.take_along_axis(scores, places, 1).min(axis=1, keepdims=True)
+    for row in np.flatnonzero(np.count_nonzero(scores >= least, axis=1) > k):  # more of the least than have room
+        candidates = np.flatnonzero(scores[row] >= least[row])
+        places[row] = np.sort(candidates[np.argsort(-scores[row, candidates], kind="stable")[:k]])
+    return places

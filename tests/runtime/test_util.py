@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from embgemma.kernels.errors import InputError
-from embgemma.util import cos_sim, dot_score, paraphrase_mining_embeddings, semantic_search
+from embgemma.util import cos_sim, dot_score, paraphrase_mining, paraphrase_mining_embeddings, semantic_search
 
 ROWS = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
 CHUNKS: list[dict[str, Any]] = [{}, {"query_chunk_size": 3, "corpus_chunk_size": 7}, {"corpus_chunk_size": 1}]
@@ -23,6 +23,21 @@ def test_semantic_search(queries: Any, top_k: int, score_function: Any, chunks: 
         best = np.argsort(-scores)[:top_k].tolist()
         assert [hit["corpus_id"] for hit in hits] == best
         np.testing.assert_allclose([hit["score"] for hit in hits], scores[best], atol=1e-6)
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("top_k", [1, 2, 5, 39])
+def test_of_equal_scores_the_first_is_best(top_k: int, chunks: dict[str, Any]) -> None:
+    rows = np.random.default_rng(1).integers(0, 3, (40, 1)).astype(np.float32)
+    found = semantic_search(np.float32([[1], [2]]), rows, top_k=top_k, score_function=dot_score, **chunks)
+    expected = np.argsort(-rows[:, 0], kind="stable")[:top_k].tolist()
+    assert [[hit["corpus_id"] for hit in hits] for hits in found] == [expected, expected]
+
+
+@pytest.mark.parametrize("sentences", ["cats purr", {"text": "cats"}, {"cats": 1}, {"cats"}])
+def test_pairs_of_one_text_are_refused(sentences: Any) -> None:
+    with pytest.raises(InputError, match=r"is of type .*; expected .*list of str"):
+        paraphrase_mining(None, sentences)
 
 
 @pytest.mark.parametrize("chunks", CHUNKS)
