@@ -10,7 +10,15 @@ scores = model.similarity(query, documents)
 
 from __future__ import annotations
 
-import importlib.metadata
+import signal
+import sys
+from pathlib import PurePath
+
+if (
+    PurePath(*sys.argv[:1]).stem in ("embgemma", "embgemma-bench")
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):  # Our command: an interrupt ends it without Python's traceback, until it can say so itself.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from .drop_in import SentenceTransformer
 from .kernels import available_backends
@@ -20,6 +28,8 @@ from .notices import TruncationWarning
 from .similarity import SimilarityFunction
 
 try:
+    import importlib.metadata
+
     __version__ = importlib.metadata.version("embgemma")
 except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+source"

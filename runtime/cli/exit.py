@@ -30,14 +30,30 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         tell("interrupted", program)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has left
+        _discard_output()
         return EXIT_BROKEN_PIPE
     except EmbgemmaError as error:
         tell(str(error), program)
         return EXIT_WRONG_USE if isinstance(error, InputError) else EXIT_FAILURE
     except OSError as error:
-        tell(f"{error.filename}: {error.strerror}" if error.filename else str(error), program)
+        place = error.filename or ("standard output" if _cannot_flush() else None)
+        tell(": ".join(str(part) for part in (place, error.strerror or error) if part is not None), program)
         return EXIT_FAILURE
     return code
+
+
+def _cannot_flush() -> bool:
+    """Whether standard output does not take what was written to it, and so was what failed."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _discard_output()
+        return True
+    return False
+
+
+def _discard_output() -> None:
+    """Throws away what standard output did not take; else Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

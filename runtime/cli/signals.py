@@ -37,6 +37,8 @@ def check_standard_output() -> None:
 def clean_up_when_ended() -> Iterator[None]:
     """Makes the signals that end a program raise SystemExit in the block, unless its parent had them ignored."""
     mine = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    if mine and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the package sets it for its start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     taken = [number for number in _ENDING if mine and signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
         signal.signal(number, _leave)

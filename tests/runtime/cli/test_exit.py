@@ -16,7 +16,7 @@ from embgemma.kernels.errors import BackendError, InputError
         (InputError("wrong"), 2, "wrong"),
         (BackendError("none"), 1, "none"),
         (FileNotFoundError(2, "No such file or directory", "a\x1b[31m"), 1, r"a\x1b[31m: No such file or directory"),
-        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
         (OSError("odd"), 1, "odd"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +15,6 @@ import pytest
 import embgemma
 from tests import tiny
 from tests.processes import PYTHON, run, start
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -92,6 +89,33 @@ def test_interrupt_leaves_no_output(embedding: tuple[object, ...], tmp_path: Pat
         assert process.stderr.read() == b"embgemma: interrupted\n"
         assert process.wait() == 130
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["numpy", "html"])  # of the first and the last that are imported
+@pytest.mark.parametrize("ignored", [False, True])
+def test_interrupt_of_the_start(tmp_path: Path, module: str, ignored: bool) -> None:
+    interrupt = (
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(1)\nraise ImportError('late')\n"
+    )
+    (tmp_path / f"{module}.py").write_text(interrupt)
+    command = ("sh", "-c", ("trap '' INT; " if ignored else "") + 'exec "$@"', "sh", Path(PYTHON).parent / "embgemma")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = run(*command, "info", check=False, stderr=subprocess.PIPE, env=environment)
+    if ignored:  # as by nohup
+        assert b"ImportError: late" in done.stderr
+    else:
+        assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device without room")
+@pytest.mark.parametrize("arguments", [("info",), ("embed", "some text"), ("embed", *["some text"] * 40)])
+def test_standard_output_without_room(arguments: tuple[str, ...]) -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("wb") as full:
+        pipes = {"stdout": full, "stderr": subprocess.PIPE}
+        done = run(PYTHON, "-m", "embgemma", *arguments, check=False, env=buffered, **pipes)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == b"embgemma: standard output: No space left on device"
 
 
 def test_no_output_replaces_what_is_piped_in(embedding: tuple[object, ...], tmp_path: Path) -> None:
