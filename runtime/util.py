@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SimilarityFunction",
+    "community_detection",
     "cos_sim",
     "dot_score",
     "euclidean_sim",
     "manhattan_sim",
+    "normalize_embeddings",
     "pairwise_cos_sim",
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
@@ -38,6 +40,7 @@ __all__ = [
     "pytorch_cos_sim",
     "quantize_embeddings",
     "semantic_search",
+    "truncate_embeddings",
 ]
 
 cos_sim = pytorch_cos_sim = partial(compare, similarity, "cosine")
@@ -68,6 +71,53 @@ def quantize_embeddings(
             raise InputError(f"ranges of shape {ranges.shape} do not fit; expected {(2, rows.shape[1])}")
     codes = rows if precision == "float32" else quantize(rows, precision, ranges)
     return codes[0] if np.ndim(embeddings) == 1 else codes
+
+
+def normalize_embeddings(embeddings: Any) -> Any:
+    """Embeddings (n, dim) or (dim,) scaled to length 1; zeros stay zeros."""
+    rows = to_arrays(embeddings)
+    scaled = unit(as_rows("embeddings", rows)).reshape(np.shape(rows))
+    return to_tensors(scaled) if has_tensors(embeddings) else scaled
+
+
+def truncate_embeddings(embeddings: Any, truncate_dim: int | None) -> Any:
+    """The first truncate_dim values of embeddings (n, dim) or (dim,), which are not scaled; all of them if None."""
+    dim = None if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1)
+    if has_tensors(embeddings) and isinstance(embeddings, list | tuple):
+        return [truncate_embeddings(each, dim) for each in embeddings]
+    return (embeddings if has_tensors(embeddings) else np.asarray(embeddings))[..., :dim]
+
+
+def community_detection(
+    embeddings: Any,
+    threshold: float = 0.75,
+    min_community_size: int = 10,
+    batch_size: int = 1024,
+    show_progress_bar: bool = False,
+) -> list[list[int]]:
+    """Groups of min_community_size rows or more of embeddings (n, dim), the largest first; no row is in two of them.
+
+    Each has its centre first, then what is at least threshold similar to it by the cosine, best first. A batch bounds
+    memory; no progress bar is shown.
+    """
+    del show_progress_bar
+    check_integer("min_community_size", min_community_size, 1)
+    check_integer("batch_size", batch_size, 1)
+    given = to_arrays(embeddings)
+    rows = unit(as_rows("embeddings", given)) if np.size(given) else np.empty((0, 0), np.float32)
+    around: list[tuple[int, npt.NDArray[np.int64]]] = []  # each row that may be a centre, with what is near it
+    for start in range(0, len(rows), batch_size):
+        for centre, scores in enumerate(rows[start : start + batch_size] @ rows.T, start):
+            near = np.flatnonzero(scores >= np.float32(threshold))
+            if len(near) >= min_community_size:
+                around.append((centre, near[np.argsort(-scores[near], kind="stable")]))
+    communities, free = [], np.ones(len(rows), bool)
+    for centre, near in sorted(around, key=lambda each: -len(each[1])):
+        left = near[free[near]]
+        if free[centre] and len(left) >= min_community_size:
+            communities.append([centre, *left[left != centre].tolist()])
+            free[communities[-1]] = False
+    return sorted(communities, key=len, reverse=True)
 
 
 def semantic_search(

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from embgemma.kernels.errors import InputError
-from embgemma.util import cos_sim, dot_score, paraphrase_mining, paraphrase_mining_embeddings, semantic_search
+from embgemma.util import (
+    community_detection,
+    cos_sim,
+    dot_score,
+    normalize_embeddings,
+    paraphrase_mining,
+    paraphrase_mining_embeddings,
+    semantic_search,
+    truncate_embeddings,
+)
 
 ROWS = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
 CHUNKS: list[dict[str, Any]] = [{}, {"query_chunk_size": 3, "corpus_chunk_size": 7}, {"corpus_chunk_size": 1}]
@@ -52,6 +61,27 @@ def test_paraphrase_mining(top_k: int, max_pairs: int, chunks: dict[str, Any]) -
     found = paraphrase_mining_embeddings(ROWS, top_k=top_k, max_pairs=max_pairs, **chunks)
     assert [(i, j) for _, i, j in found] == ordered
     np.testing.assert_allclose([score for score, *_ in found], [scores[pair] for pair in ordered], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1024])
+def test_communities(batch_size: int) -> None:
+    angles = np.radians([0, 60, 1, 63, 3, 90, 58, 7, 59.5, 180])
+    rows = 5 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    found = community_detection(rows, np.cos(np.radians(3.7)), 2, batch_size)
+    assert found == [[1, 8, 6, 3], [0, 2, 4]]  # 7 is near 4, which is taken
+    assert community_detection(rows, np.cos(np.radians(4.2)), 4, batch_size) == [[1, 8, 6, 3], [4, 2, 0, 7]]
+    assert community_detection(rows, min_community_size=11) == community_detection([]) == []
+
+
+def test_parts_and_lengths_of_embeddings() -> None:
+    assert np.array_equal(truncate_embeddings(ROWS, 2), ROWS[:, :2])
+    assert truncate_embeddings(ROWS[0].tolist(), 3).shape == (3,)
+    assert truncate_embeddings(ROWS, None).shape == ROWS.shape
+    np.testing.assert_allclose(np.linalg.norm(normalize_embeddings(ROWS), axis=1), 1, atol=1e-6)
+    assert normalize_embeddings([3, 4]).tolist() == np.float32([0.6, 0.8]).tolist()
+    assert not normalize_embeddings(np.zeros((2, 3))).any()
+    with pytest.raises(InputError, match="truncate_dim"):
+        truncate_embeddings(ROWS, 0)
 
 
 def test_nothing_to_search() -> None:
