@@ -42,10 +42,10 @@ class Store:
             yield
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Around uses of it that happen together, or not at all."""
+    def transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+        """Around uses of it that happen together, or not at all; "DEFERRED" for those that only read one state."""
         with self.guard():
-            self.connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute(f"BEGIN {kind}")
             try:
                 yield
                 self.connection.execute("COMMIT")
@@ -94,7 +94,7 @@ class Store:
             "SELECT s.path, p.line, p.last_line, p.start, p.title, p.text, s.metadata "
             "FROM passages p JOIN sources s ON s.id = p.source WHERE p.id = ?"
         )
-        with self.guard():
+        with self.transaction("DEFERRED"):
             execute = self.connection.execute
             ids = execute(nearest, (stored, min(2 * k + MORE_CANDIDATES, MOST_CANDIDATES))).fetchall()
             found = [(cosine(query, scalar(self.connection, vector, each), precision), each) for each in ids]

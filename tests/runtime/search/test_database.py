@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import pytest
 
 import embgemma
-from embgemma.search import Index, IndexFileError
+from embgemma.search import Index, IndexFileError, store
 from tests import tiny
 from tests.runtime.search.test_index import contents
 
@@ -121,6 +123,23 @@ def test_a_transaction_of_another_process(index: Index) -> None:
         other.communicate()
     index.add(["text"])
     assert len(index) == 1
+
+
+@pytest.mark.parametrize("table", ["passages", "sources", "vectors_chunks"])
+def test_a_search_sees_one_state(index: Index, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
+    index.add(["one", "two", "three"])
+    found = index.search("one")
+    cosine = store.cosine
+
+    def delete_meanwhile(*arguments: Any) -> float:
+        other = apsw.Connection(str(index.path))
+        with contextlib.closing(other), pytest.raises(apsw.BusyError):
+            other.execute(f"DELETE FROM {table}")
+        return cosine(*arguments)
+
+    monkeypatch.setattr(store, "cosine", delete_meanwhile)
+    assert index.search("one") == found
+    assert len(found) == 3
 
 
 def test_full_disk(index: Index, folder: Path) -> None:
