@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -47,6 +48,10 @@ CREATE INDEX passages_hash ON passages(hash);
 VECTORS = "CREATE VIRTUAL TABLE vectors USING vec0(vector {type}[{dim}] distance_metric=L2)"
 
 
+# sqlite-vec says in words alone that SQLite could not write, and may call that a lack of memory.
+_UNWRITTEN = re.compile(r"could not (?:write|mark|update|insert|close)|out of memory|disk is full", re.IGNORECASE)
+
+
 class IndexFileError(EmbgemmaError):
     """The file of an index is damaged, in use, of another release, or cannot be read or written."""
 
@@ -75,10 +80,18 @@ class Settings:
     version: str
 
 
+def check_new(path: Path) -> None:
+    """Raises InputError unless an index may be made here; an empty file may be there."""
+    check_destination(path, force=True)
+    if path.exists() and path.stat().st_size > 0:
+        raise InputError(f"{path}: it exists; open it with Index.open, or run `embgemma index` again")
+
+
 def create(path: Path, settings: Settings) -> apsw.Connection:
     """Makes the file with its tables, at once or not at all; an empty file may be there."""
-    check_destination(path, force=path.is_file() and path.stat().st_size == 0)
-    with _connection(path, new=True) as connection:
+    check_new(path)
+    with sole_writer(path), _connection(path, new=True) as connection:
+        check_new(path)  # another process may have made it
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         kind = "int8" if settings.precision == "int8" else "float"
         with connection:
@@ -91,6 +104,8 @@ def create(path: Path, settings: Settings) -> apsw.Connection:
 
 def open_existing(path: Path) -> tuple[apsw.Connection, Settings]:
     """Opens an index; raises InputError if there is none, IndexFileError if it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: it is a folder or a device; expected a file that `embgemma index` made")
     if not path.is_file():
         raise InputError(f"{path}: there is no such index; make it with `embgemma index FOLDER -o {path}`")
     with _connection(path, new=False) as connection:
@@ -152,9 +167,7 @@ def errors_of(path: Path) -> Iterator[None]:
     try:
         yield
     except apsw.FullError as error:
-        raise IndexFileError(
-            f"{path}: the disk is full; nothing that was written is lost: make room, and run it again"
-        ) from error
+        raise _full(path) from error
     except (apsw.BusyError, apsw.LockedError) as error:
         raise IndexFileError(f"{path}: another process is using this index; try again when it is done") from error
     except apsw.NotADBError as error:
@@ -164,7 +177,11 @@ def errors_of(path: Path) -> Iterator[None]:
     except apsw.ConnectionClosedError as error:
         raise EmbgemmaError("the index is closed; open it again") from error
     except apsw.Error as error:
-        raise _damaged(path, error) from error
+        raise (_full(path) if _UNWRITTEN.search(str(error)) else _damaged(path, error)) from error
+
+
+def _full(path: Path) -> IndexFileError:
+    return IndexFileError(f"{path}: the disk is full; nothing that was written is lost: make room, and run it again")
 
 
 def _no_index(path: Path) -> IndexFileError:

@@ -13,7 +13,7 @@ from ..find import IN_THE_BOX
 from ..inputs import check_choice, check_integer, check_path, check_texts
 from ..kernels.errors import InputError
 from ..model import EmbeddingModel, load
-from .database import IndexFileError, create, open_existing, sole_writer
+from .database import IndexFileError, check_new, create, open_existing, sole_writer
 from .embedder import Embedder, new_settings
 from .passages import Chunk
 from .store import Store
@@ -101,8 +101,7 @@ class Index:
             IndexFileError: it cannot be written.
         """
         place = check_path("path", path).resolve()
-        if place.is_file() and place.stat().st_size > 0:
-            raise InputError(f"{path}: it exists; open it with Index.open, or give another name")
+        check_new(place)
         check_choice("precision", precision, PRECISIONS)
         with _model(model, options) as (opened, closes):
             name = IN_THE_BOX if model == IN_THE_BOX else None  # it has another path in each environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,8 @@ import apsw
 import pytest
 
 import embgemma
-from embgemma.search import Index, IndexFileError, store
+from embgemma.search import Index, IndexFileError, database, store
+from embgemma.search.vectors import cosine
 from tests import tiny
 from tests.runtime.search.test_index import contents
 
@@ -129,7 +131,6 @@ def test_a_transaction_of_another_process(index: Index) -> None:
 def test_a_search_sees_one_state(index: Index, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
     index.add(["one", "two", "three"])
     found = index.search("one")
-    cosine = store.cosine
 
     def delete_meanwhile(*arguments: Any) -> float:
         other = apsw.Connection(str(index.path))
@@ -153,6 +154,49 @@ def test_full_disk(index: Index, folder: Path) -> None:
     connection.pragma("max_page_count", 1 << 30)
     index.add(["text"])
     contents(index)
+
+
+@pytest.mark.parametrize("pages", [1, 2, 3, 4, 6])
+def test_a_disk_that_is_full_is_no_damage(index: Index, pages: int) -> None:
+    """Files stay below a size: SQLite cannot write, and tells sqlite-vec, which tells it in its own words."""
+    index.add([f"{number} the of" for number in range(300)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (pages * 16384, limits[1]))
+    try:
+        with pytest.raises(IndexFileError, match=r"the disk is full|cannot read or write the file"):
+            index.add([f"{number} to be" for number in range(300)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    index.add(["text"])
+    contents(index)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Internal sqlite-vec error: could not write vector blob on main.vectors_vector_chunks00.1",
+        "Internal sqlite-vec error: Could not insert a new vector chunk",
+        "Error inserting rowid into rowids shadow table: database or disk is full",
+    ],
+)
+def test_what_sqlite_vec_says_of_a_full_disk(tmp_path: Path, said: str) -> None:
+    with pytest.raises(IndexFileError, match="the disk is full"), database.errors_of(tmp_path):
+        raise apsw.SQLError(said)
+
+
+def test_two_make_one_index(tmp_path: Path, model: embgemma.EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, connection = tmp_path / "new.db", database._connection
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        with pytest.raises(IndexFileError, match="another process is writing to this index; wait"):
+            Index.create(path, model)
+        return connection(*arguments, **options)
+
+    monkeypatch.setattr(database, "_connection", late)
+    Index.create(path, model).close()
+    monkeypatch.undo()
+    with Index.open(path, model) as made:
+        assert made.add(["text"])
 
 
 def test_another_model(index: Index, tmp_path: Path) -> None:
@@ -204,7 +248,7 @@ def execute(sql: str) -> Any:
         (execute("UPDATE settings SET value = 'null' WHERE name = 'dim'"), "the index is damaged .its dim is None"),
         (execute("DROP TABLE passages"), "the index is damaged"),
         (lambda path: path.unlink(), "there is no such index; make it with `embgemma index FOLDER -o "),
-        (lambda path: (path.unlink(), path.mkdir()), "there is no such index"),
+        (lambda path: (path.unlink(), path.mkdir()), "it is a folder or a device"),
     ],
 )
 def test_files_that_are_no_index(index: Index, model: embgemma.EmbeddingModel, harm: Any, said: str) -> None:
