@@ -82,7 +82,12 @@ class Update:
             del found.files[path]
         changes.skipped = found.skipped
         files = {os.fsencode(path) for path in found.files}
-        self._gone = [path for root in found.roots for path in store.paths_under(root) if path not in files]
+        files.update(path for unread in found.unread for path in store.paths_under(unread))
+        for root in map(Path, found.roots):
+            gone = [path for path in store.paths_under(str(root)) if path not in files]
+            if gone and gone != [os.fsencode(root)] and not (root.is_dir() and any(root.iterdir())):
+                self._problem(f"{root}: it is missing or empty; what the index had of it is removed")
+            self._gone += gone
         writer.mark_gone(self._gone)
         self._total = sum(map(_size, found.files))
         for path in found.files:
