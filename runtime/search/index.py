@@ -251,7 +251,7 @@ class Index:
 
     @contextmanager
     def _writer(self) -> Iterator[Writer]:
-        with sole_writer(self.path):
+        with self._store.writing, sole_writer(self.path):
             yield Writer(self._store, self._embedder)
 
 

@@ -31,6 +31,7 @@ class Store:
     def __init__(self, path: Path, connection: apsw.Connection, settings: Settings) -> None:
         self.path, self.connection, self.settings = path, connection, settings
         self._lock = threading.Lock()
+        self.writing = threading.RLock()  # of the thread that changes something
         int8 = settings.precision == "int8"
         self._value = "vec_int8(?)" if int8 else "?"
         self.insert_vector = f"INSERT INTO vectors(rowid, vector) VALUES (?, {self._value})"

@@ -56,6 +56,8 @@ class Writer:
         self._queue: list[tuple[Source, Passage | None, bytes]] = []  # None: the source ends
         self._new: dict[bytes, str] = {}  # texts to embed, by hash
         self._vectors: dict[bytes, bytes] = {}  # stored vectors of others in the queue, by hash
+        self._old: dict[bytes, list[int]] = {}  # passages of older states of the file, by hash
+        self._gone: dict[bytes, list[int]] | None = {}  # and of what is gone; None: not looked up yet
         self._batch = FIRST_BATCH
         self.embedded = self.kept = 0
 
@@ -104,6 +106,7 @@ class Writer:
 
     def _begin(self, source: Source) -> None:
         values = (source.path, source.added)
+        self._old = self._by_hash("path = ? AND added = ?", values)
         self._connection.execute("UPDATE sources SET hash = NULL WHERE path = ? AND added = ?", values)
         self._connection.execute(
             "INSERT INTO sources(path, added, metadata) VALUES (?, ?, ?)", (*values, source.metadata)
@@ -113,21 +116,26 @@ class Writer:
     def _put(self, source: Source, passage: Passage, key: bytes, vector: bytes) -> None:
         """Stores a passage: that of an older state of the file, or of one that is gone, moves here."""
         connection = self._connection
-        found = scalar(
-            connection,
-            "SELECT p.id FROM passages p JOIN sources s ON s.id = p.source "
-            "WHERE p.hash = ? AND s.id <> ? AND (s.gone OR (s.path = ? AND s.added = ?)) LIMIT 1",
-            (key, source.id, source.path, source.added),
-        )
+        if self._gone is None:
+            self._gone = self._by_hash("gone")
+        found = self._old.get(key) or self._gone.get(key)
         places = (source.id, passage.line, passage.last_line, passage.start, passage.title, passage.text, key)
-        if found is not None:
+        if found:
             connection.execute(
-                f"UPDATE passages SET ({_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?) WHERE id = ?", (*places, found)
+                f"UPDATE passages SET ({_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?) WHERE id = ?", (*places, found.pop())
             )
             self.kept += 1
             return
         connection.execute(f"INSERT INTO passages({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", places)
         connection.execute(self._store.insert_vector, (connection.last_insert_rowid(), vector))
+
+    def _by_hash(self, which: str, values: tuple[Any, ...] = ()) -> dict[bytes, list[int]]:
+        """The passages of some sources. One look-up for all: a text may be there many times."""
+        found: dict[bytes, list[int]] = {}
+        sql = f"SELECT hash, id FROM passages WHERE source IN (SELECT id FROM sources WHERE {which}) ORDER BY id DESC"
+        for key, each in self._connection.execute(sql, values):
+            found.setdefault(key, []).append(each)
+        return found
 
     def _end(self, source: Source) -> None:
         sql = "SELECT id FROM sources WHERE path = ? AND added = ? AND id <> ?"
@@ -143,6 +151,7 @@ class Writer:
 
     def mark_gone(self, paths: Iterable[bytes], *, added: bool = False) -> None:
         """Gives up what has these paths, and nothing else; `remove_gone` removes it."""
+        self._gone = None
         with self._store.transaction():
             self._connection.execute("UPDATE sources SET gone = 0 WHERE gone")
             self._connection.executemany(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,43 @@ def test_what_cannot_be_read_stays(index: Index, folder: Path) -> None:
     assert len(index) == 5
 
 
+@pytest.mark.parametrize("unread", ["docs", "docs/sub", "docs/sub/b.txt"])
+def test_what_cannot_be_looked_at_stays(
+    index: Index, folder: Path, monkeypatch: pytest.MonkeyPatch, unread: str
+) -> None:
+    index.update([folder])
+    (folder / "a.md").unlink()
+    scandir, lstat, place = os.scandir, Path.lstat, folder.parent / unread
+
+    def refuse(path: Any) -> None:
+        if Path(path) == place:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", lambda path: (refuse(path), scandir(path))[1])
+    monkeypatch.setattr(Path, "lstat", lambda path: (refuse(path), lstat(path))[1])
+    changes = index.update([folder])
+    assert (changes.problems, changes.gone, len(index)) == (1, unread != "docs", 5 if unread == "docs" else 3)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_folder_that_lost_all_is_told(index: Index, folder: Path, tmp_path: Path, *, empty: bool) -> None:
+    index.update([folder])
+    folder.rename(tmp_path / "moved")
+    if empty:
+        folder.mkdir()
+    said: list[str] = []
+    assert index.update([folder], tell=said.append).problems == 1
+    assert said == [f"{folder}: it is missing or empty; what the index had of it is removed"]
+
+
+def test_a_file_with_two_names_is_there_once(index: Index, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "one.md").symlink_to(folder / "a.md")
+    names = [folder, tmp_path / "link", tmp_path / "one.md"]
+    for paths in (names, names[::-1]):
+        assert (index.update(paths).files, len(index)) == (3, 5)
+
+
 def test_a_file_that_vanishes_is_gone(index: Index, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index.update([folder])
     first, count = folder / "a.md", update_module._size
@@ -237,6 +275,35 @@ def test_vectors_fill_their_blocks(index: Index, monkeypatch: pytest.MonkeyPatch
     found = index.search("the 100", k=1000)
     assert {result.path: result.passage for result in found} == kept
     contents(index)
+
+
+def test_a_text_that_is_there_often_takes_few_steps(index: Index, folder: Path) -> None:
+    """The work grows as the rows do, in new files and in old ones."""
+    steps, counts = [0], []
+
+    def step() -> bool:
+        steps[0] += 1
+        return False
+
+    index._store.connection.set_progress_handler(step, 100)
+    for rows in (500, 2000):
+        for more in ("other", "another"):
+            (folder / f"{rows}.csv").write_text("text\n" + "ok\n" * rows + more, "utf-8")
+            steps[0] = 0
+            index.update([folder])
+            counts.append(steps[0])
+    assert counts[2] < 8 * counts[0]
+    assert counts[3] < 8 * counts[1]
+    contents(index)
+
+
+def test_threads_take_turns_to_write(index: Index) -> None:
+    def add(thread: int) -> int:
+        return sum(len(index.add([f"{thread} the {number}"])) for number in range(10))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(add, range(4))) == [10] * 4
+    assert len(index) == 40
 
 
 def test_threads_search_while_one_writes(index: Index) -> None:
