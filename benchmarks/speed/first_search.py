@@ -5,14 +5,14 @@ from __future__ import annotations
 from ...find import IN_THE_BOX
 from ...model import load
 
-QUERY = "a doctor for animals"
+QUERY = "celestial bodies around a star"
 TEXTS = (
     "The vet looks after sick dogs and cats.",
-    "A surgeon operates on patients in the hospital.",
-    "The zoo opens at nine in the morning.",
-    "She studied physics at the university.",
-    "Bake the bread for forty minutes.",
-    "The engine of the car does not start.",
+    "Knead the dough and bake it for forty minutes.",
+    "Planets orbit the sun.",
+    "The actress signs photos for her fans.",
+    "She has to pay back her debt to the bank.",
+    "The engine does not start.",
 )
 
 

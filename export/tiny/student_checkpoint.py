@@ -24,7 +24,8 @@ from .student import (
     kind_of,
 )
 
-PROMPTS = {"query": "query: ", "document": "document: "}
+# As EmbeddingGemma has them, which takes both texts of a pair for queries. These are trained, and texts without any.
+PROMPTS = {"query": "query: ", "document": "document: ", "STS": "query: "}
 BOS, EOS = 2, 1
 
 
