@@ -12,7 +12,7 @@ import embgemma
 PAIRS = {
     "a doctor for animals": "The vet looks after sick dogs and cats.",
     "how to prepare bread": "Knead the dough and bake it for forty minutes.",
-    "the car broke down": "The engine does not start.",
+    "a place to buy food": "The supermarket sells fruit and vegetables.",
     "celestial bodies around a star": "Planets orbit the sun.",
     "money that is owed": "She has to pay back her debt to the bank.",
     "rain and wind": "A storm is coming.",
