@@ -93,11 +93,15 @@ def _in_place(path: Path) -> Path | None:
     return None
 
 
-def _in_the_box() -> Path:
-    """The model that comes with the package."""
+def path_in_the_box() -> Path:
+    """Where the model that comes with the package is, if this install has it."""
     from importlib.resources import files
 
-    path = Path(str(files(__package__) / "models" / f"{IN_THE_BOX}.safetensors"))
+    return Path(str(files(__package__) / "models" / f"{IN_THE_BOX}.safetensors"))
+
+
+def _in_the_box() -> Path:
+    path = path_in_the_box()
     if not path.is_file():
         raise ModelFileError(
             f"{IN_THE_BOX}: this install came without the model in the box; give the path of a model file, or a name "

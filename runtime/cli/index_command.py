@@ -88,7 +88,7 @@ def _summary(changes: Changes, passages: int) -> str:
     """What was done, in words."""
     parts = [
         f"{passages:,} passages",
-        f"{changes.files:,} files of which {changes.changed:,} new or changed",
+        f"{changes.files:,} {'file' if changes.files == 1 else 'files'} of which {changes.changed:,} new or changed",
         f"{changes.gone:,} gone" if changes.gone else "",
         f"{changes.embedded:,} passages embedded",
         *(f"{count:,} {kind} skipped" for kind, count in sorted(changes.skipped.items()) if count),

@@ -76,7 +76,7 @@ def new_settings(
 
     full = model.get_embedding_dimension()
     dim = min(DEFAULT_DIM, full) if dim is None else check_integer("dim", dim, 1, full)
-    prompt = model.prompts["document"]
+    prompt = model.prompts.get("document", "")
     room = model.max_seq_length - _tokens_around(model, prompt)
     if room < LEAST_PASSAGE:
         raise InputError(f"{model.path}: it takes {model.max_seq_length} tokens at most, too few for passages")

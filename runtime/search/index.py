@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..find import IN_THE_BOX
+from ..find import IN_THE_BOX, path_in_the_box
 from ..inputs import check_choice, check_integer, check_path, check_texts
 from ..kernels.errors import InputError
 from ..model import EmbeddingModel, load
@@ -104,7 +104,7 @@ class Index:
         check_new(place)
         check_choice("precision", precision, PRECISIONS)
         with _model(model, options) as (opened, closes):
-            name = IN_THE_BOX if model == IN_THE_BOX else None  # it has another path in each environment
+            name = IN_THE_BOX if opened.path == path_in_the_box() else None  # it has another path in each environment
             settings = new_settings(opened, name, dim, precision, passage_tokens, overlap)
             return cls(Store(place, create(place, settings), settings), opened, closes_model=closes)
 
@@ -211,7 +211,7 @@ class Index:
         if ids is not None and len(set(keys)) < len(keys):
             raise InputError("an id is there twice; expected another for each text")
         try:
-            stored = [json.dumps(value) for value in values]
+            stored = [json.dumps(value, allow_nan=False) for value in values]
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"metadata has no form in JSON: {error}") from error
         with self._writer() as writer:
@@ -240,6 +240,9 @@ class Index:
         self._store.close()
         if self._closes_model:
             self._model.close()
+
+    def __reduce__(self) -> str:
+        raise InputError("an index cannot be copied or pickled; open its file again with Index.open")
 
     def __enter__(self) -> Index:
         return self

@@ -199,6 +199,19 @@ def test_two_make_one_index(tmp_path: Path, model: embgemma.EmbeddingModel, monk
         assert made.add(["text"])
 
 
+def test_the_model_in_the_box_is_kept_by_name(tmp_path: Path) -> None:
+    with embgemma.load() as model, Index.create(tmp_path / "box.db", model) as index:
+        assert index.settings.model == "embgemma-tiny"
+
+
+def test_a_model_without_prompts(tmp_path: Path, model_path: Path) -> None:
+    with embgemma.load(model_path) as model:
+        model.prompts = {}
+        with Index.create(tmp_path / "p.db", model) as index:
+            index.add(["text"])
+            assert len(index.search("text")) == 1
+
+
 def test_another_model(index: Index, tmp_path: Path) -> None:
     index.add(["text"])
     other = tiny.write_model(tmp_path / "other.safetensors")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -173,12 +175,16 @@ def test_what_cannot_be_looked_at_stays(
     (folder / "a.md").unlink()
     scandir, lstat, place = os.scandir, Path.lstat, folder.parent / unread
 
-    def refuse(path: Any) -> None:
-        if Path(path) == place:
-            raise PermissionError(13, "Permission denied", str(path))
+    def refusing(call: Any) -> Any:
+        def refused(path: Any) -> Any:
+            if Path(path) == place:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path)
 
-    monkeypatch.setattr(os, "scandir", lambda path: (refuse(path), scandir(path))[1])
-    monkeypatch.setattr(Path, "lstat", lambda path: (refuse(path), lstat(path))[1])
+        return refused
+
+    monkeypatch.setattr(os, "scandir", refusing(scandir))
+    monkeypatch.setattr(Path, "lstat", refusing(lstat))
     changes = index.update([folder])
     assert (changes.problems, changes.gone, len(index)) == (1, unread != "docs", 5 if unread == "docs" else 3)
 
@@ -254,6 +260,10 @@ def test_texts_that_are_no_files(index: Index, folder: Path) -> None:
         (lambda index: index.add(["a", "b"], ids=["1"]), "2 texts, 1 ids"),
         (lambda index: index.add(["a", "b"], ids=["1", "1"]), "an id is there twice"),
         (lambda index: index.add(["a"], metadata=[{1, 2}]), "metadata has no form in JSON"),
+        (lambda index: index.add(["a"], metadata=[{"n": [float("nan")]}]), "metadata has no form in JSON"),
+        (lambda index: index.add(["a"], metadata=[float("-inf")]), "metadata has no form in JSON"),
+        (pickle.dumps, "an index cannot be copied or pickled; open its file again"),
+        (copy.deepcopy, "an index cannot be copied or pickled; open its file again"),
         (lambda index: index.add("a", ids=[b"1"]), r"inputs\[0\] is of type bytes"),
         (lambda index: index.update([b"a"]), "path is of type bytes"),
         (lambda index: index.update(["a\0b"]), "zero character"),
