@@ -117,11 +117,9 @@ def open_existing(path: Path) -> tuple[apsw.Connection, Settings]:
                 f"{path}: a newer release made this index (its layout is {schema}, this release reads {SCHEMA}): "
                 "upgrade embgemma, or index into another file"
             )
-        stored = dict(connection.execute("SELECT name, value FROM settings"))
-        try:
+        with as_written(path):
+            stored = dict(connection.execute("SELECT name, value FROM settings"))
             values = {each.name: json.loads(stored[each.name]) for each in fields(Settings)}
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise _damaged(path, error) from error
         for each in fields(Settings):
             if each.type != type(values[each.name]).__name__:
                 raise _damaged(path, f"its {each.name} is {values[each.name]!r}")
@@ -178,6 +176,15 @@ def errors_of(path: Path) -> Iterator[None]:
         raise EmbgemmaError("the index is closed; open it again") from error
     except apsw.Error as error:
         raise (_full(path) if _UNWRITTEN.search(str(error)) else _damaged(path, error)) from error
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Around the reading of what is in the index: values of another kind are damage."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
 
 
 def _full(path: Path) -> IndexFileError:

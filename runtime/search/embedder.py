@@ -77,12 +77,11 @@ def new_settings(
     full = model.get_embedding_dimension()
     dim = min(DEFAULT_DIM, full) if dim is None else check_integer("dim", dim, 1, full)
     prompt = model.prompts.get("document", "")
-    room = model.max_seq_length - _tokens_around(model, prompt)
-    if room < LEAST_PASSAGE:
-        raise InputError(f"{model.path}: it takes {model.max_seq_length} tokens at most, too few for passages")
-    passage_tokens = min(DEFAULT_PASSAGE, room) if passage_tokens is None else passage_tokens
-    check_integer("passage_tokens", passage_tokens, LEAST_PASSAGE, room)
-    overlap = min(DEFAULT_OVERLAP, passage_tokens // 4) if overlap is None else overlap
+    if passage_tokens is None:
+        passage_tokens = min(DEFAULT_PASSAGE, _room(model, prompt))
+    if overlap is None:
+        overlap = min(DEFAULT_OVERLAP, passage_tokens // 4) if isinstance(passage_tokens, int) else 0
+    check_lengths(model, prompt, passage_tokens, overlap)
     return Settings(
         model=name or str(model.path.absolute()),
         fingerprint=model.fingerprint(prompt=prompt, truncate_dim=dim),
@@ -90,9 +89,23 @@ def new_settings(
         dim=dim,
         precision=precision,
         passage_tokens=passage_tokens,
-        overlap=check_integer("overlap", overlap, 0, passage_tokens // 2),
+        overlap=overlap,
         version=__version__,
     )
+
+
+def check_lengths(model: EmbeddingModel, prompt: str, passage_tokens: int, overlap: int) -> None:
+    """Raises InputError unless a model can embed such passages."""
+    check_integer("passage_tokens", passage_tokens, LEAST_PASSAGE, _room(model, prompt))
+    check_integer("overlap", overlap, 0, passage_tokens // 2)
+
+
+def _room(model: EmbeddingModel, prompt: str) -> int:
+    """Most tokens of a passage."""
+    room = model.max_seq_length - _tokens_around(model, prompt)
+    if room < LEAST_PASSAGE:
+        raise InputError(f"{model.path}: it takes {model.max_seq_length} tokens at most, too few for passages")
+    return room
 
 
 def _tokens_around(model: EmbeddingModel, prompt: str) -> int:

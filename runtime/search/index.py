@@ -13,8 +13,8 @@ from ..find import IN_THE_BOX, path_in_the_box
 from ..inputs import check_choice, check_integer, check_path, check_texts
 from ..kernels.errors import InputError
 from ..model import EmbeddingModel, load
-from .database import IndexFileError, check_new, create, open_existing, sole_writer
-from .embedder import Embedder, new_settings
+from .database import IndexFileError, as_written, check_new, create, open_existing, sole_writer
+from .embedder import Embedder, check_lengths, new_settings
 from .passages import Chunk
 from .store import Store
 from .update import Update
@@ -134,6 +134,8 @@ class Index:
                         f"{path}: another model made this index (its fingerprint is {settings.fingerprint}, that of "
                         f"{opened.path} is {found}): give that model, or index into another file"
                     )
+                with as_written(place):
+                    check_lengths(opened, settings.prompt, settings.passage_tokens, settings.overlap)
                 return cls(store, opened, closes_model=closes)
         except BaseException:
             store.close()
@@ -156,7 +158,7 @@ class Index:
                 title=title,
                 last_line=last_line,
                 start=start,
-                metadata=None if metadata is None else json.loads(metadata),
+                metadata=metadata,
             )
             for score, (path, line, last_line, start, title, text, metadata) in self._store.nearest(
                 self._embedder.embed_query(query), k

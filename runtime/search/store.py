@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .database import errors_of, scalar
+from .database import as_written, errors_of, scalar
 from .vectors import cosine, to_bytes
 
 if TYPE_CHECKING:
@@ -98,6 +99,14 @@ class Store:
         with self.transaction("DEFERRED"):
             execute = self.connection.execute
             ids = execute(nearest, (stored, min(2 * k + MORE_CANDIDATES, MOST_CANDIDATES))).fetchall()
-            found = [(cosine(query, scalar(self.connection, vector, each), precision), each) for each in ids]
-            found.sort(key=lambda each: (-each[0], each[1]))
-            return [(score, next(execute(passage, each))) for score, each in found[:k]]
+            with as_written(self.path):
+                found = [(cosine(query, scalar(self.connection, vector, each), precision), each) for each in ids]
+                found.sort(key=lambda each: (-each[0], each[1]))
+                return [(score, _checked(execute(passage, each).fetchone())) for score, each in found[:k]]
+
+
+def _checked(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """A row of `nearest` with its metadata read; raises ValueError if it is not as it was written."""
+    if row is None or [type(value) for value in row[:6]] != [bytes, int, int, int, str, str]:
+        raise ValueError("a passage is incomplete")
+    return (*row[:6], None if row[6] is None else json.loads(row[6]))
