@@ -37,14 +37,15 @@ class Embedder:
     def text_of(self, passage: Passage) -> str:
         """What is embedded of a passage: the prompt with its title, if that fits, and its words."""
         title = words(passage.title)
-        if title not in self._prefixes:
+        prefix = self._prefixes.get(title)
+        if prefix is None:
             prefix = prompt = self._settings.prompt
             if title and NO_TITLE in prompt:
                 prefix = prompt.replace(NO_TITLE, f"title: {title}", 1)
                 if _tokens_around(self._model, prefix) + self._settings.passage_tokens > self._model.max_seq_length:
                     prefix = prompt
-            self._prefixes = {title: prefix}
-        return self._prefixes[title] + words(passage.text)
+            self._prefixes = {title: prefix}  # replaced as a whole: other threads read it
+        return prefix + words(passage.text)
 
     def embed(self, texts: list[str]) -> list[bytes]:
         """Such texts as vectors, as they are stored."""

@@ -15,7 +15,7 @@ from ..kernels.errors import InputError
 from ..model import EmbeddingModel, load
 from .database import IndexFileError, as_written, check_new, create, open_existing, sole_writer
 from .embedder import Embedder, check_lengths, new_settings
-from .passages import Chunk
+from .passages import Chunk, Passage
 from .store import Store
 from .update import Update
 from .vectors import PRECISIONS
@@ -61,6 +61,8 @@ class Index:
 
     Passages are embedded as documents. Where the model's prompt for these has "title: none", as that of EmbeddingGemma,
     their heading or the name of their file is the title.
+
+    The path and the words of what is found are checked. Vectors have no checksum: a damaged bit may change a score.
 
     Attributes:
         path: of the file.
@@ -149,6 +151,11 @@ class Index:
         if not isinstance(query, str):
             raise InputError(f"query is of type {type(query).__name__}; expected str")
         k = check_integer("k", k, 1, MOST_RESULTS)
+        found = self._store.nearest(self._embedder.embed_query(query), k)
+        with as_written(self.path):
+            for _, (_, line, last_line, start, title, text, _, digest) in found:
+                if short_hash(self._embedder.text_of(Passage(text, line, last_line, start, title)).encode()) != digest:
+                    raise ValueError("a passage is not what was embedded")
         return [
             Result(
                 path=os.fsdecode(path),
@@ -160,9 +167,7 @@ class Index:
                 start=start,
                 metadata=metadata,
             )
-            for score, (path, line, last_line, start, title, text, metadata) in self._store.nearest(
-                self._embedder.embed_query(query), k
-            )
+            for score, (path, line, last_line, start, title, text, metadata, _) in found
         ]
 
     def update(

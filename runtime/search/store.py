@@ -84,7 +84,7 @@ class Store:
 
     def nearest(self, query: npt.NDArray[np.float32], k: int) -> list[tuple[float, tuple[Any, ...]]]:
         """The k passages with the highest cosine with a unit vector (dim,): score, and path, line, last_line, start,
-        title, text and metadata.
+        title, text, metadata and hash.
 
         All stored vectors have about the same length, so the nearest have the highest cosines.
         """
@@ -93,8 +93,9 @@ class Store:
         nearest = f"SELECT rowid FROM vectors WHERE vector MATCH {self._value} AND k = ?"
         vector = "SELECT vector FROM vectors WHERE rowid = ?"
         passage = (
-            "SELECT s.path, p.line, p.last_line, p.start, p.title, p.text, s.metadata "
-            "FROM passages p JOIN sources s ON s.id = p.source WHERE p.id = ?"
+            "SELECT s.path, p.line, p.last_line, p.start, p.title, p.text, s.metadata, p.hash "
+            "FROM passages p JOIN sources s ON s.id = p.source WHERE p.id = ? "
+            "AND s.id IN (SELECT id FROM sources INDEXED BY sources_path WHERE path = s.path)"
         )
         with self.transaction("DEFERRED"):
             execute = self.connection.execute
@@ -109,4 +110,4 @@ def _checked(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
     """A row of `nearest` with its metadata read; raises ValueError if it is not as it was written."""
     if row is None or [type(value) for value in row[:6]] != [bytes, int, int, int, str, str]:
         raise ValueError("a passage is incomplete")
-    return (*row[:6], None if row[6] is None else json.loads(row[6]))
+    return (*row[:6], None if row[6] is None else json.loads(row[6]), row[7])

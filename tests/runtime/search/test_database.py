@@ -16,6 +16,7 @@ import pytest
 import embgemma
 from embgemma.search import Index, IndexFileError, database, store
 from embgemma.search.vectors import cosine
+from embgemma.search.writer import short_hash
 from tests import tiny
 from tests.runtime.search.test_index import contents
 
@@ -237,6 +238,13 @@ def damage_page(path: Path) -> None:
     path.write_bytes(content[:16384] + bytes(255 - byte for byte in content[16384:]))
 
 
+def harm_path(path: Path) -> None:
+    """Changes the path of a source, and not that in the index of paths."""
+    content, name = path.read_bytes(), short_hash(b"text").hex().encode()
+    assert content.count(name) == 2
+    path.write_bytes(content.replace(name, b"other" + name[5:], 1))
+
+
 def execute(sql: str) -> Any:
     def run(path: Path) -> None:
         connection = sqlite3.connect(path)
@@ -264,6 +272,8 @@ def execute(sql: str) -> Any:
         (execute("UPDATE passages SET text = x'ff'"), "damaged"),
         (execute("UPDATE passages SET title = CAST(x'ff' AS TEXT)"), "damaged"),
         (execute("UPDATE passages SET line = 'x'"), "damaged"),
+        (execute("UPDATE passages SET text = 'tezt'"), "damaged .a passage is not what was embedded"),
+        (harm_path, "damaged"),
         (execute("UPDATE sources SET metadata = '{bad'"), "damaged"),
         (execute("UPDATE sources SET path = 5"), "damaged"),
         (execute("UPDATE settings SET value = 0 WHERE name = 'passage_tokens'"), "damaged .passage_tokens=0"),
