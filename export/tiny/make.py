@@ -20,7 +20,7 @@ def main() -> None:
     """Runs all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--parts", type=int, default=10, help="of the corpus, 20,000 texts each")
+    parser.add_argument("--parts", type=int, default=11, help="of the corpus, 20,000 texts each")
     options = parser.parse_args()
     options.folder.mkdir(exist_ok=True)
     write_corpus(options.folder)

@@ -55,7 +55,7 @@ class Phase:
         return min(self.rate, (step + 1) / self.rise, self.rate * (self.steps - step) / (self.fall * self.steps))
 
 
-PHASES = (Phase(1640, 1.0, 150, 0.43, 1, 128), Phase(600, 0.6, 1, 1.0, 8, 64), Phase(300, 0.5, 1, 1.0, 8, 64))
+PHASES = (Phase(1640, 1.0, 150, 0.43, 1, 128), Phase(600, 0.6, 1, 1.0, 8, 64))
 
 
 def tokenizer(folder: Path) -> sentencepiece.SentencePieceProcessor:
