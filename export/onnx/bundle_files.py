@@ -42,9 +42,10 @@ def write_tokenizer_files(source: Checkpoint, folder: Path, max_tokens: int) -> 
             if name in limits:
                 content = _json({**json.loads(content), **limits[name]})
             (folder / name).write_bytes(content)
-    if (folder / "tokenizer.json").exists() and not (folder / "tokenizer_config.json").exists():
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", **limits["tokenizer_config.json"], **_ends(folder)}
-        (folder / "tokenizer_config.json").write_bytes(_json(config))
+    if (folder / "tokenizer.json").exists():
+        path = folder / "tokenizer_config.json"
+        given = json.loads(path.read_bytes()) if path.exists() else limits[path.name]
+        path.write_bytes(_json({"tokenizer_class": "PreTrainedTokenizerFast", **_ends(folder), **given}))
 
 
 def _ends(folder: Path) -> dict[str, str]:

@@ -45,7 +45,7 @@ TEXTS = (
 LONG = "of the and " * 100  # more tokens than the model takes: every library cuts it, some with its <eos>
 
 
-@pytest.fixture(scope="module", params=["published", "without tokenizer_config.json"])
+@pytest.fixture(scope="module", params=["published", "a short tokenizer_config.json", "none"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle in float32, in a folder of its own."""
     checkpoint = tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
@@ -54,6 +54,8 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         ends = {"bos_token": "<bos>", "eos_token": "<eos>", "add_bos_token": True, "add_eos_token": True}
         others = {"pad_token": "<pad>", "unk_token": "<unk>", "tokenizer_class": "GemmaTokenizer"}
         tiny.write_json(checkpoint / "tokenizer_config.json", {**ends, **others, "padding_side": "right"})
+    elif request.param == "none":
+        (checkpoint / "tokenizer_config.json").unlink()
     folder = tmp_path_factory.mktemp("libraries") / 'a "bundle"'
     export_bundle(checkpoint, folder, weights_format="float32")
     return folder
