@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ from .roofline.roofline import run_roofline
 from .speed import options as shared
 from .speed import report, search_speed, tokenizer_speed
 from .speed.bench import run
+from .speed.first_search import first_search
 from .speed.model_source import explain_full_disk, open_source
+from .speed.result import Result
 
 PROGRAM = "embgemma-bench"
 
@@ -125,7 +128,12 @@ def _run_cache(options: argparse.Namespace) -> str:
 def _run_speed(options: argparse.Namespace) -> str:
     if options.compare:
         return _run_compare(options)
-    return _run_roofline(options) if options.roofline else _of_one_model(options, run, report.page)
+    return _run_roofline(options) if options.roofline else _of_one_model(options, run, _page_after_a_search)
+
+
+def _page_after_a_search(result: Result) -> Page:
+    page = report.page(result)
+    return dataclasses.replace(page, facts={"search": first_search(), **page.facts})
 
 
 def _run_roofline(options: argparse.Namespace) -> str:

@@ -8,7 +8,6 @@ from statistics import median
 
 from ..harness.machine import Environment, Limits
 from ..harness.page import GIGA, NOTHING, TERA, Page, Table, megabytes, milliseconds, percent, whole
-from .first_search import first_search
 from .result import Result, Row
 
 # How the environment names the packages.
@@ -34,7 +33,6 @@ def page(result: Result) -> Page:
     memory = [(one.name, *map(megabytes, dataclasses.astuple(one.memory))) for one in result.memory]
     return Page(
         {
-            "search": first_search(),
             "model": f"{result.model}, {result.scheme}, {megabytes(result.file_bytes)} MB",
             "engine": describe_engine(result.facts),
             "machine": describe(result.environment),
