@@ -21,7 +21,7 @@ except ImportError:  # not on Windows, where folders that killed processes leave
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file too large
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file too large
 
 # A workplace is a folder of this name that holds what is not finished, what it replaces, and the lock of its owner.
 _PREFIX, _SUFFIX = ".embgemma-", ".tmp"
@@ -194,7 +194,7 @@ def _errors_name(path: Path) -> Iterator[None]:
 def _real_path(path: Path, error: OSError) -> Path | None:
     """What an error of making `path` should name instead; None where it names the right file."""
     if error.filename is None:
-        return path if error.errno in _FULL else None
+        return path if error.errno in FULL else None
     found = Path(error.filename)
     if not found.is_relative_to(path.parent):
         return None

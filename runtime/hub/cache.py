@@ -8,7 +8,6 @@ locks/google--embeddinggemma-300m                              held by who makes
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from ..kernels.errors import HubError, InputError
 from ..kernels.model_file import FORMAT_VERSION
 from ..kernels.system import take_lock
 from ..notices import tell
-from ..output_file import whole_file
+from ..output_file import FULL, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 HOME = "EMBGEMMA_HOME"
 MAIN = "main"  # the branch that a name means
 CHECKPOINT = "checkpoint"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, file too large
 
 
 def home() -> Path:

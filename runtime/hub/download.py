@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from ..kernels.errors import BackendError, EmbgemmaError, HubError
 from ..kernels.install import pip_install
-from .cache import FULL, size
+from ..output_file import FULL
+from .cache import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
