@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -27,8 +26,10 @@ def pip_install(extra: str = "", *options: str) -> str:
 
 def _origin() -> dict[str, Any]:
     """What pip noted (PEP 610); empty if the package came from an index, or was not installed."""
+    from importlib import metadata  # here, since few processes need it and all would wait for it
+
     try:
-        noted = json.loads(distribution(PACKAGE).read_text("direct_url.json") or "{}")
-    except (PackageNotFoundError, OSError, ValueError):
+        noted = json.loads(metadata.distribution(PACKAGE).read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}

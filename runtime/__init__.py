@@ -27,13 +27,6 @@ from .model import EmbeddingModel, load
 from .notices import TruncationWarning
 from .similarity import SimilarityFunction
 
-try:
-    import importlib.metadata
-
-    __version__ = importlib.metadata.version("embgemma")
-except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+source"
-
 __all__ = [
     "BackendError",
     "CheckpointError",
@@ -49,3 +42,15 @@ __all__ = [
     "available_backends",
     "load",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__` when it is first asked for: the package's metadata takes as long to load as half of NumPy."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import metadata
+
+    try:
+        return metadata.version("embgemma")
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+source"
