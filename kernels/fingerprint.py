@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 # Grows when this release gives vectors of a file that differ from those of an earlier one by more than rounding.
@@ -22,4 +21,6 @@ def fingerprint(model: str, dim: int, max_tokens: int, prompt: str) -> str:
 
 
 def _digest(*lines: str) -> str:
+    import hashlib  # here, as few processes need it: it loads OpenSSL
+
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import zlib
@@ -176,6 +175,8 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     metadata = file.metadata
     check_metadata(metadata)
     if every_byte:
+        import hashlib  # here, as few processes need it: it loads OpenSSL
+
         with memoryview(file.mapping) as content:
             _compare(metadata, DATA_DIGEST, hashlib.sha256(content[file.data_start :]).hexdigest())
     config = EncoderConfig.from_json(metadata["config"])

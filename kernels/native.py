@@ -7,7 +7,6 @@ releases the GIL while C code runs.
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import cffi
 import numpy as np
 import numpy.typing as npt
 
+from . import __path__
 from .batch import check_batch, check_finite
 from .errors import BackendError, EmbgemmaError, InputError, ModelFileError
 from .model_file import ModelFile
@@ -66,8 +66,8 @@ class Library:
 def _open_library() -> Library | str:
     """The library, or why there is none."""
     # Not beside __file__: an editable install serves this file from the source tree and the library from elsewhere.
-    path = importlib.resources.files(__package__) / LIBRARY_NAME
-    if not isinstance(path, Path) or not path.is_file():
+    path = next((path for path in (Path(folder, LIBRARY_NAME) for folder in __path__) if path.is_file()), None)
+    if path is None:
         return "this install has no C engine, since there was no C compiler when it was made"
     ffi = cffi.FFI()
     for header in (HEADER_NAME, BENCH_HEADER_NAME):
