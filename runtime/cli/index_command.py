@@ -33,6 +33,11 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--column", default="text", metavar="NAME", help="field of JSON lines, column of CSV and TSV (default: text)"
     )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="remove the passages of a FOLDER that is missing or empty (otherwise kept: its disk may not be mounted)",
+    )
     made = parser.add_argument_group("a new index", "An index keeps these; they may be left out later.")
     made.add_argument(
         "--model", metavar="MODEL", help=f"model file or name, as for `embgemma embed` (default: {IN_THE_BOX})"
@@ -59,7 +64,9 @@ def run_index(arguments: argparse.Namespace) -> int:
             progress.advance(now - done)
             done = now
 
-        changes = index.update(arguments.paths, column=arguments.column, tell=tell, progress=advance)
+        changes = index.update(
+            arguments.paths, column=arguments.column, prune=arguments.prune, tell=tell, progress=advance
+        )
         progress.wrote(Path(arguments.output), _summary(changes, len(index)))
     return 1 if changes.problems else 0
 

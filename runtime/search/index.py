@@ -175,6 +175,7 @@ class Index:
         paths: Iterable[str | os.PathLike[str]],
         *,
         column: str = "text",
+        prune: bool = False,
         tell: Callable[[str], None] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> Changes:
@@ -186,6 +187,8 @@ class Index:
         Args:
             paths: files and folders. Those of earlier calls stay as they are.
             column: the field of JSON lines, and the column of CSV and TSV, that holds the texts.
+            prune: whether what the index has of a folder goes too if the whole folder is missing or empty, as it also
+                is when its disk is not mounted. Otherwise that is told as a problem.
             tell: gets a sentence for each file that cannot be read; the rest goes on.
             progress: gets the bytes of the files that are done, and those of all.
 
@@ -195,7 +198,7 @@ class Index:
         """
         told, counted = tell or (lambda _: None), progress or (lambda *_: None)
         with self._writer() as writer:
-            return Update(self._store, self._embedder, writer, column, told, counted).run(paths)
+            return Update(self._store, self._embedder, writer, column, prune, told, counted).run(paths)
 
     def add(
         self, texts: Iterable[str], ids: Sequence[str] | None = None, metadata: Sequence[Any] | None = None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .embedder import Embedder
     from .passages import Chunk
+    from .sources import Found
     from .store import Store
     from .writer import Writer
 
@@ -61,12 +62,13 @@ class Update:
         embedder: Embedder,
         writer: Writer,
         column: str,
+        prune: bool,
         tell: Callable[[str], None],
         progress: Callable[[int, int], object],
     ) -> None:
         check_unicode("column", column)
         self._store, self._embedder, self._writer = store, embedder, writer
-        self._column, self._tell, self._progress = column, tell, progress
+        self._column, self._prune, self._tell, self._progress = column, prune, tell, progress
         self._changes = Changes()
         self._gone: list[bytes] = []
         self._done = self._total = 0  # bytes
@@ -81,13 +83,7 @@ class Update:
         ]:
             del found.files[path]
         changes.skipped = found.skipped
-        files = {os.fsencode(path) for path in found.files}
-        files.update(path for unread in found.unread for path in store.paths_under(unread))
-        for root in map(Path, found.roots):
-            gone = [path for path in store.paths_under(str(root)) if path not in files]
-            if gone and gone != [os.fsencode(root)] and not (root.is_dir() and any(root.iterdir())):
-                self._problem(f"{root}: it is missing or empty; what the index had of it is removed")
-            self._gone += gone
+        self._gone += self._not_there(found)
         writer.mark_gone(self._gone)
         self._total = sum(map(_size, found.files))
         for path in found.files:
@@ -97,6 +93,21 @@ class Update:
         changes.gone = writer.remove_gone()
         changes.embedded, changes.kept = writer.embedded, writer.kept
         return changes
+
+    def _not_there(self, found: Found) -> Iterator[bytes]:
+        """Files of the index that are no longer where one looked."""
+        there = {os.fsencode(path) for path in found.files}
+        there.update(path for unread in found.unread for path in self._store.paths_under(unread))
+        for root in map(Path, found.roots):
+            gone = [path for path in self._store.paths_under(str(root)) if path not in there]
+            if gone and gone != [os.fsencode(root)] and not self._prune and not (root.is_dir() and any(root.iterdir())):
+                # As when a disk is not mounted: to embed all of it once more would take long.
+                self._problem(
+                    f"{root}: it is missing or empty; the index keeps what it had of it, {len(gone):,} "
+                    f"{'file' if len(gone) == 1 else 'files'}, until `prune` (--prune) is given"
+                )
+            else:
+                yield from gone
 
     def _problem(self, message: str) -> None:
         self._changes.problems += 1

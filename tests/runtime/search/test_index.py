@@ -106,7 +106,7 @@ def test_what_is_gone_goes_only_from_where_one_looks(index: Index, folder: Path,
     assert index.update([folder]).gone == 0
     assert "other" in texts_of(index)
     other.rmdir()
-    assert index.update([other]).gone == 1  # it is in the index, so this is no wrong name
+    assert index.update([other], prune=True).gone == 1  # it is in the index, so this is no wrong name
     assert "other" not in texts_of(index)
     with pytest.raises(ValueError, match="there is no such file or folder"):
         index.update([other])
@@ -190,14 +190,20 @@ def test_what_cannot_be_looked_at_stays(
 
 
 @pytest.mark.parametrize("empty", [False, True])
-def test_a_folder_that_lost_all_is_told(index: Index, folder: Path, tmp_path: Path, *, empty: bool) -> None:
+def test_a_folder_that_lost_all_is_kept_until_pruned(
+    index: Index, folder: Path, tmp_path: Path, *, empty: bool
+) -> None:
     index.update([folder])
     folder.rename(tmp_path / "moved")
     if empty:
         folder.mkdir()
     said: list[str] = []
-    assert index.update([folder], tell=said.append).problems == 1
-    assert said == [f"{folder}: it is missing or empty; what the index had of it is removed"]
+    changes = index.update([folder], tell=said.append)
+    assert (changes.problems, changes.gone, len(index)) == (1, 0, 5)
+    kept = "it is missing or empty; the index keeps what it had of it, 3 files, until `prune` (--prune) is given"
+    assert said == [f"{folder}: {kept}"]
+    changes = index.update([folder], prune=True, tell=said.append)
+    assert (changes.problems, changes.gone, len(index), len(said)) == (0, 3, 0, 1)
 
 
 def test_a_file_with_two_names_is_there_once(index: Index, folder: Path, tmp_path: Path) -> None:
