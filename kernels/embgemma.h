@@ -131,11 +131,18 @@ typedef struct eg_allocator {
     void *user; /* passed on to both */
 } eg_allocator;
 
-/* Opens a model file that is already in memory, such as an asset of an app.
- *   data:      (bytes,) 64-byte aligned; must outlive the model
+/* Opens a model file that is already in memory.
+ *   data:      (bytes,) 4-byte aligned, faster if 64-byte aligned; must outlive the model
  *   allocator: copied; the model and its contexts take all memory from it, except the stacks of threads. NULL for that
  *              of the C library. */
 eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocator *allocator, eg_model **model);
+
+/* Opens a model file that is a part of an open file, such as an asset in an app's package. As with eg_model_open(), it
+ * is mapped, and only rows of the embedding table that are used come into memory.
+ *   descriptor: as of open(), on Windows as of _open(). It may be closed afterwards: the model has one of its own
+ *   offset:     where the part begins: a multiple of 4, faster if of 64
+ *   bytes:      its size; 0 for all up to the end */
+eg_status eg_model_open_descriptor(int descriptor, uint64_t offset, uint64_t bytes, eg_model **model);
 
 /* ---- token ids to vectors ------------------------------------------------------------------------------------ */
 

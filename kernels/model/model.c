@@ -2,7 +2,7 @@
  * each must have the name that is due, and the type and shape that the config asks for. A reader that looked tensors up
  * by their names would let two names stand for one tensor.
  *
- * Every tensor is then aligned to 64 bytes, since the data is and the sizes before it are multiples. */
+ * Every tensor is then aligned as the data is, up to 64 bytes, since the sizes before it are multiples of that. */
 #include "model/model.h"
 
 #include "common/error.h"

@@ -14,7 +14,8 @@
 
 enum {
     MAX_PROMPTS = 256,
-    PATH_SHOWN = 200, /* bytes of a path in a message */
+    PATH_SHOWN = 200,      /* bytes of a path in a message */
+    EG_DATA_ALIGNMENT = 4, /* bytes: of a float32; whatever is wider is read unaligned */
 };
 
 /* ---- metadata ------------------------------------------------------------------------------------------------- */
@@ -224,25 +225,34 @@ static eg_status open_bytes(const void *data, size_t bytes, read_extent extent, 
 
 eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocator *given, eg_model **out)
 {
-    if (data == NULL || out == NULL || (uintptr_t)data % EG_ALIGNMENT != 0) {
+    if (data == NULL || out == NULL || (uintptr_t)data % EG_DATA_ALIGNMENT != 0) {
         return eg_fail(EG_ERROR_ARGUMENT, "eg_model_open_memory needs %d-byte aligned data and a place for the model",
-                       EG_ALIGNMENT);
+                       EG_DATA_ALIGNMENT);
     }
     *out = NULL;
     const eg_allocator allocator = eg_allocator_or_default(given);
     return open_bytes(data, bytes, AS_NEEDED, &allocator, out);
 }
 
-static eg_status map_file(const char *path, eg_mapped_file *file)
+/* Where a model file is: at a path, or in a part of an open file. */
+typedef struct place {
+    const char *path; /* NULL for a part */
+    int descriptor;
+    uint64_t offset, bytes;
+} place;
+
+static eg_status map_file(const place *from, eg_mapped_file *file)
 {
     char reason[EG_REASON_BYTES] = "";
-    switch (eg_file_map(path, file, reason)) {
+    switch (from->path != NULL ? eg_file_map(from->path, file, reason)
+                               : eg_file_map_part(from->descriptor, from->offset, from->bytes, file, reason)) {
     case EG_MAPPED: return EG_OK;
     case EG_MAP_NOT_OPENED: return eg_fail(EG_ERROR_MODEL, "cannot open the file: %s", reason);
     case EG_MAP_NOT_A_FILE:
         return eg_fail(EG_ERROR_MODEL, "this is not a file; make one of a checkpoint with `embgemma convert`");
     case EG_MAP_BAD_SIZE:
         return eg_fail(EG_ERROR_MODEL, "the file is empty, or too large for this machine's addresses");
+    case EG_MAP_BAD_PART: return eg_fail(EG_ERROR_ARGUMENT, "the file ends before the end of this part of it");
     case EG_MAP_REFUSED: break;
     }
     return eg_fail(EG_ERROR_SYSTEM, "cannot map the file: %s", reason);
@@ -258,19 +268,23 @@ static void forget_row_scales(const eg_model *model)
 }
 
 /* Puts the file's name before the message. */
-static eg_status fail_naming(eg_status status, const char *path)
+static eg_status fail_naming(eg_status status, const place *from)
 {
     char message[EG_MESSAGE_BYTES];
     snprintf(message, sizeof message, "%s", eg_error_message());
-    const size_t length = strlen(path);
-    return eg_fail(status, "%s: %s", path + (length > PATH_SHOWN ? length - PATH_SHOWN : 0), message);
+    if (from->path == NULL) {
+        return eg_fail(status, "%llu bytes at byte %llu of descriptor %d: %s", (unsigned long long)from->bytes,
+                       (unsigned long long)from->offset, from->descriptor, message);
+    }
+    const size_t length = strlen(from->path);
+    return eg_fail(status, "%s: %s", from->path + (length > PATH_SHOWN ? length - PATH_SHOWN : 0), message);
 }
 
-static eg_status open_path(const char *path, read_extent extent, eg_model **out)
+static eg_status open_place(const place *from, read_extent extent, eg_model **out)
 {
     *out = NULL;
     eg_mapped_file file = {.data = NULL};
-    eg_status status = map_file(path, &file);
+    eg_status status = map_file(from, &file);
     if (status == EG_OK) {
         const eg_allocator allocator = eg_allocator_or_default(NULL);
         status = open_bytes(file.data, file.bytes, extent, &allocator, out);
@@ -281,7 +295,7 @@ static eg_status open_path(const char *path, read_extent extent, eg_model **out)
             eg_file_unmap(&file);
         }
     }
-    return status == EG_OK ? EG_OK : fail_naming(status, path);
+    return status == EG_OK ? EG_OK : fail_naming(status, from);
 }
 
 eg_status eg_model_open(const char *path, eg_model **out)
@@ -289,7 +303,17 @@ eg_status eg_model_open(const char *path, eg_model **out)
     if (path == NULL || out == NULL) {
         return eg_fail(EG_ERROR_ARGUMENT, "eg_model_open needs a path and a place for the model");
     }
-    return open_path(path, AS_NEEDED, out);
+    return open_place(&(place){.path = path}, AS_NEEDED, out);
+}
+
+eg_status eg_model_open_descriptor(int descriptor, uint64_t offset, uint64_t bytes, eg_model **out)
+{
+    if (out == NULL || offset % EG_DATA_ALIGNMENT != 0) {
+        return eg_fail(EG_ERROR_ARGUMENT,
+                       "eg_model_open_descriptor needs an offset that is a multiple of %d, and a place for the model",
+                       EG_DATA_ALIGNMENT);
+    }
+    return open_place(&(place){.descriptor = descriptor, .offset = offset, .bytes = bytes}, AS_NEEDED, out);
 }
 
 eg_status eg_model_check(const char *path)
@@ -298,7 +322,7 @@ eg_status eg_model_check(const char *path)
         return eg_fail(EG_ERROR_ARGUMENT, "eg_model_check needs a path");
     }
     eg_model *model = NULL;
-    const eg_status status = open_path(path, EVERY_BYTE, &model);
+    const eg_status status = open_place(&(place){.path = path}, EVERY_BYTE, &model);
     eg_model_free(model);
     return status;
 }

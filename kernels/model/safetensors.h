@@ -32,7 +32,7 @@ typedef struct eg_safetensors {
     size_t data_bytes;
 } eg_safetensors;
 
-/* data: (bytes,), 64-byte aligned. Fails with EG_ERROR_MODEL for anything that the format does not allow; then nothing
+/* data: (bytes,), 4-byte aligned. Fails with EG_ERROR_MODEL for anything that the format does not allow; then nothing
  * needs to be freed. */
 eg_status eg_safetensors_read(const void *data, size_t bytes, const eg_allocator *allocator, eg_safetensors *file);
 void eg_safetensors_free(eg_safetensors *file, const eg_allocator *allocator);

@@ -19,10 +19,11 @@ void eg_aligned_free(void *memory);
 
 /* ---- files --------------------------------------------------------------------------------------------------------*/
 
-/* A file, open for reading and mapped. It may be replaced by a rename meanwhile. */
+/* A file, or a part of one, open for reading and mapped. It may be replaced by a rename meanwhile. */
 typedef struct eg_mapped_file {
     void *data; /* NULL: none */
     size_t bytes;
+    uint64_t offset; /* of data in the file */
     intptr_t handle; /* of the open file */
 } eg_mapped_file;
 
@@ -31,6 +32,7 @@ typedef enum eg_map_status {
     EG_MAP_NOT_OPENED,
     EG_MAP_NOT_A_FILE, /* but a folder, or a pipe, which must not make it wait */
     EG_MAP_BAD_SIZE,   /* empty, or above the machine's addresses */
+    EG_MAP_BAD_PART,   /* the file ends before it */
     EG_MAP_REFUSED
 } eg_map_status;
 
@@ -39,10 +41,16 @@ enum { EG_REASON_BYTES = 256 };
 /* path: UTF-8. reason: what the system says of EG_MAP_NOT_OPENED and EG_MAP_REFUSED, in UTF-8. */
 eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG_REASON_BYTES]);
 
+/* The same for a part of a file that is open already, which stays open: the mapping has a handle of its own.
+ *   descriptor: as of open(), on Windows as of _open()
+ *   bytes:      0 for all that follows the offset */
+eg_map_status eg_file_map_part(int descriptor, uint64_t offset, uint64_t bytes, eg_mapped_file *file,
+                               char reason[EG_REASON_BYTES]);
+
 /* Does nothing if there is no file. */
 void eg_file_unmap(const eg_mapped_file *file);
 
-/* Reads bytes at an offset, not by way of the mapping. */
+/* Reads bytes at an offset from the data's begin, not by way of the mapping. */
 int eg_file_read(const eg_mapped_file *file, size_t offset, size_t bytes, void *to);
 
 /* Gives back the memory of a part of the mapping, which is read again when it is next used. */

@@ -16,7 +16,11 @@
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-void *eg_aligned_new(size_t alignment, size_t bytes) { return aligned_alloc(alignment, bytes); }
+void *eg_aligned_new(size_t alignment, size_t bytes)
+{
+    void *memory = NULL; /* aligned_alloc came to Android late */
+    return posix_memalign(&memory, alignment, bytes) == 0 ? memory : NULL;
+}
 
 void eg_aligned_free(void *memory) { free(memory); }
 
@@ -28,41 +32,64 @@ static eg_map_status fail(eg_map_status status, char reason[EG_REASON_BYTES])
     return status;
 }
 
-eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG_REASON_BYTES])
+/* Bytes of a mapping, which begins with a page, before the byte at an address or an offset. */
+static size_t bytes_before(uint64_t place) { return (size_t)(place % (uint64_t)sysconf(_SC_PAGESIZE)); }
+
+/* Takes over the descriptor, which is closed after an error. */
+static eg_map_status map(int descriptor, uint64_t offset, uint64_t bytes, eg_mapped_file *file,
+                         char reason[EG_REASON_BYTES])
 {
-    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat about;
+    eg_map_status status = EG_MAPPED;
     if (descriptor < 0) {
         return fail(EG_MAP_NOT_OPENED, reason);
     }
-    struct stat about;
-    eg_map_status status = EG_MAPPED;
     if (fstat(descriptor, &about) != 0 || !S_ISREG(about.st_mode)) {
         status = EG_MAP_NOT_A_FILE;
-    } else if (about.st_size == 0 || (uintmax_t)about.st_size > SIZE_MAX) {
-        status = EG_MAP_BAD_SIZE;
+    } else if (offset > (uint64_t)about.st_size || bytes > (uint64_t)about.st_size - offset) {
+        status = EG_MAP_BAD_PART;
     } else {
-        void *data = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, descriptor, 0);
-        if (data != MAP_FAILED) {
-            *file = (eg_mapped_file){data, (size_t)about.st_size, descriptor};
-            return EG_MAPPED;
+        bytes = bytes > 0 ? bytes : (uint64_t)about.st_size - offset;
+        const size_t before = bytes_before(offset);
+        if (bytes == 0 || bytes > SIZE_MAX - before) {
+            status = EG_MAP_BAD_SIZE;
+        } else {
+            char *pages = mmap(NULL, before + (size_t)bytes, PROT_READ, MAP_SHARED, descriptor,
+                               (off_t)(offset - before));
+            if (pages != MAP_FAILED) {
+                *file = (eg_mapped_file){pages + before, (size_t)bytes, offset, descriptor};
+                return EG_MAPPED;
+            }
+            status = fail(EG_MAP_REFUSED, reason);
         }
-        status = fail(EG_MAP_REFUSED, reason);
     }
     close(descriptor);
     return status;
 }
 
+eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG_REASON_BYTES])
+{
+    return map(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), 0, 0, file, reason);
+}
+
+eg_map_status eg_file_map_part(int descriptor, uint64_t offset, uint64_t bytes, eg_mapped_file *file,
+                               char reason[EG_REASON_BYTES])
+{
+    return map(fcntl(descriptor, F_DUPFD_CLOEXEC, 0), offset, bytes, file, reason);
+}
+
 void eg_file_unmap(const eg_mapped_file *file)
 {
     if (file->data != NULL) {
-        munmap(file->data, file->bytes);
+        const size_t before = bytes_before(file->offset);
+        munmap((char *)file->data - before, before + file->bytes);
         close((int)file->handle);
     }
 }
 
 int eg_file_read(const eg_mapped_file *file, size_t offset, size_t bytes, void *to)
 {
-    off_t at = (off_t)offset;
+    off_t at = (off_t)(file->offset + offset);
     char *next = to;
     while (bytes > 0) {
         const ssize_t got = pread((int)file->handle, next, bytes, at);
@@ -80,9 +107,9 @@ int eg_file_read(const eg_mapped_file *file, size_t offset, size_t bytes, void *
 
 void eg_file_forget(const eg_mapped_file *file, const void *begin, size_t bytes)
 {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    const size_t first = (size_t)((const char *)begin - (const char *)file->data) / page * page;
-    (void)madvise((char *)file->data + first, bytes, MADV_DONTNEED); /* of a file: nothing is lost */
+    (void)file;
+    const size_t before = bytes_before((uintptr_t)begin);
+    (void)madvise((char *)begin - before, before + bytes, MADV_DONTNEED); /* of a file: nothing is lost */
 }
 
 /* ---- threads ----------------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
 
 #include "platform/platform.h"
 
+#include <io.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,23 +45,41 @@ static wchar_t *wide_path(const char *path)
     return wide;
 }
 
-static eg_map_status map(HANDLE handle, eg_mapped_file *file, char reason[EG_REASON_BYTES])
+/* Bytes of a view before the byte at an offset. */
+static size_t bytes_before(uint64_t offset)
+{
+    SYSTEM_INFO system;
+    GetSystemInfo(&system);
+    return (size_t)(offset % system.dwAllocationGranularity);
+}
+
+static eg_map_status map(HANDLE handle, uint64_t offset, uint64_t bytes, eg_mapped_file *file,
+                         char reason[EG_REASON_BYTES])
 {
     LARGE_INTEGER size;
     if (GetFileType(handle) != FILE_TYPE_DISK || !GetFileSizeEx(handle, &size)) {
         return EG_MAP_NOT_A_FILE;
     }
-    if (size.QuadPart == 0 || (unsigned long long)size.QuadPart > SIZE_MAX) {
+    const uint64_t all = (uint64_t)size.QuadPart;
+    if (offset > all || bytes > all - offset) {
+        return EG_MAP_BAD_PART;
+    }
+    bytes = bytes > 0 ? bytes : all - offset;
+    const size_t before = bytes_before(offset);
+    if (bytes == 0 || bytes > SIZE_MAX - before) {
         return EG_MAP_BAD_SIZE;
     }
     const HANDLE mapping = CreateFileMappingW(handle, NULL, PAGE_READONLY, 0, 0, NULL);
-    void *data = mapping != NULL ? MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0) : NULL;
-    const eg_map_status status = data != NULL ? EG_MAPPED : fail(EG_MAP_REFUSED, reason);
+    const uint64_t first = offset - before;
+    char *view = mapping != NULL
+                     ? MapViewOfFile(mapping, FILE_MAP_READ, (DWORD)(first >> 32), (DWORD)first, before + (size_t)bytes)
+                     : NULL;
+    const eg_map_status status = view != NULL ? EG_MAPPED : fail(EG_MAP_REFUSED, reason);
     if (mapping != NULL) {
         CloseHandle(mapping); /* the view keeps it */
     }
-    if (data != NULL) {
-        *file = (eg_mapped_file){data, (size_t)size.QuadPart, (intptr_t)handle};
+    if (view != NULL) {
+        *file = (eg_mapped_file){view + before, (size_t)bytes, offset, (intptr_t)handle};
     }
     return status;
 }
@@ -77,7 +96,7 @@ eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG
     const HANDLE handle = CreateFileW(wide, GENERIC_READ, others_may, NULL, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL);
     eg_map_status status;
     if (handle != INVALID_HANDLE_VALUE) {
-        status = map(handle, file, reason);
+        status = map(handle, 0, 0, file, reason);
         if (status != EG_MAPPED) {
             CloseHandle(handle);
         }
@@ -88,10 +107,38 @@ eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG
     return status;
 }
 
+static void ignore(const wchar_t *expression, const wchar_t *function, const wchar_t *source, unsigned line,
+                   uintptr_t reserved)
+{
+    (void)expression, (void)function, (void)source, (void)line, (void)reserved;
+}
+
+eg_map_status eg_file_map_part(int descriptor, uint64_t offset, uint64_t bytes, eg_mapped_file *file,
+                               char reason[EG_REASON_BYTES])
+{
+    /* For a number that is no descriptor, the C library would end the process. */
+    const _invalid_parameter_handler before = _set_thread_local_invalid_parameter_handler(ignore);
+    const HANDLE theirs = (HANDLE)_get_osfhandle(descriptor), process = GetCurrentProcess();
+    _set_thread_local_invalid_parameter_handler(before);
+    HANDLE handle;
+    if (theirs == INVALID_HANDLE_VALUE) { /* which also stands for this process */
+        SetLastError(ERROR_INVALID_HANDLE);
+        return fail(EG_MAP_NOT_OPENED, reason);
+    }
+    if (!DuplicateHandle(process, theirs, process, &handle, 0, FALSE, DUPLICATE_SAME_ACCESS)) {
+        return fail(EG_MAP_NOT_OPENED, reason);
+    }
+    const eg_map_status status = map(handle, offset, bytes, file, reason);
+    if (status != EG_MAPPED) {
+        CloseHandle(handle);
+    }
+    return status;
+}
+
 void eg_file_unmap(const eg_mapped_file *file)
 {
     if (file->data != NULL) {
-        UnmapViewOfFile(file->data);
+        UnmapViewOfFile((char *)file->data - bytes_before(file->offset));
         CloseHandle((HANDLE)file->handle);
     }
 }
@@ -100,15 +147,16 @@ int eg_file_read(const eg_mapped_file *file, size_t offset, size_t bytes, void *
 {
     enum { MOST_AT_ONCE = 1 << 30 };
     char *next = to;
+    uint64_t at = file->offset + offset;
     while (bytes > 0) {
-        OVERLAPPED place = {.Offset = (DWORD)offset, .OffsetHigh = (DWORD)((uint64_t)offset >> 32)};
+        OVERLAPPED place = {.Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32)};
         DWORD got = 0;
         const DWORD wanted = bytes < MOST_AT_ONCE ? (DWORD)bytes : MOST_AT_ONCE;
         if (!ReadFile((HANDLE)file->handle, next, wanted, &got, &place) || got == 0) {
             return 0;
         }
         next += got;
-        offset += got;
+        at += got;
         bytes -= got;
     }
     return 1;

@@ -11,11 +11,12 @@ enum {
     MOST_REFUSALS = 200, /* allocations of a model, a context and a call */
 };
 
-static void encode_some(const eg_model *model, float out[2 * HIDDEN])
+/* isa: NULL for the best. */
+static void encode_some(const eg_model *model, const char *isa, float out[2 * HIDDEN])
 {
     static const int32_t ids[] = {2, 17, 95, 1, 2, 40, 1};
     eg_context *context = NULL;
-    CHECK(eg_context_create(model, 2, NULL, &context) == EG_OK, "%s", eg_error_message());
+    CHECK(eg_context_create(model, 2, isa, &context) == EG_OK, "%s", eg_error_message());
     CHECK(eg_encode(context, ids, (const uint64_t[]){0, 4, 7}, 2, HIDDEN, 1, out) == EG_OK, "%s", eg_error_message());
     eg_context_free(context);
 }
@@ -37,11 +38,37 @@ static void check_valid(eg_dtype attention, eg_dtype others)
     unsigned char *file;
     eg_model *model = make_model(attention, others, &file);
     float out[2 * HIDDEN];
-    encode_some(model, out);
+    encode_some(model, NULL, out);
     CHECK(eg_model_dim(model) == HIDDEN && eg_model_max_tokens(model) == MAX_TOKENS, "sizes");
     CHECK(eg_model_tokenizer(model) == NULL, "a file without a tokenizer has one");
     check_prompts(model);
     eg_model_free(model);
+    eg_aligned_free(file);
+}
+
+/* Memory that is aligned as zip archives align their files: no instruction set may ask for more. */
+static void check_unaligned(eg_dtype attention, eg_dtype others)
+{
+    enum { OFFSET = 4 };
+    static tensors t;
+    list_tensors(&t, attention, others);
+    size_t bytes;
+    unsigned char *file = make_file(&t, &bytes), *unaligned = aligned_new(OFFSET + bytes);
+    memcpy(unaligned + OFFSET, file, bytes);
+    eg_model *model = NULL, *second = NULL;
+    CHECK(eg_model_open_memory(file, bytes, NULL, &model) == EG_OK, "%s", eg_error_message());
+    CHECK(eg_model_open_memory(unaligned + OFFSET, bytes, NULL, &second) == EG_OK, "%s", eg_error_message());
+    for (size_t i = 0; i < eg_isa_count(); i++) {
+        if (eg_isa_supported(i)) {
+            float expected[2 * HIDDEN], out[2 * HIDDEN];
+            encode_some(model, eg_isa_name(i), expected);
+            encode_some(second, eg_isa_name(i), out);
+            CHECK(memcmp(out, expected, sizeof out) == 0, "%s: other vectors", eg_isa_name(i));
+        }
+    }
+    eg_model_free(second);
+    eg_model_free(model);
+    eg_aligned_free(unaligned);
     eg_aligned_free(file);
 }
 
@@ -124,6 +151,36 @@ static void check_fingerprint(const eg_model *model)
     CHECK_REFUSED(eg_model_fingerprint(model, NULL, HIDDEN, NULL), EG_ERROR_ARGUMENT, "place");
 }
 
+/* A model file inside another file, behind bytes that are not of it: it gives the vectors of the file alone. */
+static void check_parts(const unsigned char *file, size_t bytes, const float expected[2 * HIDDEN])
+{
+    static const char path[] = "test_model_file.package";
+    static const size_t offsets[] = {0, 4, 60, 64, 4096, 65540};
+    enum { AFTER = 100 };
+    for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
+        const size_t offset = offsets[i], all = offset + bytes + AFTER;
+        unsigned char *package = aligned_new(all);
+        memset(package, 0xA5, all);
+        memcpy(package + offset, file, bytes);
+        disk_write(path, package, all);
+        const int descriptor = disk_open(path);
+        eg_model *model = NULL;
+        float out[2 * HIDDEN];
+        CHECK_REFUSED(eg_model_open_descriptor(descriptor, offset, bytes - 1, &model), EG_ERROR_MODEL, "descriptor");
+        CHECK_REFUSED(eg_model_open_descriptor(descriptor, offset, 0, &model), EG_ERROR_MODEL, "descriptor");
+        CHECK_REFUSED(eg_model_open_descriptor(descriptor, 0, all + 1, &model), EG_ERROR_ARGUMENT, "ends before");
+        CHECK_REFUSED(eg_model_open_descriptor(descriptor, offset + 2, 0, &model), EG_ERROR_ARGUMENT, "multiple of 4");
+        CHECK_REFUSED(eg_model_open_descriptor(-1, 0, 0, &model), EG_ERROR_MODEL, "cannot open");
+        CHECK(eg_model_open_descriptor(descriptor, offset, bytes, &model) == EG_OK, "%s", eg_error_message());
+        disk_close(descriptor);
+        encode_some(model, NULL, out);
+        CHECK(memcmp(out, expected, sizeof out) == 0, "other vectors from byte %zu of a file", offset);
+        eg_model_free(model);
+        eg_aligned_free(package);
+    }
+    CHECK(disk_remove(path), "cannot remove %s", path);
+}
+
 static void check_paths(const unsigned char *file, size_t bytes)
 {
     static const char path[] = "test_model_file.modèle", old[] = "test_model_file.old";
@@ -133,11 +190,12 @@ static void check_paths(const unsigned char *file, size_t bytes)
     check_fingerprint(model);
     CHECK(disk_rename(path, old), "cannot rename a file that is mapped");
     float out[2 * HIDDEN], expected[2 * HIDDEN];
-    encode_some(model, out);
+    encode_some(model, NULL, out);
     eg_model *in_memory = NULL;
     CHECK(eg_model_open_memory(file, bytes, NULL, &in_memory) == EG_OK, "%s", eg_error_message());
-    encode_some(in_memory, expected);
+    encode_some(in_memory, NULL, expected);
     CHECK(memcmp(out, expected, sizeof out) == 0, "a file gives other vectors than the same bytes in memory");
+    check_parts(file, bytes, expected);
     eg_model_free(in_memory);
     check_unreadable(model);
     eg_model_free(model);
@@ -237,6 +295,9 @@ int main(void)
     check_valid(EG_F32, EG_F32);
     check_valid(EG_I8, EG_I8);
     check_valid(EG_I8, EG_U8);
+    check_unaligned(EG_F32, EG_F32);
+    check_unaligned(EG_I8, EG_U8);
+    check_unaligned(EG_U8, EG_I8);
     static tensors t;
     list_tensors(&t, EG_I8, EG_U8);
     size_t bytes;

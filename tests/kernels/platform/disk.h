@@ -8,6 +8,9 @@
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
 
+#include <fcntl.h>
+#include <io.h>
+
 enum { DISK_PATH = 512 };
 
 static inline const wchar_t *disk_wide(const char *path, wchar_t wide[DISK_PATH])
@@ -28,6 +31,13 @@ static inline int disk_rename(const char *from, const char *to)
     return MoveFileExW(disk_wide(from, wide_from), disk_wide(to, wide_to), 0) != 0;
 }
 
+static inline int disk_open(const char *path)
+{
+    return _wopen(disk_wide(path, (wchar_t[DISK_PATH]){0}), _O_RDONLY | _O_BINARY);
+}
+
+static inline void disk_close(int descriptor) { _close(descriptor); }
+
 /* Something that is there and is no file. */
 static inline const char *disk_device(const char *path)
 {
@@ -35,6 +45,7 @@ static inline const char *disk_device(const char *path)
     return "NUL";
 }
 #else
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,6 +56,10 @@ static inline int disk_seek(FILE *file, uint64_t offset) { return fseeko(file, (
 static inline int disk_remove(const char *path) { return remove(path) == 0; }
 
 static inline int disk_rename(const char *from, const char *to) { return rename(from, to) == 0; }
+
+static inline int disk_open(const char *path) { return open(path, O_RDONLY); }
+
+static inline void disk_close(int descriptor) { close(descriptor); }
 
 static inline const char *disk_device(const char *path)
 {

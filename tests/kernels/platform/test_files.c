@@ -1,4 +1,5 @@
-/* Mapped files: names in any language, sizes above 4 GB, names that are given to other files, and what is no file. */
+/* Mapped files: names in any language, sizes above 4 GB, parts, names that are given to other files, what is no file.
+ */
 #define _POSIX_C_SOURCE 200809L
 #include "tests/kernels/platform/disk.h"
 
@@ -31,6 +32,44 @@ static void check_replaced(const char *path)
     CHECK(disk_remove(path) && disk_remove(old), "cannot remove %s", path);
 }
 
+/* Parts of a file whose byte i is i modulo a prime, so that each is told from its neighbours. */
+static void check_parts(const char *path)
+{
+    enum { BYTES = 200000, PRIME = 251 }; /* more than the grain of mappings on Windows */
+    static const size_t parts[][2] = {{0, 0}, {0, 1}, {4, 9}, {4095, 2}, {65536, 0}, {65540, 70000}, {BYTES - 1, 1}};
+    unsigned char *all = malloc(BYTES), read[64];
+    for (size_t i = 0; i < BYTES; i++) {
+        all[i] = (unsigned char)(i % PRIME);
+    }
+    disk_write(path, all, BYTES);
+    const int descriptor = disk_open(path);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const size_t offset = parts[i][0], bytes = parts[i][1] > 0 ? parts[i][1] : BYTES - offset;
+        const size_t some = bytes < sizeof read ? bytes : sizeof read;
+        eg_mapped_file file = {.data = NULL};
+        CHECK(eg_file_map_part(descriptor, offset, parts[i][1], &file, reason) == EG_MAPPED, "%zu: %s", offset, reason);
+        CHECK(file.bytes == bytes && memcmp(file.data, all + offset, bytes) == 0, "%zu bytes at %zu", bytes, offset);
+        CHECK(eg_file_read(&file, bytes - some, some, read), "cannot read %zu bytes at %zu", some, offset);
+        CHECK(memcmp(read, all + offset + bytes - some, some) == 0, "read %zu bytes at %zu", some, offset);
+        eg_file_forget(&file, (char *)file.data + bytes / 2, bytes - bytes / 2);
+        CHECK(memcmp(file.data, all + offset, bytes) == 0, "forgotten, %zu bytes at %zu", bytes, offset);
+        eg_file_unmap(&file);
+    }
+    static const uint64_t wrong[][2] = {{BYTES + 1, 0}, {0, BYTES + 1}, {BYTES, 1}, {UINT64_MAX, 2}, {1, UINT64_MAX}};
+    eg_mapped_file file = {.data = NULL};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        CHECK(eg_file_map_part(descriptor, wrong[i][0], wrong[i][1], &file, reason) == EG_MAP_BAD_PART, "%zu", i);
+    }
+    CHECK(eg_file_map_part(descriptor, BYTES, 0, &file, reason) == EG_MAP_BAD_SIZE, "nothing after the end");
+    disk_close(descriptor);
+    static const int none[] = {-1, -2, 1 << 20};
+    for (size_t i = 0; i < 3; i++) {
+        CHECK(eg_file_map_part(none[i], 0, 0, &file, reason) == EG_MAP_NOT_OPENED, "descriptor %d", none[i]);
+    }
+    CHECK(file.data == NULL && disk_remove(path), "a refused part is no file");
+    free(all);
+}
+
 static void check_large(const char *path)
 {
     static const uint64_t ends[] = {(1ull << 31) + 5, (1ull << 32) + 5};
@@ -47,6 +86,11 @@ static void check_large(const char *path)
             CHECK(memcmp((char *)file.data + file.bytes - 3, "end", 3) == 0, "the mapping");
             eg_file_unmap(&file);
         }
+        const int descriptor = disk_open(path);
+        CHECK(eg_file_map_part(descriptor, ends[i] - 3, 3, &file, reason) == EG_MAPPED, "a part: %s", reason);
+        check_is(&file, "end");
+        eg_file_unmap(&file);
+        disk_close(descriptor);
         CHECK(disk_remove(path), "cannot remove %s", path);
     }
 }
@@ -73,6 +117,7 @@ int main(void)
         check_replaced(paths[i]);
         check_refused(paths[i]);
     }
+    check_parts(paths[0]);
     check_large(paths[0]);
     CHECK(eg_cpu_cores() >= 1, "no core");
     const double begin = eg_now(), again = eg_now();
