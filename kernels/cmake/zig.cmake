@@ -4,7 +4,7 @@
 #   cmake -S kernels -B build/zig -DCMAKE_TOOLCHAIN_FILE=cmake/zig.cmake -DEMBGEMMA_TARGET=aarch64-linux-musl
 #
 # EMBGEMMA_TARGET is a name of zig's, with the oldest system that must do: x86_64-linux-gnu.2.17, aarch64-macos.11.0,
-# x86_64-windows-gnu. zig is looked for in PATH, or as Python's module ziglang.
+# x86_64-windows-gnu, wasm32-wasi. zig is looked for in PATH, or as Python's module ziglang.
 string(REPLACE "-" ";" target_parts "${EMBGEMMA_TARGET}")
 list(GET target_parts 0 CMAKE_SYSTEM_PROCESSOR)
 list(SUBLIST target_parts 1 -1 system)
@@ -13,6 +13,10 @@ if(system MATCHES "^macos")
 elseif(system MATCHES "^windows")
   set(CMAKE_SYSTEM_NAME Windows)
   set(CMAKE_CROSSCOMPILING_EMULATOR wine)
+elseif(system MATCHES "^wasi")
+  set(CMAKE_SYSTEM_NAME Generic)
+  # What all browsers with SIMD have.
+  set(features -mcpu=generic+atomics+bulk_memory+mutable_globals+nontrapping_fptoint+sign_ext+simd128)
 else()
   set(CMAKE_SYSTEM_NAME Linux)
   if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64" AND system MATCHES "musl")
@@ -23,7 +27,7 @@ endif()
 find_program(EMBGEMMA_ZIG NAMES zig python-zig REQUIRED)
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES EMBGEMMA_TARGET EMBGEMMA_ZIG)
 # Always the same flags of optimising and stripping, and no linking in checks: zig builds a C library for each set.
-set(CMAKE_C_COMPILER "${EMBGEMMA_ZIG}" cc -target ${EMBGEMMA_TARGET} -O3 -s)
+set(CMAKE_C_COMPILER "${EMBGEMMA_ZIG}" cc -target ${EMBGEMMA_TARGET} ${features} -O3 -s)
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 foreach(tool ar ranlib) # CMake wants programs
   string(TOUPPER ${tool} name)

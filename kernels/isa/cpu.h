@@ -10,5 +10,6 @@ int eg_cpu_has_avx512vbmi(void);
 int eg_cpu_has_amx(void); /* asks the operating system for permission to use the tile registers */
 int eg_cpu_has_neondot(void);
 int eg_cpu_has_i8mm(void);
+int eg_cpu_has_wasmrelaxed(void);
 
 #endif

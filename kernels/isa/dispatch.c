@@ -7,10 +7,12 @@
 extern const eg_matmul_ops eg_matmul__amx, eg_matmul__avx512vbmi, eg_matmul__avx512vnni, eg_matmul__avxvnni;
 extern const eg_matmul_ops eg_matmul__avx2;
 extern const eg_matmul_ops eg_matmul__i8mm, eg_matmul__neondot, eg_matmul__scalar;
+extern const eg_matmul_ops eg_matmul__wasmrelaxed, eg_matmul__wasm;
 extern const eg_vector_ops eg_vector_ops__avx512, eg_vector_ops__avx2, eg_vector_ops__neon, eg_vector_ops__scalar;
+extern const eg_vector_ops eg_vector_ops__wasmrelaxed, eg_vector_ops__wasm;
 
 extern const eg_attention_ops eg_attention__avx512vnni, eg_attention__avxvnni, eg_attention__avx2;
-extern const eg_attention_ops eg_attention__neondot;
+extern const eg_attention_ops eg_attention__neondot, eg_attention__wasmrelaxed, eg_attention__wasm;
 
 static int always(void) { return 1; }
 
@@ -35,6 +37,13 @@ const eg_isa eg_isa_list[] = {
 #endif
 #if defined(EG_HAVE_NEONDOT)
     {"neondot", eg_cpu_has_neondot, &eg_matmul__neondot, &eg_vector_ops__neon, &eg_attention__neondot},
+#endif
+#if defined(EG_HAVE_WASMRELAXED)
+    {"wasmrelaxed", eg_cpu_has_wasmrelaxed, &eg_matmul__wasmrelaxed, &eg_vector_ops__wasmrelaxed,
+     &eg_attention__wasmrelaxed},
+#endif
+#if defined(EG_HAVE_WASM)
+    {"wasm", always, &eg_matmul__wasm, &eg_vector_ops__wasm, &eg_attention__wasm},
 #endif
     {"scalar", always, &eg_matmul__scalar, &eg_vector_ops__scalar, NULL},
 };

@@ -1,13 +1,16 @@
 /* What differs between operating systems: memory, files, threads, the clock, and what is known of the CPU. No other
  * folder asks which system it is compiled for. posix.c and posix_cpu.c have it all for Linux, Android, macOS and iOS,
- * windows.c for Windows. Functions that can fail return 1 on success, else 0, unless they say otherwise. */
+ * windows.c for Windows, wasm.c for WebAssembly. Functions that can fail return 1 on success, else 0, unless they say
+ * otherwise. */
 #ifndef EG_PLATFORM_H
 #define EG_PLATFORM_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#if !defined(_WIN32)
+#if defined(__wasm__)
+#include <stdatomic.h>
+#elif !defined(_WIN32)
 #include <pthread.h>
 #endif
 
@@ -66,6 +69,14 @@ typedef struct eg_condition {
     void *variable; /* a CONDITION_VARIABLE */
 } eg_condition;
 typedef void *eg_thread_handle;
+#elif defined(__wasm__)
+typedef struct eg_mutex {
+    atomic_int state;
+} eg_mutex;
+typedef struct eg_condition {
+    atomic_int wakes;
+} eg_condition;
+typedef int eg_thread_handle;
 #else
 typedef pthread_mutex_t eg_mutex;
 typedef pthread_cond_t eg_condition;

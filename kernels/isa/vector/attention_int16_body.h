@@ -1,5 +1,5 @@
-/* Attention in 16-bit integers on x86, which multiplies them twice as fast as float32: pairs are added up exactly in
- * int32. Needs a choice of simd.h. */
+/* Attention in 16-bit integers on x86 and WebAssembly, which multiply them twice as fast as float32: pairs are added up
+ * exactly in int32. Needs a choice of simd.h. */
 #include "common/compiler.h"
 #include "isa/kernels.h"
 #include "isa/vector/attention_codes.h"
@@ -71,7 +71,9 @@ EG_ALWAYS_INLINE void tile(const int16_t *x, size_t x_stride, size_t rows, size_
             EG_UNROLL
             for (size_t v = 0; v < vectors; v++) {
                 sums[row][v] = vi_add_pairs(sums[row][v], inputs, lines[v]);
+#if !defined(__wasm__)
                 __asm__("" : "+v"(sums[row][v])); /* GCC 12 copies the sums in each iteration otherwise */
+#endif
             }
         }
     }

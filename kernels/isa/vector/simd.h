@@ -1,6 +1,7 @@
 /* The vector vocabulary that vector_ops_body.h is written in: a float vector `vf` of VF_LANES lanes.
  *
- * A file chooses it by defining EG_SIMD_AVX512, EG_SIMD_AVX2, EG_SIMD_NEON or EG_SIMD_SCALAR.
+ * A file chooses it by defining EG_SIMD_AVX512, EG_SIMD_AVX2, EG_SIMD_NEON, EG_SIMD_WASM,
+ * EG_SIMD_WASMRELAXED or EG_SIMD_SCALAR.
  *
  * Each simd_<isa>.h defines:
  *   vf_load, vf_store                   VF_LANES floats
@@ -22,7 +23,7 @@
  * For attention in int16, all but simd_scalar.h also define:
  *   vf_store_int16                      rounds |a| <= 32767 (ties to even), stores VF_LANES int16
  *
- * and those of x86, which multiply int16 in pairs:
+ * and those of x86 and WebAssembly, which multiply int16 in pairs:
  *   vf_store_alternate                  the same to the first or second of each pair, while others may store the other
  *   vi_load, vi_set                     VF_LANES int32, one int32 in all lanes
  *   vi_add_pairs                        sums + the products of int16 pairs, added two by two
@@ -40,6 +41,8 @@
 #include "isa/vector/simd_avx2.h"
 #elif defined(EG_SIMD_NEON)
 #include "isa/vector/simd_neon.h"
+#elif defined(EG_SIMD_WASM) || defined(EG_SIMD_WASMRELAXED)
+#include "isa/vector/simd_wasm.h"
 #elif defined(EG_SIMD_SCALAR)
 #include "isa/vector/simd_scalar.h"
 #else

@@ -1,0 +1,70 @@
+/* Integer matmul on WebAssembly SIMD128: i32x4.dot_i16x8_s multiplies int16 in pairs, exact for all that fits int8.
+ * Weights and codes are widened to int16. */
+#if !defined(__wasm_simd128__)
+#error "compile with -msimd128"
+#endif
+#include <stdint.h>
+#include <wasm_simd128.h>
+
+typedef int16_t element;
+
+enum { STEP = 2, LEVEL_OFFSET = 0, ROOM = 64 * 1152 /* of take_codes: TILE_ROWS rows of MOST_K */ };
+
+static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
+{
+    return wasm_i32x4_add(sums, wasm_i32x4_dot_i16x8(weights, codes));
+}
+
+static inline v128_t look_up(v128_t table, v128_t indices) { return wasm_i8x16_swizzle(table, indices); }
+
+static inline void store_lines(const v128_t lines[4], char *to);
+static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride);
+
+#include "isa/matmul_wasm_body.h"
+
+/* The 4 inputs of a channel become two pairs, which are GROUP channels apart. lines: 4 inputs of 4 channels each. */
+static inline void store_lines(const v128_t lines[4], char *to)
+{
+    EG_UNROLL
+    for (size_t line = 0; line < 4; line++) {
+        const v128_t low = wasm_i16x8_extend_low_i8x16(lines[line]), high = wasm_i16x8_extend_high_i8x16(lines[line]);
+        wasm_v128_store(to + 2 * line * VECTORS * sizeof(v128_t), SHUFFLE(low, high, 0, 2, 4, 6));
+        wasm_v128_store(to + (2 * line + 1) * VECTORS * sizeof(v128_t), SHUFFLE(low, high, 1, 3, 5, 7));
+    }
+}
+
+/* Widens the codes of a tile; returns how far apart their rows are. */
+static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride)
+{
+    for (size_t row = 0; row < rows; row++) {
+        for (size_t i = 0; i < count; i += sizeof(v128_t)) {
+            const v128_t some = wasm_v128_load(codes + row * k + i);
+            element *to = room + row * count + i;
+            wasm_v128_store(to, wasm_i16x8_extend_low_i8x16(some));
+            wasm_v128_store(to + sizeof(v128_t) / 2, wasm_i16x8_extend_high_i8x16(some));
+        }
+    }
+    *stride = count * sizeof *room;
+    return (const char *)room;
+}
+
+static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
+{
+    start_sums(code_sums, rows, 0, sums);
+    multiply_tile(0, codes, rows, k, weights, codebooks, sums);
+}
+
+static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
+{
+    start_sums(code_sums, rows, LEVEL_OFFSET, sums);
+    multiply_tile(1, codes, rows, k, weights, codebooks, sums);
+}
+
+extern const eg_matmul_ops eg_matmul__wasm;
+const eg_matmul_ops eg_matmul__wasm = {.tile_rows = TILE_ROWS,
+                                       .chunk_rows = EG_CHUNK_ROWS,
+                                       .int8_tile = int8_tile,
+                                       .int4_tile = int4_tile,
+                                       .multiply_probe = multiply_probe};

@@ -1,0 +1,65 @@
+/* Integer matmul on WebAssembly's relaxed SIMD. Its dot product adds 4 products of a signed byte and a byte of 7 bits,
+ * and is one instruction on CPUs with AVX-VNNI or ARM's dot product. An operand below 128 and sums of two products that
+ * fit int16 make it exact on every engine, whichever instructions it takes:
+ *
+ * int4: levels + 30 are 0 … 60. Sums start at -30 · Σ codes to undo the offset.
+ * int8: has 8 bits, so the int16 products of matmul_wasm.c are taken. */
+#if !defined(__wasm_relaxed_simd__)
+#error "compile with -mrelaxed-simd"
+#endif
+#include <stdint.h>
+#include <wasm_simd128.h>
+
+typedef int8_t element;
+
+enum { STEP = 4, LEVEL_OFFSET = 30 /* EG_INT4_OFFSET */, ROOM = 1 /* codes stay where they are */ };
+
+static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
+{
+    return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(codes, weights, sums);
+}
+
+static inline v128_t look_up(v128_t table, v128_t indices) { return wasm_i8x16_relaxed_swizzle(table, indices); }
+
+static inline void store_lines(const v128_t lines[4], char *to);
+static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride);
+
+#include "isa/matmul_wasm_body.h"
+
+static inline void store_lines(const v128_t lines[4], char *to)
+{
+    EG_UNROLL
+    for (size_t line = 0; line < 4; line++) {
+        wasm_v128_store(to + line * VECTORS * sizeof(v128_t), lines[line]);
+    }
+}
+
+static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride)
+{
+    (void)rows;
+    (void)count;
+    (void)room;
+    *stride = k;
+    return (const char *)codes;
+}
+
+static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
+{
+    start_sums(code_sums, rows, LEVEL_OFFSET, sums);
+    multiply_tile(1, codes, rows, k, weights, codebooks, sums);
+}
+
+extern const eg_matmul_ops eg_matmul__wasm, eg_matmul__wasmrelaxed;
+
+static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
+{
+    eg_matmul__wasm.int8_tile(codes, code_sums, rows, k, weights, codebooks, sums);
+}
+
+const eg_matmul_ops eg_matmul__wasmrelaxed = {.tile_rows = TILE_ROWS,
+                                              .chunk_rows = EG_CHUNK_ROWS,
+                                              .int8_tile = int8_tile,
+                                              .int4_tile = int4_tile,
+                                              .multiply_probe = multiply_probe};

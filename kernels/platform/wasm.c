@@ -1,0 +1,201 @@
+/* WebAssembly: memory that the program around it shares out, and threads that it starts beforehand. There are no files.
+ *
+ * A module cannot start a thread. The program makes Workers, instantiates the module in each over the same memory,
+ * gives each a stack, and calls eg_wasm_serve(), which waits for a body to run. eg_thread_start() hands the body over.
+ */
+#include "platform/platform.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define EXPORT(name)             __attribute__((export_name(#name))) name
+#define IMPORT(name)             __attribute__((import_module("embgemma"), import_name(#name)))
+#define WAIT(address, value, ns) __builtin_wasm_memory_atomic_wait32((int *)(address), value, ns)
+#define WAKE(address, count)     __builtin_wasm_memory_atomic_notify((int *)(address), count)
+
+enum { FOREVER = -1, EVERYBODY = 0x7FFFFFFF, MOST_THREADS = 64, YIELD_NS = 10000 };
+
+IMPORT(now) double now(void); /* seconds */
+IMPORT(cores) uint32_t cores(void);
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+void *EXPORT(eg_aligned_new)(size_t alignment, size_t bytes) { return aligned_alloc(alignment, bytes); }
+
+void EXPORT(eg_aligned_free)(void *memory) { free(memory); }
+
+/* ---- files ------------------------------------------------------------------------------------------------------- */
+
+eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG_REASON_BYTES])
+{
+    (void)path;
+    (void)file;
+    snprintf(reason, EG_REASON_BYTES, "WebAssembly has no files; use eg_model_open_memory");
+    return EG_MAP_NOT_OPENED;
+}
+
+void eg_file_unmap(const eg_mapped_file *file) { (void)file; }
+
+int eg_file_read(const eg_mapped_file *file, size_t offset, size_t bytes, void *to)
+{
+    (void)file;
+    (void)offset;
+    (void)bytes;
+    (void)to;
+    return 0;
+}
+
+void eg_file_forget(const eg_mapped_file *file, const void *begin, size_t bytes)
+{
+    (void)file;
+    (void)begin;
+    (void)bytes;
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
+
+enum { FREE, HELD, CONTENDED }; /* of a mutex; the last: someone waits */
+
+int eg_mutex_create(eg_mutex *mutex)
+{
+    atomic_init(&mutex->state, FREE);
+    return 1;
+}
+
+void eg_mutex_free(eg_mutex *mutex) { (void)mutex; }
+
+void eg_mutex_lock(eg_mutex *mutex)
+{
+    int state = FREE;
+    if (!atomic_compare_exchange_strong(&mutex->state, &state, HELD)) {
+        while (atomic_exchange(&mutex->state, CONTENDED) != FREE) {
+            WAIT(&mutex->state, CONTENDED, FOREVER);
+        }
+    }
+}
+
+void eg_mutex_unlock(eg_mutex *mutex)
+{
+    if (atomic_exchange(&mutex->state, FREE) == CONTENDED) {
+        WAKE(&mutex->state, 1);
+    }
+}
+
+int eg_condition_create(eg_condition *condition)
+{
+    atomic_init(&condition->wakes, 0);
+    return 1;
+}
+
+void eg_condition_free(eg_condition *condition) { (void)condition; }
+
+void eg_condition_wait(eg_condition *condition, eg_mutex *mutex)
+{
+    const int wakes = atomic_load(&condition->wakes);
+    eg_mutex_unlock(mutex);
+    WAIT(&condition->wakes, wakes, FOREVER); /* returns at once if a wake came meanwhile */
+    eg_mutex_lock(mutex);
+}
+
+void eg_condition_wake_all(eg_condition *condition)
+{
+    atomic_fetch_add(&condition->wakes, 1);
+    WAKE(&condition->wakes, EVERYBODY);
+}
+
+/* What a thread of the program does. */
+enum { NOT_THERE, IDLE, BUSY };
+
+static atomic_int states[MOST_THREADS];
+static eg_system_thread *bodies[MOST_THREADS];
+
+/* Runs the bodies that are handed to thread `index`, 0 … MOST_THREADS - 1, for as long as its Worker lives. */
+void EXPORT(eg_wasm_serve)(uint32_t index)
+{
+    atomic_int *state = &states[index];
+    for (;;) {
+        atomic_store(state, IDLE);
+        WAKE(state, EVERYBODY);
+        while (atomic_load(state) != BUSY) {
+            WAIT(state, IDLE, FOREVER);
+        }
+        bodies[index]->body(bodies[index]->argument);
+    }
+}
+
+/* Waits until the first `count` threads serve. */
+void EXPORT(eg_wasm_await)(uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        while (atomic_load(&states[i]) == NOT_THERE) {
+            WAIT(&states[i], NOT_THERE, FOREVER);
+        }
+    }
+}
+
+/* Bytes that a thread needs for its thread-local variables. */
+uint32_t EXPORT(eg_wasm_tls_bytes)(void) { return (uint32_t)__builtin_wasm_tls_size(); }
+
+/* eg_wasm_enter(stack, tls): the first call of a thread, with the end of its stack and memory for its thread-local
+ * variables. No C code can run before it. */
+__asm__(".globaltype __stack_pointer, i32\n"
+        ".functype __wasm_init_tls (i32) -> ()\n"
+        ".globl eg_wasm_enter\n"
+        ".type eg_wasm_enter, @function\n"
+        ".export_name eg_wasm_enter, eg_wasm_enter\n"
+        "eg_wasm_enter:\n"
+        ".functype eg_wasm_enter (i32, i32) -> ()\n"
+        "local.get 0\n"
+        "global.set __stack_pointer\n"
+        "local.get 1\n"
+        "call __wasm_init_tls\n"
+        "end_function\n");
+
+int eg_thread_start(eg_system_thread *thread, void (*body)(void *argument), void *argument)
+{
+    thread->body = body;
+    thread->argument = argument;
+    for (int i = 0; i < MOST_THREADS; i++) {
+        if (atomic_load(&states[i]) == IDLE) { /* only the program's own thread makes it busy */
+            thread->handle = i;
+            bodies[i] = thread;
+            atomic_store(&states[i], BUSY);
+            WAKE(&states[i], EVERYBODY);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+void eg_thread_join(eg_system_thread *thread)
+{
+    while (atomic_load(&states[thread->handle]) == BUSY) {
+        WAIT(&states[thread->handle], BUSY, FOREVER);
+    }
+}
+
+/* Sleeps, since nothing lets others run but that. */
+void eg_thread_yield(void)
+{
+    static int never;
+    WAIT(&never, 0, YIELD_NS);
+}
+
+long eg_process(void) { return 1; }
+
+double eg_now(void) { return now(); }
+
+/* ---- the CPU ----------------------------------------------------------------------------------------------------- */
+
+size_t eg_cpu_cores(void) { return cores(); }
+
+size_t eg_cpu_quota(const char *root)
+{
+    (void)root;
+    return SIZE_MAX;
+}
+
+unsigned eg_arm_features(void) { return 0; }
+
+int eg_amx_permission(void) { return 0; }
