@@ -11,6 +11,8 @@
 #   make c-library     installs the C library, and uses it from a program in every supported way
 #   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
 #   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
+#   make wasm          the npm package in build/wasm/package, for browsers and node
+#   make test-wasm     the C tests of its kernels, and the package in node; the bits of the native engine
 #   make c-archives    the C library for each platform in dist/c, and the program `embgemma` for Linux
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
@@ -28,7 +30,8 @@ comma := ,
 C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
-.PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels c-archives lint
+.PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels wasm test-wasm
+.PHONY: c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -101,6 +104,24 @@ $(TARGETS): $(VENV)/with-release
 	$(BIN)/cmake -S kernels -B build/cross/$@ -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 		$(ZIG) -DEMBGEMMA_TARGET=$@ -DEMBGEMMA_WERROR=ON $(if $(findstring musl,$@),-DEMBGEMMA_BUILD_PROGRAM=ON)
 	$(BIN)/cmake --build build/cross/$@
+
+# Two modules: browsers without relaxed SIMD do not load one that has it.
+WASM = -S kernels -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) $(ZIG) -DEMBGEMMA_TARGET=wasm32-wasi \
+	-DEMBGEMMA_WERROR=ON
+NODE ?= $(abspath build/node/node_modules/.bin/node)
+
+wasm: $(VENV)/with-release
+	$(BIN)/cmake $(WASM) -B build/wasm/plain
+	$(BIN)/cmake $(WASM) -B build/wasm/relaxed -DEMBGEMMA_RELAXED=ON
+	$(BIN)/cmake --build build/wasm/plain --target embgemma
+	$(BIN)/cmake --build build/wasm/relaxed --target embgemma
+	rm -rf build/wasm/package && mkdir build/wasm/package
+	cp runtime/bindings/wasm/* LICENSE build/wasm/package
+	cp build/wasm/plain/embgemma.wasm build/wasm/package
+	cp build/wasm/relaxed/embgemma.wasm build/wasm/package/embgemma-relaxed.wasm
+
+build/node/node_modules/.bin/node:
+	npm install --silent --no-save --prefix build/node node@24.21.0
 
 wheels: $(TARGETS)
 	BIN=$(BIN) bash tests/packaging/wheels $(TARGETS)

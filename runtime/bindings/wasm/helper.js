@@ -1,0 +1,16 @@
+// A helper thread: an instance over the engine's memory that waits for work until its Worker is ended.
+
+import { instantiate } from "./engine.js";
+import { toMessage } from "./errors.js";
+import { listen, postBack } from "./workers.js";
+
+listen(async ({ module, memory, index, stack, tls }) => {
+  try {
+    const exports = await instantiate(module, memory);
+    exports.eg_wasm_enter(stack, tls);
+    postBack({ ready: true });
+    exports.eg_wasm_serve(index);
+  } catch (error) {
+    postBack({ error: toMessage(error) });
+  }
+});

@@ -1,0 +1,246 @@
+// What a page or a program imports. It keeps the engine's Worker busy and never waits for it itself: see index.d.ts.
+
+import { isCopied, removeCopies } from "./copies.js";
+import { EmbgemmaError, fromMessage } from "./errors.js";
+import { inNode, startWorker } from "./workers.js";
+
+export { EmbgemmaError };
+
+const MOST_THREADS = 64;
+const ALL_FAST = 4; // up to so many hardware threads all are taken, else half: cores have two, or half are slow
+const MOST_BY_DEFAULT = 8;
+const PART_CHARACTERS = 20_000; // of a long list: short enough for other calls to come between
+const PIECE = 4 << 20; // bytes
+
+/** A Worker with the engine, whose calls are promises. */
+class Remote {
+  #calls = new Map();
+  #count = 0;
+  #worker;
+  #ended = null; // why it takes no more calls
+
+  constructor(onProgress) {
+    this.#worker = startWorker(
+      (Kind) => new Kind(new URL("./worker.js", import.meta.url), { type: "module" }),
+      ({ id, result, error, progress }) => {
+        if (progress) {
+          onProgress?.(progress);
+          return;
+        }
+        const { resolve, reject } = this.#calls.get(id);
+        this.#calls.delete(id);
+        this.#worker.keepRunning(this.#calls.size > 0);
+        error ? reject(fromMessage(error)) : resolve(result);
+      },
+      (error) => this.end(new EmbgemmaError("system", `the engine's Worker failed: ${error.message}`)),
+    );
+  }
+
+  call(call, options, transfer) {
+    if (this.#ended) {
+      return Promise.reject(this.#ended);
+    }
+    return new Promise((resolve, reject) => {
+      const id = this.#count++;
+      this.#calls.set(id, { resolve, reject });
+      this.#worker.keepRunning(true);
+      this.#worker.post({ id, call, options }, transfer);
+    });
+  }
+
+  /** Rejects all calls, those in progress and later ones. */
+  async end(reason) {
+    this.#ended ??= reason;
+    for (const { reject } of this.#calls.values()) {
+      reject(this.#ended);
+    }
+    this.#calls.clear();
+    await this.#worker.end();
+  }
+}
+
+// ---- sources -------------------------------------------------------------------------------------------------------
+
+const isUrl = (text) => /^[a-z][a-z0-9+.-]+:/i.test(text); // not C:\
+
+const absolute = (url) => new URL(url, globalThis.location?.href).href;
+
+/** Gives the Worker the bytes of a source. */
+async function send(source, cache, remote) {
+  if (typeof source === "string" || source instanceof URL) {
+    const text = String(source);
+    if (text.startsWith("file:") || (inNode && !isUrl(text))) {
+      const path = text.startsWith("file:") ? decodeURIComponent(new URL(text).pathname) : text;
+      return remote.call("readFile", { path });
+    }
+    return remote.call("fetchUrl", { url: absolute(text), cache });
+  }
+  if (source instanceof Blob) {
+    return remote.call("readBlob", { blob: source });
+  }
+  for await (const bytes of pieces(source)) {
+    await remote.call("add", { bytes }, [bytes.buffer]); // one at a time: none waits in memory
+  }
+}
+
+async function* pieces(source) {
+  if (source instanceof Response && !source.ok) {
+    throw new EmbgemmaError("network", `${source.url}: the server answers ${source.status}`);
+  }
+  const stream = source instanceof Response ? source.body : source;
+  if (stream instanceof ReadableStream) {
+    for (const reader = stream.getReader(); ; ) {
+      const { done, value } = await reader.read();
+      if (done) {
+        return;
+      }
+      yield value.slice();
+    }
+  }
+  const bytes = ArrayBuffer.isView(source)
+    ? new Uint8Array(source.buffer, source.byteOffset, source.byteLength)
+    : isBuffer(source) && new Uint8Array(source);
+  if (!bytes) {
+    throw new EmbgemmaError("argument", "the source is none of: URL, path (in node), bytes, Blob, Response, stream");
+  }
+  for (let at = 0; at < bytes.length; at += PIECE) {
+    yield Uint8Array.from(bytes.subarray(at, at + PIECE)); // a copy, also of shared memory
+  }
+}
+
+const isBuffer = (source) =>
+  source instanceof ArrayBuffer || (typeof SharedArrayBuffer !== "undefined" && source instanceof SharedArrayBuffer);
+
+// ---- the model -------------------------------------------------------------------------------------------------------
+
+function chosenThreads(threads) {
+  const canShare = inNode || globalThis.crossOriginIsolated !== false;
+  if (threads === undefined) {
+    const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
+    const fast = cores <= ALL_FAST ? cores : Math.ceil(cores / 2);
+    return canShare ? Math.min(fast, MOST_BY_DEFAULT) : 1;
+  }
+  if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS) {
+    throw new EmbgemmaError("argument", `threads is ${threads}: expected a whole number from 1 to ${MOST_THREADS}`);
+  }
+  return canShare ? threads : 1;
+}
+
+function checkTexts(texts) {
+  if (!Array.isArray(texts) || texts.some((text) => typeof text !== "string")) {
+    throw new EmbgemmaError("argument", "expected an array of strings");
+  }
+}
+
+const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+
+export class EmbeddingModel {
+  #remote;
+  #truncateDim;
+  lastMilliseconds = 0;
+
+  constructor(remote, facts, truncateDim) {
+    this.#remote = remote;
+    Object.assign(this, facts);
+    this.#truncateDim = truncateDim ?? this.dim;
+    this.#size({});
+  }
+
+  static async load(source, { threads, onProgress, cache = true, signal, truncateDim, isa } = {}) {
+    signal?.throwIfAborted();
+    const choices = { isa, threads: chosenThreads(threads) };
+    const remote = new Remote(onProgress);
+    const abort = () => remote.end(signal.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      await remote.call("begin", choices);
+      await send(source, cache, remote);
+      return new EmbeddingModel(remote, await remote.call("finish", choices), truncateDim);
+    } catch (error) {
+      await remote.end(error);
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  static isCached(url) {
+    return isCopied(absolute(url));
+  }
+
+  static removeCached(url) {
+    return removeCopies(url === undefined ? undefined : absolute(url));
+  }
+
+  #size({ truncateDim }) {
+    const size = truncateDim ?? this.#truncateDim;
+    if (!Number.isInteger(size) || size < 1 || size > this.dim) {
+      throw new EmbgemmaError("argument", `truncateDim is ${size}: expected a whole number from 1 to ${this.dim}`);
+    }
+    return size;
+  }
+
+  async #vectors(count, size, call, options) {
+    const { vectors, milliseconds } = await this.#remote.call(call, { ...options, size });
+    this.lastMilliseconds = milliseconds;
+    return Array.from({ length: count }, (_, i) => vectors.slice(i * size, (i + 1) * size));
+  }
+
+  async embedQuery(text, options = {}) {
+    const [vector] = await this.embed([text], { ...options, promptName: "query" });
+    return vector;
+  }
+
+  async embedDocuments(texts, options = {}) {
+    return this.embed(texts, { ...options, promptName: "document" });
+  }
+
+  async embed(texts, { promptName = null, onProgress, signal, ...options } = {}) {
+    checkTexts(texts);
+    const size = this.#size(options);
+    const all = [];
+    while (all.length < texts.length) {
+      signal?.throwIfAborted();
+      let end = all.length;
+      for (let characters = 0; end < texts.length && (characters === 0 || characters < PART_CHARACTERS); end++) {
+        characters += texts[end].length + 1;
+      }
+      const part = texts.slice(all.length, end);
+      all.push(...(await this.#vectors(part.length, size, "embed", { texts: part, promptName })));
+      onProgress?.({ done: all.length, total: texts.length });
+    }
+    return all;
+  }
+
+  async embedIds(ids, { truncateDim } = {}) {
+    return this.#vectors(ids.length, this.#size({ truncateDim }), "embedIds", { ids });
+  }
+
+  tokenize(text, { promptName = "" } = {}) {
+    const prompt = promptName === "" ? "" : this.prompts[promptName];
+    if (prompt === undefined) {
+      const known = Object.keys(this.prompts).join(", ");
+      return Promise.reject(new EmbgemmaError("argument", `${promptName} is no prompt of this model, which has ${known}`));
+    }
+    return this.#remote.call("tokenize", { text: prompt + text });
+  }
+
+  similarity(a, b) {
+    if (Array.isArray(a)) {
+      return a.map((each) => this.similarity(each, b));
+    }
+    return Array.isArray(b) ? Float32Array.from(b, (each) => this.similarity(a, each)) : Math.fround(dot(a, b));
+  }
+
+  async fingerprint({ promptName = "document", truncateDim } = {}) {
+    return this.#remote.call("fingerprint", { promptName, size: this.#size({ truncateDim }) });
+  }
+
+  memoryBytes() {
+    return this.#remote.call("memoryBytes");
+  }
+
+  close() {
+    return this.#remote.end(new EmbgemmaError("closed", "the model was closed"));
+  }
+}
