@@ -108,7 +108,7 @@ $(TARGETS): $(VENV)/with-release
 # Two modules: browsers without relaxed SIMD do not load one that has it.
 WASM = -S kernels -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) $(ZIG) -DEMBGEMMA_TARGET=wasm32-wasi \
 	-DEMBGEMMA_WERROR=ON
-NODE ?= $(abspath build/node/node_modules/.bin/node)
+NODE ?= $(CURDIR)/build/node/node_modules/.bin/node
 
 wasm: $(VENV)/with-release
 	$(BIN)/cmake $(WASM) -B build/wasm/plain
@@ -120,7 +120,20 @@ wasm: $(VENV)/with-release
 	cp build/wasm/plain/embgemma.wasm build/wasm/package
 	cp build/wasm/relaxed/embgemma.wasm build/wasm/package/embgemma-relaxed.wasm
 
-build/node/node_modules/.bin/node:
+# The C tests run twice, since a module is built for one kind of engine; threads are in the tests of the package.
+test-wasm: wasm $(VENV)/with-dev $(NODE)
+	for kind in plain relaxed; do \
+		$(BIN)/cmake build/wasm/$$kind -DEMBGEMMA_BUILD_TESTS=ON \
+			"-DCMAKE_CROSSCOMPILING_EMULATOR=$(NODE);--no-warnings;$(abspath tests/kernels/wasi.mjs)" && \
+		$(BIN)/cmake --build build/wasm/$$kind && \
+		$(BIN)/ctest --test-dir build/wasm/$$kind --parallel 2 --output-on-failure --no-tests=error || exit 1; \
+	done
+	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_MODEL=runtime/models/embgemma-tiny.safetensors \
+		$(NODE) --test tests/runtime/bindings/wasm/package.test.mjs
+	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_NODE=$(NODE) \
+		$(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py
+
+$(CURDIR)/build/node/node_modules/.bin/node:
 	npm install --silent --no-save --prefix build/node node@24.21.0
 
 wheels: $(TARGETS)

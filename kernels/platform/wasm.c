@@ -134,24 +134,6 @@ void EXPORT(eg_wasm_await)(uint32_t count)
     }
 }
 
-/* Bytes that a thread needs for its thread-local variables. */
-uint32_t EXPORT(eg_wasm_tls_bytes)(void) { return (uint32_t)__builtin_wasm_tls_size(); }
-
-/* eg_wasm_enter(stack, tls): the first call of a thread, with the end of its stack and memory for its thread-local
- * variables. No C code can run before it. */
-__asm__(".globaltype __stack_pointer, i32\n"
-        ".functype __wasm_init_tls (i32) -> ()\n"
-        ".globl eg_wasm_enter\n"
-        ".type eg_wasm_enter, @function\n"
-        ".export_name eg_wasm_enter, eg_wasm_enter\n"
-        "eg_wasm_enter:\n"
-        ".functype eg_wasm_enter (i32, i32) -> ()\n"
-        "local.get 0\n"
-        "global.set __stack_pointer\n"
-        "local.get 1\n"
-        "call __wasm_init_tls\n"
-        "end_function\n");
-
 int eg_thread_start(eg_system_thread *thread, void (*body)(void *argument), void *argument)
 {
     thread->body = body;

@@ -1,7 +1,7 @@
-"""The engine on 64-bit ARM, run by QEMU, and on Windows, run by Wine: the bits of Linux on x86-64.
+"""The engine on 64-bit ARM, run by QEMU, on Windows, run by Wine, and in node: the bits of Linux on x86-64.
 
 EMBGEMMA_ARM_PROGRAM and EMBGEMMA_WINDOWS_PROGRAM name tests/kernels/engine/golden.c, compiled for these by
-`make test-arm` and `make test-windows`; skipped without.
+`make test-arm` and `make test-windows`; EMBGEMMA_NODE is node, for `make test-wasm`. Skipped without.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ PLACES = {
     "neondot": ("EMBGEMMA_ARM_PROGRAM", [*ON_ARM, "-cpu", "cortex-a76"] if ON_ARM else []),
     "i8mm": ("EMBGEMMA_ARM_PROGRAM", [*ON_ARM, "-cpu", "max"] if ON_ARM else []),
     **dict.fromkeys(("avx2", "avxvnni", "avx512vnni", "avx512vbmi"), ("EMBGEMMA_WINDOWS_PROGRAM", ["wine"])),
+    **dict.fromkeys(("wasm", "wasmrelaxed"), ("EMBGEMMA_NODE", [])),
 }
+IN_NODE = Path(__file__).parents[1] / "runtime/bindings/wasm/golden.mjs"
 
 SCHEMES: tuple[Scheme, ...] = ("int8", "mixed")
 TEXTS = [("query", "the cat"), ("", ""), ("document", "été 😀 of and to in is that\n\n\tfor it <h1> " * 3)]
@@ -59,8 +61,9 @@ def there(isa: str, model: Path, texts: list[tuple[str, str]], folder: Path) -> 
     with (folder / "texts").open("wb") as file:
         for name, text in texts:
             file.write(f"{len(name.encode())} {len(text.encode())}\n{name}\0{text}".encode())
+    script = [IN_NODE] if variable == "EMBGEMMA_NODE" else []
     environment = {**os.environ, "EMBGEMMA_ISA": isa, "WINEDEBUG": "-all"}
-    run(*emulator, program, model, folder / "texts", folder / "vectors", env=environment)
+    run(*emulator, program, *script, model, folder / "texts", folder / "vectors", env=environment)
     return np.fromfile(folder / "vectors", np.float32).reshape(len(texts), -1)
 
 

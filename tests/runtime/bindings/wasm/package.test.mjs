@@ -1,0 +1,204 @@
+// The npm package in node. EMBGEMMA_PACKAGE names its folder, EMBGEMMA_MODEL a model file.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { resolve } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { pathToFileURL } from "node:url";
+
+const { EmbeddingModel, EmbgemmaError } = await import(
+  pathToFileURL(resolve(process.env.EMBGEMMA_PACKAGE, "index.js")).href
+);
+const path = process.env.EMBGEMMA_MODEL;
+const bytes = await readFile(path);
+const TEXTS = ["Venus is Earth's twin.", "Mars is red.", "Saturn has rings. 😀"];
+
+const failsWith = (code, words) => (error) => error instanceof EmbgemmaError && error.code === code && words.test(error.message);
+
+async function vectorsOf(source, options) {
+  const model = await EmbeddingModel.load(source, options);
+  try {
+    return await model.embedDocuments(TEXTS);
+  } finally {
+    await model.close();
+  }
+}
+
+describe("a model", () => {
+  let model;
+  before(async () => (model = await EmbeddingModel.load(path, { threads: 1 })));
+  after(() => model.close());
+
+  test("says what it is", async () => {
+    assert.ok(model.dim > 0 && model.maxTokens > 0);
+    assert.ok("query" in model.prompts && "document" in model.prompts);
+    assert.match(await model.fingerprint(), new RegExp(`^[0-9a-f]+-${model.dim}-[0-9a-f]+$`));
+    assert.notEqual(await model.fingerprint({ promptName: "query" }), await model.fingerprint());
+    assert.ok((await model.memoryBytes()) >= bytes.length);
+  });
+
+  test("gives unit vectors, which do not depend on the batch", async () => {
+    const together = await model.embedDocuments(TEXTS);
+    for (const [i, text] of TEXTS.entries()) {
+      assert.ok(Math.abs(model.similarity(together[i], together[i]) - 1) < 1e-5);
+      assert.deepEqual((await model.embedDocuments([text]))[0], together[i]);
+    }
+    assert.deepEqual(await model.embedDocuments([]), []);
+  });
+
+  test("embeds token ids as it does their text", async () => {
+    const ids = await model.tokenize(TEXTS[2], { promptName: "document" });
+    assert.deepEqual(await model.embedIds([ids]), await model.embedDocuments([TEXTS[2]]));
+  });
+
+  test("truncates", async () => {
+    const [vector] = await model.embedDocuments([TEXTS[0]], { truncateDim: 64 });
+    assert.equal(vector.length, 64);
+    for (const truncateDim of [0, model.dim + 1, 1.5, "64"]) {
+      await assert.rejects(model.embedQuery("x", { truncateDim }), failsWith("argument", /truncateDim/));
+    }
+  });
+
+  test("compares one or many", async () => {
+    const query = await model.embedQuery("Which planet is red?");
+    const documents = await model.embedDocuments(TEXTS);
+    const scores = model.similarity(query, documents);
+    assert.equal(scores.length, TEXTS.length);
+    assert.deepEqual(model.similarity([query], documents), [scores]);
+    assert.equal(model.similarity(query, documents[1]), scores[1]);
+  });
+
+  test("refuses what it cannot do", async () => {
+    await assert.rejects(model.embed(["x"], { promptName: "none" }), failsWith("argument", /prompt/));
+    await assert.rejects(model.embedDocuments("no array"), failsWith("argument", /array of strings/));
+    await assert.rejects(model.tokenize("x", { promptName: "none" }), failsWith("argument", /prompt/));
+  });
+
+  test("answers a query between the parts of a long list", async () => {
+    const order = [];
+    const long = Array(200).fill("word ".repeat(100));
+    const signal = new AbortController();
+    const list = model.embedDocuments(long, { signal: signal.signal }).catch((error) => order.push(error.name));
+    await model.embedQuery("x").then(() => order.push("query"));
+    signal.abort();
+    await list;
+    assert.deepEqual(order, ["query", "AbortError"]);
+  });
+});
+
+describe("loading", () => {
+  let expected;
+  before(async () => (expected = await vectorsOf(path, { threads: 1 })));
+
+  const sources = {
+    bytes: () => new Uint8Array(bytes),
+    buffer: () => new Uint8Array(bytes).buffer,
+    blob: () => new Blob([bytes]),
+    response: () => new Response(bytes),
+    "file URL": () => pathToFileURL(resolve(path)),
+  };
+  for (const [name, source] of Object.entries(sources)) {
+    test(`takes a ${name}`, async () => {
+      const seen = [];
+      const given = source();
+      assert.deepEqual(await vectorsOf(given, { threads: 1, onProgress: (progress) => seen.push(progress) }), expected);
+      assert.deepEqual([seen.at(-1).loaded, seen.at(-1).total], [bytes.length, bytes.length]);
+      assert.ok(!(given instanceof Uint8Array) || given.length === bytes.length); // it is still the caller's
+    });
+  }
+
+  for (const threads of [2, 3]) {
+    test(`gives the same bits with ${threads} threads`, async () => {
+      assert.deepEqual(await vectorsOf(path, { threads }), expected);
+    });
+  }
+
+  test("gives the same bits without relaxed SIMD", async () => {
+    assert.deepEqual(await vectorsOf(path, { isa: "wasm", threads: 1 }), expected);
+  });
+
+  const damaged = {
+    empty: [new Uint8Array(0), /ends after 0 bytes/],
+    cut: [bytes.subarray(0, bytes.length - 1000), /cut/],
+    longer: [Buffer.concat([bytes, bytes.subarray(0, 10)]), /more than/],
+    "another file": [Buffer.from("<!doctype html><title>404</title>".repeat(100)), /not a model file/],
+    "another safetensors file": [Buffer.from("\u0002\0\0\0\0\0\0\0{}"), /not a model file/],
+    "damaged metadata": [Buffer.from(bytes.toString("latin1").replace('"scheme"', '"schema"'), "latin1"), /scheme|corrupt/],
+  };
+  for (const [name, [source, words]] of Object.entries(damaged)) {
+    test(`refuses a file that is ${name}`, async () => {
+      await assert.rejects(EmbeddingModel.load(source, { threads: 1 }), failsWith("model", words));
+    });
+  }
+
+  test("refuses what is no source, or no choice", async () => {
+    await assert.rejects(EmbeddingModel.load(42), failsWith("argument", /source/));
+    await assert.rejects(EmbeddingModel.load("/no/such/file"), failsWith("model", /no such file/i));
+    await assert.rejects(EmbeddingModel.load(path, { isa: "avx2" }), failsWith("unsupported", /avx2/));
+    for (const threads of [0, 65, 1.5, "two"]) {
+      await assert.rejects(EmbeddingModel.load(path, { threads }), failsWith("argument", /threads/));
+    }
+  });
+
+  test("ends calls when it is closed", async () => {
+    const model = await EmbeddingModel.load(path, { threads: 2 });
+    const call = assert.rejects(model.embedDocuments(TEXTS), failsWith("closed", /closed/));
+    await model.close();
+    await call;
+    await assert.rejects(model.embedQuery("x"), failsWith("closed", /closed/));
+  });
+});
+
+describe("downloading", () => {
+  let server, url, requests, answer;
+  before(async () => {
+    server = createServer((request, response) => {
+      requests.push(request.headers.range);
+      answer(request, response);
+    });
+    await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
+    url = `http://127.0.0.1:${server.address().port}/model.safetensors`;
+  });
+  after(() => server.close());
+
+  const beginOf = (request) => Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "bytes=0-")[1]);
+
+  /** Sends what was asked for, but ends the connection after `most` bytes. */
+  const send = (most, ranges = true) => (request, response) => {
+    const begin = ranges ? beginOf(request) : 0;
+    const headers = { "Content-Length": bytes.length - begin };
+    if (ranges && request.headers.range) {
+      headers["Content-Range"] = `bytes ${begin}-${bytes.length - 1}/${bytes.length}`;
+    }
+    response.writeHead(ranges && request.headers.range ? 206 : 200, headers);
+    response.write(bytes.subarray(begin, begin + most), () => {
+      begin + most < bytes.length ? response.destroy() : response.end();
+    });
+  };
+
+  async function load(how) {
+    requests = [];
+    answer = how;
+    return vectorsOf(url, { threads: 1 });
+  }
+
+  test("goes on where the connection broke", async () => {
+    const third = Math.ceil(bytes.length / 3);
+    assert.deepEqual(await load(send(third)), await vectorsOf(path, { threads: 1 }));
+    assert.ok(requests.length >= 3 && requests[0] === undefined && requests[1].startsWith("bytes="), requests);
+  });
+
+  test("begins anew where a server has no ranges", async () => {
+    let times = 0;
+    const once = (request, response) => send(times++ === 0 ? 1e5 : Infinity, false)(request, response);
+    assert.deepEqual(await load(once), await vectorsOf(path, { threads: 1 }));
+    assert.equal(requests.length, 2);
+  });
+
+  test("says what the server answers", async () => {
+    const missing = (request, response) => response.writeHead(404).end("none");
+    await assert.rejects(load(missing), failsWith("network", /404/));
+    assert.equal(requests.length, 1);
+  });
+});
