@@ -45,7 +45,9 @@ int main(void)
         check_fma(1.0f + 0x1p-12f, ldexpf(1.0f + 0x1p-12f, -25), c);
         check_fma(ldexpf(a, -24), 0x1p-35f, ldexpf(1.0f + 0x1p-23f, -35 + 24 - 24));
         check_fma(0x1p-24f * (1.0f + 0x1p-23f), 1.0f - 0x1p-23f, 1.0f + 0x1p-23f * (float)(i % 8));
-        /* Subnormal results, and those next to them. */
+        /* Subnormal results, and those next to them, of which some are almost halfway between two floats. */
+        check_fma(ldexpf(1.0f + 0x1p-23f, -75), ldexpf(1.0f - 0x1p-23f, -75),
+                  (float)(i % 0x40000 * 64 + 1) * 0x1p-149f);
         check_fma(ldexpf(a, -70), ldexpf(b, -70), ldexpf(c, -120));
         check_fma(ldexpf(a, -63), ldexpf(b, -63), 0.0f);
     }
