@@ -123,6 +123,10 @@ class TokenizerCalls:
             return Encoding({name: _stack(each, return_tensors) for name, each in features.items()})
         return Encoding({name: each[0] for name, each in features.items()} if isinstance(text, str) else features)
 
+    def encode_batch(self, texts: list[str], max_tokens: int) -> TokenizedTexts:
+        """The ids of texts end to end, each cut to max_tokens, `<bos>` and `<eos>` included; texts must be Unicode."""
+        return self._encode_batch(texts, max_tokens)
+
     def count(self, texts: list[str]) -> list[int]:
         """The tokens of each text, without `<bos>` and `<eos>`; no ids are kept."""
         offsets = self._encode_batch(check_texts(texts), UNLIMITED).offsets

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 TOP = ("kernels", "runtime", "export", "benchmarks")
 
 # From the bottom up: a file imports from its own folder and from those before a "<", not from neighbours after a comma.
-PYTHON = """kernels < kernels/numba_engine < runtime/onnx < runtime < runtime/hub, runtime/search < runtime/cli,
+PYTHON = """kernels < kernels/numba_engine < runtime/onnx < runtime < runtime/hub, runtime/search < runtime/server
+    < runtime/cli,
     export/settings < export/tokenizer < export/checkpoint < export/quantise < export < export/tiny, export/onnx
     < benchmarks/harness < benchmarks/peers < benchmarks/speed < benchmarks/compare, benchmarks/roofline
     < benchmarks/quality < benchmarks"""
