@@ -1,4 +1,4 @@
-"""The command `embgemma`: converts and exports checkpoints, embeds texts, searches files, describes models."""
+"""The command `embgemma`: converts and exports checkpoints, embeds and searches texts, serves and describes models."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from .info_command import run_info
 from .pull_command import DESCRIPTION as PULL_DESCRIPTION
 from .pull_command import add_pull_arguments, run_pull
 from .search_command import add_search_arguments, run_search
+from .serve_command import DESCRIPTION as SERVE_DESCRIPTION
+from .serve_command import add_serve_arguments, run_serve
 from .signals import open_standard_error
 
 if TYPE_CHECKING:
@@ -152,6 +154,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_search_arguments(search)
     _add_engine_arguments(search)
     search.set_defaults(run=run_search)
+
+    serve = commands.add_parser("serve", help="serve a model and a search page by HTTP", description=SERVE_DESCRIPTION)
+    _add_model_arguments(serve)
+    add_serve_arguments(serve)
+    serve.set_defaults(run=run_serve)
 
     info = commands.add_parser(
         "info",

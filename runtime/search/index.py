@@ -241,6 +241,11 @@ class Index:
             writer.mark_gone((key.encode() for key in check_texts(ids)), added=True)
             return writer.remove_gone()
 
+    @property
+    def model(self) -> EmbeddingModel:
+        """What embeds its passages and its queries."""
+        return self._model
+
     def __len__(self) -> int:
         """The number of passages."""
         return self._store.count()

@@ -1,0 +1,76 @@
+"""The calls of Ollama's API that embed: https://docs.ollama.com/api/embed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from .answers import json_answer, number_rows
+from .requests import Bodies, integer_field, text_field, truth_field, unless_gone, wrong
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from .service import Embedded, Service
+
+IGNORED = ("options", "keep_alive")  # they say how Ollama runs a model, which here is running
+FIELDS = ("model", "input", "truncate", "dimensions", "input_type", "prompt_name", *IGNORED)
+OLD_FIELDS = ("model", "prompt", *IGNORED)
+
+
+class OllamaCalls:
+    """Answers them."""
+
+    def __init__(self, service: Service, bodies: Bodies) -> None:
+        self._service, self._bodies = service, bodies
+        self.routes = [
+            Route("/api/embed", self._embed, methods=["POST"]),
+            Route("/api/embeddings", self._embeddings, methods=["POST"]),
+            Route("/api/tags", self._tags),
+        ]
+
+    async def _embed(self, request: Request) -> Response:
+        service, start = self._service, time.perf_counter_ns()
+        async with self._bodies.fields(request, FIELDS) as fields:
+            truncate = truth_field(fields, "truncate", default=True)
+            dim = integer_field(fields, "dimensions", service.full_dim, service.full_dim)
+            named = [text_field(fields, name, "") for name in ("input_type", "prompt_name")]
+            found = await self._vectors(request, fields, fields.get("input", []), named, dim, truncate)
+            rows = "" if found is None else ",".join(await asyncio.to_thread(list, number_rows(found.vectors)))
+            facts = {
+                "total_duration": time.perf_counter_ns() - start,
+                "load_duration": 0,
+                "prompt_eval_count": 0 if found is None else found.tokens,
+            }
+            name = json.dumps(fields.get("model", service.name))
+            return json_answer(f'{{"model":{name},"embeddings":[{rows}],{json.dumps(facts)[1:]}')
+
+    async def _embeddings(self, request: Request) -> Response:
+        async with self._bodies.fields(request, OLD_FIELDS) as fields:
+            prompt = text_field(fields, "prompt", "")
+            found = await self._vectors(request, fields, prompt, ["", ""], self._service.full_dim, truncate=True)
+            row = "[]" if found is None else next(number_rows(found.vectors))
+            return json_answer(f'{{"embedding":{row}}}')
+
+    async def _vectors(
+        self, request: Request, fields: dict[str, Any], value: Any, named: list[str], dim: int, truncate: bool
+    ) -> Embedded | None:
+        """The vectors of texts; None if there are none, by which clients of Ollama load a model."""
+        self._service.check_model(text_field(fields, "model", ""))
+        if value in ("", []):
+            return None
+        inputs = self._service.check_inputs(value)
+        if not isinstance(inputs[0], str):
+            raise wrong("input", "input holds numbers; expected a string or an array of strings")
+        prompt = self._service.prompt_name(*named)
+        return await unless_gone(request, self._service.embed(inputs, prompt, dim, truncate=truncate))
+
+    async def _tags(self, _: Request) -> Response:
+        name, model = self._service.name, self._service.model
+        facts = {"name": name, "model": name, "details": {"family": "gemma3", "quantization_level": model.scheme}}
+        return JSONResponse({"models": [facts]})

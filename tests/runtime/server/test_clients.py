@@ -1,0 +1,163 @@
+"""Clients that are many, slow, broken or gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+import openai
+import pytest
+
+from embgemma.server import connections, requests
+from tests.processes import PYTHON, start
+from tests.runtime.server.conftest import NAME, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import embgemma
+    from tests.runtime.server.conftest import Running
+
+CLIENTS = 200
+PATIENCE = 60.0  # seconds in which a server notices what happened
+
+LONG_TEXTS = 2000
+LONG = json.dumps({"input": ["the of and to be it is that for " * 2] * LONG_TEXTS}).encode()
+CLIENT = """
+import sys, urllib.request
+url, body = sys.argv[1], sys.stdin.buffer.read()
+print("sent", flush=True)
+urllib.request.urlopen(urllib.request.Request(url + "/v1/embeddings", body)).read()
+"""
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def read_all(connection: socket.socket) -> None:
+    while connection.recv(1 << 16):
+        pass
+
+
+def head(size: int) -> bytes:
+    return f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
+
+
+def test_many_clients_at_once(server: Running, model: embgemma.EmbeddingModel) -> None:
+    texts = [f"the of and {i} " * (i % 7 + 1) for i in range(CLIENTS)]
+    expected = model.encode(texts)
+
+    def ask(i: int) -> bool:
+        found = client.embeddings.create(model=NAME, input=texts[i])
+        return np.array_equal(np.array(found.data[0].embedding, np.float32), expected[i])
+
+    address = f"{server.url}/v1"
+    with openai.OpenAI(base_url=address, api_key="any") as client, ThreadPoolExecutor(CLIENTS) as pool:
+        assert all(pool.map(ask, range(CLIENTS)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\xff\x16\x03\x01",
+        b"GET / HTTP/1.1\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /" + b"a" * 100_000,
+        head(-1),
+        head(10**30) + b"{",
+        head(100) + b'{"input": "a',
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+    ],
+)
+def test_broken_clients(server: Running, data: bytes) -> None:
+    with socket.create_connection(server.address, timeout=PATIENCE) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionResetError):
+            read_all(connection)
+    assert server.embed(input="the").status == 200
+
+
+def test_requests_one_after_another_on_one_connection(server: Running) -> None:
+    body = b'{"input": "the", "dimensions": 2}'
+    with socket.create_connection(server.address, timeout=PATIENCE) as connection:
+        connection.sendall((head(len(body)) + body) * 3)
+        answers = b""
+        while answers.count(b'"usage"') < 3:
+            answers += connection.recv(1 << 16)
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_slow_clients_are_cut_off(model_path: Path) -> None:
+    """One that never ends its head, one that never ends its body, and one that never reads."""
+    assert min(connections.REQUEST_SECONDS, connections.WRITE_SECONDS, requests.BODY_SECONDS) > 1
+    code = (
+        "from embgemma.server import connections, requests; "
+        "connections.REQUEST_SECONDS = connections.WRITE_SECONDS = requests.BODY_SECONDS = 1.0"
+    )
+    with serving(model_path, code=code) as server:
+        with socket.create_connection(server.address, timeout=PATIENCE) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+            assert connection.recv(100) == b""
+        with socket.create_connection(server.address, timeout=PATIENCE) as connection:
+            connection.sendall(head(1000) + b"{")
+            assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(server.address)
+            connection.sendall((head(len(LONG)) + LONG) * 4)  # the answers are more than the system holds for a socket
+            assert eventually(lambda: server.metric("embgemma_texts_total") >= 2 * LONG_TEXTS)
+            time.sleep(3)
+            with pytest.raises(ConnectionResetError):
+                read_all(connection)
+        assert server.embed(input="the").status == 200
+
+
+def test_what_a_killed_client_asked_for_is_dropped(server: Running) -> None:
+    before = server.metric("embgemma_tokens_total")
+    with start(PYTHON, "-c", CLIENT, server.url, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdin is not None
+        client.stdin.write(LONG)
+        client.stdin.close()
+        assert eventually(lambda: server.metric("embgemma_waiting_tokens") > 0)
+        client.kill()
+    assert eventually(lambda: server.metric("embgemma_waiting_tokens") == 0)
+    assert server.metric("embgemma_tokens_total") == before
+    assert server.embed(input="the").status == 200
+
+
+def test_a_full_queue_says_when_to_come_back(model_path: Path) -> None:
+    with serving(model_path, "--max-queue", 60_000) as server, ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: server.ask("POST", "/v1/embeddings", LONG), range(4)))
+        statuses = {answer.status for answer in answers}
+        assert statuses == {200, 429}
+        refused = next(answer for answer in answers if answer.status == 429)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json["error"]["type"] == "rate_limit_error"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_when_what_runs_is_finished(model_path: Path, number: signal.Signals) -> None:
+    with serving(model_path) as server, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.ask, "POST", "/v1/embeddings", LONG)
+        assert eventually(lambda: server.metric("embgemma_waiting_tokens") > 0)
+        os.kill(server.process.pid, number)
+        assert running.result().status == 200
+        assert server.process.wait(PATIENCE) == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(server.address)

@@ -1,0 +1,66 @@
+"""Ollama's calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import ollama
+import pytest
+
+from tests.runtime.server.conftest import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import embgemma
+    from tests.runtime.server.conftest import Running
+
+TEXTS = ["the of and", "you 你好 😀"]
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[ollama.Client]:
+    with ollama.Client(server.url) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}:latest"])
+def test_embed(client: ollama.Client, model: embgemma.EmbeddingModel, name: str) -> None:
+    found = client.embed(name, TEXTS, keep_alive="5m", options={"num_ctx": 512})
+    assert np.array_equal(np.array(found.embeddings, np.float32), model.encode(TEXTS))
+    assert (found.model, found.prompt_eval_count) == (name, sum(map(len, model.token_ids(TEXTS))))
+    assert found.total_duration is not None
+    assert found.total_duration > 0
+    found = client.embed(name, TEXTS[0], dimensions=32)
+    expected = model.encode(TEXTS[:1], truncate_dim=32, normalize_embeddings=True)
+    assert np.array_equal(np.array(found.embeddings, np.float32), expected)
+
+
+def test_the_older_call(client: ollama.Client, model: embgemma.EmbeddingModel) -> None:
+    found = client.embeddings(NAME, TEXTS[1])
+    assert np.array_equal(np.array(found.embedding, np.float32), model.encode(TEXTS[1]))
+
+
+def test_nothing_to_embed(client: ollama.Client) -> None:
+    assert client.embed(NAME, "").embeddings == client.embed(NAME, []).embeddings == []
+    assert client.embeddings(NAME, "").embedding == []
+
+
+def test_long_texts_are_cut_unless_they_may_not(client: ollama.Client) -> None:
+    assert len(client.embed(NAME, "the of and " * 60).embeddings) == 1
+    with pytest.raises(ollama.ResponseError, match="more than 64 tokens"):
+        client.embed(NAME, "the of and " * 60, truncate=False)
+
+
+def test_models(client: ollama.Client) -> None:
+    assert [each.model for each in client.list().models] == [NAME]
+    with pytest.raises(ollama.ResponseError, match="the model 'else' is not here"):
+        client.embed("else", "the")
+
+
+def test_errors_have_their_shape(server: Running) -> None:
+    for path, body in [("/api/embed", {"input": [2, 5, 1]}), ("/api/embed", {"inputs": "a"}), ("/api/generate", {})]:
+        answer = server.ask("POST", path, body)
+        assert answer.status in (400, 404)
+        assert isinstance(answer.json["error"], str)

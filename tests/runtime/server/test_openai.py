@@ -1,0 +1,167 @@
+"""OpenAI's calls: what they answer, and what they refuse."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openai
+import pytest
+
+from tests.runtime.server.conftest import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import embgemma
+    from tests.runtime.server.conftest import Running
+
+TEXTS = ["the of and", "you 你好 😀", " ", "is that for it. " * 3]
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("inputs", [TEXTS[0], TEXTS, TEXTS * 200])
+@pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}])
+def test_vectors_are_those_of_encode(
+    client: openai.OpenAI, model: embgemma.EmbeddingModel, inputs: Any, encoding: dict[str, Any]
+) -> None:
+    found = client.embeddings.create(model=NAME, input=inputs, **encoding)
+    rows: list[Any] = [row.embedding for row in found.data]
+    if encoding.get("encoding_format") == "base64":
+        rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    assert np.array_equal(np.array(rows, np.float32), model.encode(texts))
+    assert [row.index for row in found.data] == list(range(len(texts)))
+    assert found.usage.prompt_tokens == found.usage.total_tokens == sum(map(len, model.token_ids(texts)))
+    assert found.model == NAME
+
+
+@pytest.mark.parametrize("dim", [1, 32, 64])
+def test_dimensions(client: openai.OpenAI, model: embgemma.EmbeddingModel, dim: int) -> None:
+    found = client.embeddings.create(model=NAME, input=TEXTS, dimensions=dim)
+    expected = model.encode(TEXTS, truncate_dim=dim, normalize_embeddings=True)
+    assert np.array_equal(np.array([row.embedding for row in found.data], np.float32), expected)
+
+
+@pytest.mark.parametrize("one", [True, False])
+def test_token_ids(client: openai.OpenAI, model: embgemma.EmbeddingModel, one: bool) -> None:
+    ids = model.token_ids(TEXTS, prompt_name="query")
+    found = client.embeddings.create(model=NAME, input=ids[0] if one else ids)
+    expected = model.encode_query(TEXTS[:1] if one else TEXTS)
+    assert np.array_equal(np.array([row.embedding for row in found.data], np.float32), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompt"),
+    [
+        ({}, None),
+        ({"input_type": "query"}, "query"),
+        ({"input_type": "search_query"}, "query"),
+        ({"input_type": "document"}, "document"),
+        ({"input_type": "passage"}, "document"),
+        ({"prompt_name": "query"}, "query"),
+        ({"prompt_name": None, "input_type": None}, None),
+    ],
+)
+def test_prompts(client: openai.OpenAI, model: embgemma.EmbeddingModel, fields: Any, prompt: str | None) -> None:
+    found = client.embeddings.create(model=NAME, input=TEXTS, extra_body=fields)
+    expected = model.encode(TEXTS, prompt_name=prompt)
+    assert np.array_equal(np.array([row.embedding for row in found.data], np.float32), expected)
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [each.id for each in client.models.list()] == [NAME]
+    assert client.models.retrieve(NAME).owned_by == "embgemma"
+    with pytest.raises(openai.NotFoundError, match="the model 'else' is not here; this server has small"):
+        client.models.retrieve("else")
+
+
+def test_long_texts_are_refused_unless_they_may_be_cut(server: Running, model: embgemma.EmbeddingModel) -> None:
+    long = "the of and " * 60
+    answer = server.embed(input=["the", long])
+    assert (answer.status, answer.json["error"]["code"]) == (400, "context_length_exceeded")
+    assert answer.message.startswith("input[1] has more than 64 tokens with its prompt")
+    answer = server.embed(input=[long], truncate=True)
+    with pytest.warns(match="was cut off"):
+        expected = model.encode(long)
+    assert np.array_equal(np.array(answer.json["data"][0]["embedding"], np.float32), expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"input": "a"}x', "not valid JSON"),
+        (b"\xff", "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"input": ' + b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"input": NaN}', "NaN is no value of JSON"),
+        (b'{"input": "a", "dimensions": Infinity}', "Infinity is no value of JSON"),
+        (b'{"input": "a", "dimensions": 1e999}', "dimensions is inf; expected"),
+        (b'{"input": "a", "dimensions": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"input": "a", "dimensions": ' + b"9" * 400 + b"}", "dimensions is "),
+        (b'{"input": ["a", "\\ud800"]}', "input[1] has a lone surrogate"),
+        (b'"a"', "the body is a string; expected a JSON object"),
+        (b"null", "the body is null"),
+    ],
+)
+def test_bodies_that_are_refused(server: Running, body: bytes, says: str) -> None:
+    answer = server.ask("POST", "/v1/embeddings", body)
+    assert answer.status == 400
+    assert says in answer.message
+    assert len(answer.message) < 500
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        ({}, "input", "input[0] is empty"),
+        ({"input": None}, "input", "input[0] is empty"),
+        ({"input": ""}, "input", "input[0] is empty"),
+        ({"input": ["a", ""]}, "input", "input[1] is empty"),
+        ({"input": []}, "input", "input is an empty array"),
+        ({"input": [[]]}, "input", "input[0] is no text of this model"),
+        ({"input": 3}, "input", "input is a number"),
+        ({"input": {"text": "a"}}, "input", "input is an object"),
+        ({"input": ["a", 3]}, "input", "input[1] is a number; expected a string"),
+        ({"input": ["a", None]}, "input", "input[1] is null"),
+        ({"input": [3, "a"]}, "input", "expected a string, or an array of token ids"),
+        ({"input": [[2, "a", 1]]}, "input", "expected a string, or an array of token ids"),
+        ({"input": [[[2, 1]]]}, "input", "expected a string, or an array of token ids"),
+        ({"input": [[2, True, 1]]}, "input", "expected a string, or an array of token ids"),
+        ({"input": [True]}, "input", "input[0] is a boolean"),
+        ({"input": [[2, 1.5, 1]]}, "input", "expected a string, or an array of token ids"),
+        ({"input": [15339, 1917]}, "input", "check_embedding_ctx_length=False"),
+        ({"input": [2, -5, 1]}, "input", "id -5"),
+        ({"input": [2, 896, 1]}, "input", "expected 0 to 895"),
+        ({"input": [2, 1 << 70, 1]}, "input", "expected integers"),
+        ({"input": [2, (1 << 63) + 5, 1]}, "input", "expected"),
+        ({"input": [2, *[5] * 70, 1]}, "input", "expected 1 to 64"),
+        ({"input": [2, 5, 1], "input_type": "query"}, "input", "token ids hold their prompt"),
+        ({"input": "a", "model": "text-embedding-3-small"}, "model", "is not here; this server has small"),
+        ({"input": "a", "model": 3}, "model", "model is a number"),
+        ({"input": "a", "dimensions": 0}, "dimensions", "from 1 to 64"),
+        ({"input": "a", "dimensions": 65}, "dimensions", "from 1 to 64"),
+        ({"input": "a", "dimensions": "32"}, "dimensions", "from 1 to 64"),
+        ({"input": "a", "dimensions": 32.0}, "dimensions", "from 1 to 64"),
+        ({"input": "a", "dimensions": True}, "dimensions", "from 1 to 64"),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format", "expected 'float' or 'base64'"),
+        ({"input": "a", "input_type": "clustering"}, "input_type", "expected one of 'query'"),
+        ({"input": "a", "prompt_name": "else"}, "prompt_name", "expected one of 'query', 'document'"),
+        ({"input": "a", "prompt_name": "query", "input_type": "query"}, "prompt_name", "give one of them"),
+        ({"input": "a", "truncate": "yes"}, "truncate", "expected true or false"),
+        ({"input": "a", "dimension": 32}, "dimension", "there is no field 'dimension'; expected model, input"),
+    ],
+)
+def test_fields_that_are_refused(server: Running, fields: dict[str, Any], param: str, says: str) -> None:
+    answer = server.embed(**fields)
+    assert answer.status == (404 if says.startswith("is not here") else 400)
+    assert answer.json["error"]["param"] == param
+    assert says in answer.message
