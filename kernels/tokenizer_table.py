@@ -25,7 +25,7 @@ ALIGNMENT = 64  # bytes, of the table and of each of its parts
 CHECKED_FROM = 16  # bytes: magic, version and checksum come before what the checksum covers
 _MOST_IDS = 1 << 21  # also of units: what a unit's payload can hold
 _BLOCK = 256  # units come in blocks, since a child's place differs from the offset in the lowest byte
-_JOIN_BYTES = 256 * 32
+JOIN_BYTES = 256 * 32
 _UNIT_BYTES = 4
 
 _FIELDS = ["table_bytes", "vocab", "unit_count", "text_root", "special_root", "first_merged", "merged_count"]
@@ -91,7 +91,7 @@ def _table_bytes(h: Any) -> int:
     """Bytes of header, joins, units, slots and parts."""
     slots = SLOT_BYTES * (int(h["slot_count"]) + MOST_PROBES) + PADDING
     parts = PAIR_BYTES * int(h["merged_count"]) + PADDING
-    fixed = HEADER.itemsize + _JOIN_BYTES + _UNIT_BYTES * int(h["unit_count"])
+    fixed = HEADER.itemsize + JOIN_BYTES + _UNIT_BYTES * int(h["unit_count"])
     return fixed + aligned(slots) + aligned(parts)
 
 

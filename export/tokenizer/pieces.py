@@ -23,6 +23,7 @@ MOST_PIECE_BYTES = 255
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 SPECIAL = (UNKNOWN, CONTROL, USER_DEFINED)
 BYTE_PAIRS = 2  # type of a model
+PIECE = 1  # the field of a model that holds a piece
 BYTE_NAMES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 _Message: TypeAlias = dict[int, int | bytes]  # the last value of every field
@@ -57,7 +58,7 @@ def read_pieces(model_bytes: bytes) -> Pieces:
     special: dict[str, int] = {}
     byte_ids: dict[str, int] = {}
     last_score = float("inf")
-    pieces = [_message(value) for key, value in model if key == 1]
+    pieces = [_message(value) for key, value in model if key == PIECE]
     for i, piece in enumerate(pieces):
         name, score, kind = _text(piece.get(1)), _float(piece.get(2)), piece.get(3, NORMAL)
         if kind == NORMAL:
@@ -77,7 +78,7 @@ def read_pieces(model_bytes: bytes) -> Pieces:
 
 def piece_types(model_bytes: bytes) -> list[tuple[str, int]]:
     """Spelling and type of each piece of a valid SentencePiece model, by id."""
-    pieces = [_message(value) for key, value in message_fields(model_bytes) if key == 1]
+    pieces = [_message(value) for key, value in message_fields(model_bytes) if key == PIECE]
     return [(_text(piece.get(1)), int(piece.get(3, NORMAL))) for piece in pieces]
 
 

@@ -47,6 +47,11 @@ def build_tokenizer_table(model_bytes: bytes) -> _Bytes:
     merges = {name: pair for name, pair in find_merges(pieces.normal).items() if name not in pieces.cut}
     check_against_sentencepiece(model_bytes, pieces, merges)
     check_late_pieces(pieces.normal, merges)
+    return make_table(pieces, merges)
+
+
+def make_table(pieces: Pieces, merges: Merges) -> _Bytes:
+    """The table of pieces and merges that were checked, or of a closed part of them: (bytes,)."""
     units, text_root, special_root = _tries(pieces, merges)
     first_merged, parts = _parts(pieces.normal, merges)
     slot_count, slots = _pair_slots(parts)
