@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from ..inputs import check_path
-from ..kernels.errors import InputError
 from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.model_file import ORIGIN, TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
 from ..kernels.rotation import ROTATION
-from ..notices import Progress
-from ..output_file import check_destination, check_room, keep_inputs
-from ..source import ONNX_SUFFIX
+from ..notices import Progress, size_text, tell
+from ..output_file import check_room, keep_inputs
 from .check import check_model_file, check_stored, folding
 from .checkpoint.checkpoint import Checkpoint, read_checkpoint
 from .checkpoint.checkpoint_tensors import Float32
 from .needs import BUILDING, CHECKING, READING, conversion_needs
+from .part import part_of
 from .quantise.calibrate import calibrated_parts, plain_parts
 from .quantise.calibration import CalibrationBatch, calibration_files, read_calibration
 from .quantise.embedding import EmbeddingTable
@@ -28,7 +27,8 @@ from .quantise.gptq import Float64, gptq
 from .quantise.quantize import GRIDS, QuantizedRows, quantize_rows
 from .scheme import calibrates_on_short_sentences, embedding_format, keeps_tokenizer_model, scheme_formats
 from .tokenizer.tokenizer_table import build_tokenizer_table
-from .write import ModelFileWriter, model_metadata
+from .vocabulary.keep import Keep
+from .write import ModelFileWriter, check_model_path, model_metadata
 
 
 def convert(
@@ -40,6 +40,7 @@ def convert(
     calibration: str | os.PathLike[str] | None = None,
     sliding_window: int | None = None,
     base: str | os.PathLike[str] | None = None,
+    keep: Keep | None = None,
     force: bool = False,
     progress: Progress | None = None,
     origin: str | None = None,
@@ -55,6 +56,7 @@ def convert(
         calibration: a file of texts to calibrate on instead of those that ship; see `read_calibration`.
         sliding_window: replaces the value in config.json; see `read_checkpoint`.
         base: folder of the model that a LoRA adapter was trained on; see `read_checkpoint`.
+        keep: which pieces of the vocabulary to keep; None keeps all.
         force: whether to replace a file that exists.
         progress: what is told of the work, such as `embgemma.notices.Progress()`; by default nothing is said.
         origin: where the checkpoint came from, which the file then says.
@@ -67,37 +69,40 @@ def convert(
     """
     progress = progress or Progress(quiet=True)
     output = check_path("output", output)
-    if output.suffix.lower() == ONNX_SUFFIX:
-        raise InputError(f"{output}: no model file opens under the ending {ONNX_SUFFIX}; end its name in .safetensors")
     calibrated = calibrated and scheme != "float32"
     texts = calibration_files(calibration, used=calibrated)
-    check_destination(output, force=force)
+    check_model_path(output, force=force)
     progress.begin(READING)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
-    keep_inputs(output, chain(source.files(), texts))
+    keep_inputs(output, chain(source.files(), texts, () if keep is None else keep.texts))
     formats = scheme_formats(source.config, scheme)
     row = embedding_format(source.config, scheme)
     batch = None
     if calibrated:
         batch = read_calibration(source, calibration, short_sentences=calibrates_on_short_sentences(scheme))
-    model = source.tokenizer_model if keeps_tokenizer_model(scheme) else b""
-    promised = expected_tensors(source.config, formats, row, len(model), len(source.tokenizer_model))
+    model_bytes = len(source.tokenizer_model)
+    promised = expected_tensors(source.config, formats, row, model_bytes * keeps_tokenizer_model(scheme), model_bytes)
     size = sum(info.size_bytes for info in promised.values())  # but for the table, of about that size
     check_room(output, size)
     needs = conversion_needs(source.config, formats, row, batch, size)
     progress.plan(needs.seconds, f"converting to {scheme} {needs}")
     progress.begin(BUILDING)
-    tokenizer = {TOKENIZER_TABLE: build_tokenizer_table(source.tokenizer_model)}
-    if model:
-        tokenizer[TOKENIZER] = np.frombuffer(model, np.uint8)
-    tensors = expected_tensors(source.config, formats, row, len(model), len(tokenizer[TOKENIZER_TABLE]))
+    part = part_of(source, build_tokenizer_table(source.tokenizer_model), keep, progress)
+    tokenizer = {TOKENIZER_TABLE: part.table}
+    if keeps_tokenizer_model(scheme):
+        tokenizer[TOKENIZER] = np.frombuffer(part.model, np.uint8)
+    tensors = expected_tensors(
+        part.config, formats, row, *(len(tokenizer.get(x, b"")) for x in (TOKENIZER, TOKENIZER_TABLE))
+    )
+    if part.kept is not None and not progress.quiet:
+        tell(f"{part.kept}; the file takes {size_text(sum(info.size_bytes for info in tensors.values()))}")
     metadata = model_metadata(
-        source.config,
+        part.config,
         scheme,
         prompts=source.prompts,
         default_prompt_name=source.default_prompt_name,
         similarity_fn_name=source.similarity_fn_name,
-        others=None if origin is None else {ORIGIN: origin},
+        others={**part.metadata, **({} if origin is None else {ORIGIN: origin})},
     )
 
     def check(made: Path) -> None:
@@ -109,9 +114,9 @@ def convert(
         ModelFileWriter.create(output, metadata, tensors, force=force, check=check) as writer,
     ):
         weights = _stored_tensors(source, formats, row, batch, progress)
-        for name, part in chain(weights, tokenizer.items()):
-            check_stored(name, part)
-            writer.write(name, part)
+        for name, tensor in chain(weights if part.kept is None else part.kept.select(weights), tokenizer.items()):
+            check_stored(name, tensor)
+            writer.write(name, tensor)
     return output
 
 

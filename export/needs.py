@@ -17,6 +17,7 @@ from .quantise.gradient import TOKENS_AT_ONCE
 
 # Stages, as progress tells of them.
 READING, BUILDING, CHECKING = "reading the checkpoint", "building the tokenizer", "checking the file"
+CHOOSING = "choosing pieces"
 
 # Seconds on two cores of a server. How they compare with each other counts: progress learns the machine's speed.
 _READING_A_TOKEN, _BUILDING_A_TOKEN, _CHECKING_A_WEIGHT = 20e-6, 80e-6, 5e-9

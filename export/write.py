@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..kernels.config import EncoderConfig
-from ..kernels.errors import CheckpointError
+from ..kernels.errors import CheckpointError, InputError
 from ..kernels.layout import Tensor
 from ..kernels.model_file import (
     ALIGNMENT,
@@ -27,6 +27,14 @@ from ..kernels.model_file import (
 )
 from ..kernels.safetensors_file import LENGTH_BYTES, MAX_HEADER_BYTES
 from ..output_file import check_destination, whole_file
+from ..source import ONNX_SUFFIX
+
+
+def check_model_path(path: Path, *, force: bool) -> None:
+    """Raises InputError unless a model file may be written at `path`, and opens under this name."""
+    if path.suffix.lower() == ONNX_SUFFIX:
+        raise InputError(f"{path}: no model file opens under the ending {ONNX_SUFFIX}; end its name in .safetensors")
+    check_destination(path, force=force)
 
 
 def model_metadata(

@@ -50,6 +50,7 @@ DATA_DIGEST = "data_sha256"
 METADATA_KEYS = {"format", "format_version", "scheme", "config", "prompts", "default_prompt_name"}
 METADATA_KEYS |= {"similarity_fn_name", "producer", CHECKSUM, DATA_DIGEST}
 ORIGIN = "origin"  # optional: which checkpoint of the Hugging Face hub it was made of, as NAME@COMMIT
+VOCABULARY = "vocabulary"  # optional: how many pieces there were before a part of them was kept
 MOST_METADATA, MOST_PROMPTS = 1024, 256
 MOST_TOKENIZER_BYTES = 64 << 20  # of a sentencepiece model; Gemma's has 4.7 MB
 

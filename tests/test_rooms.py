@@ -15,12 +15,14 @@ TOP = ("kernels", "runtime", "export", "benchmarks")
 # From the bottom up: a file imports from its own folder and from those before a "<", not from neighbours after a comma.
 PYTHON = """kernels < kernels/numba_engine < runtime/onnx < runtime < runtime/hub, runtime/search < runtime/server
     < runtime/cli,
-    export/settings < export/tokenizer < export/checkpoint < export/quantise < export < export/tiny, export/onnx
+    export/settings < export/tokenizer < export/vocabulary < export/checkpoint < export/quantise < export
+    < export/tiny, export/onnx
     < benchmarks/harness < benchmarks/peers < benchmarks/speed < benchmarks/compare, benchmarks/roofline
     < benchmarks/quality < benchmarks"""
 C = """embgemma.h < embgemma_bench.h < platform < common < isa, tokenizer < isa/vector, model < engine
     < program, example.c"""
 INSIDE_FUNCTIONS = {("runtime/cli", "export"), ("runtime/cli", "export/onnx"), ("kernels", "kernels/numba_engine")}
+INSIDE_FUNCTIONS |= {("runtime/cli", "export/vocabulary")}
 INSIDE_FUNCTIONS |= {("runtime", "runtime/hub"), ("runtime/hub", "export"), ("runtime/hub", "export/checkpoint")}
 MOST_FILES, MOST_FILES_IN_KERNELS = 22, 26
 

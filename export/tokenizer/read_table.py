@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...kernels.tokenizer_table import HEADER, ID_BITS, JOIN_BYTES, MOST_PROBES, PADDING, PAIR_BYTES, SLOT_BYTES, aligned
+from ...kernels.tokenizer_table import (
+    HEADER,
+    ID_BITS,
+    JOIN_BYTES,
+    MOST_PROBES,
+    PADDING,
+    PAIR_BYTES,
+    SLOT_BYTES,
+    aligned,
+)
 from .double_array import LABEL_MASK, LEAF, NO_LABEL, PAYLOAD_SHIFT, VALUED
 from .merges import Merges
 from .pieces import SPACE_SYMBOL, Pieces

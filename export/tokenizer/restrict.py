@@ -10,7 +10,6 @@ The special pieces that are left out are cut out of no text any more, which chan
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any

@@ -12,7 +12,7 @@ from ..kernels import available_backends, create_backend
 from ..kernels.errors import InputError, printable
 from ..kernels.fingerprint import fingerprint
 from ..kernels.layout import DTYPE_FORMATS
-from ..kernels.model_file import ORIGIN, ModelFile, read_model_file
+from ..kernels.model_file import ORIGIN, VOCABULARY, ModelFile, read_model_file
 from ..kernels.native import check_model, instruction_sets, library_problem
 from ..model import load
 from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Fact: TypeAlias = tuple[str, ...]  # a label and its lines
 
 MEGABYTE = 1e6
+MOST_SCRIPTS = 8  # of the vocabulary, that are named
 
 # Parts of a model by the first word of a tensor's name after `layers.N.`; constants of ONNX models have the same names.
 PARTS = {
@@ -55,7 +56,9 @@ def _run_info(path: Path, arguments: argparse.Namespace) -> int:
     if path.suffix == ONNX_SUFFIX:
         return _run_onnx_info(path, arguments)
     model_file = read_model_file(path, every_byte=arguments.check)
+    coverage = _coverage_facts(model_file, arguments)
     _print_facts(_file_facts(model_file))  # also if nothing can run it
+    _print_facts(coverage)
     if arguments.check:
         if library_problem() is None:
             check_model(path)
@@ -69,6 +72,8 @@ def _run_onnx_info(path: Path, arguments: argparse.Namespace) -> int:
     """Runs the command for an ONNX model."""
     if arguments.check:
         raise InputError(f"{path}: an ONNX model has no checksum, so --check cannot tell whether it is as written")
+    if arguments.coverage is not None:
+        raise InputError(f"{path}: --coverage is for model files, *.safetensors")
     file = read_onnx_file(path, with_tokenizer=True)
     model_file = describe_onnx_model(path, file)
     _print_facts(_onnx_facts(model_file, onnx_facts(path, file)))
@@ -91,6 +96,7 @@ def _file_facts(model_file: ModelFile) -> Iterator[Fact]:
     if ORIGIN in model_file.metadata:
         yield "of", model_file.metadata[ORIGIN]
     yield from _encoder_facts(model_file)
+    yield from _vocabulary_facts(model_file)
     yield from _embedding_facts(model_file, model_file.config.hidden)
     yield _size_fact(_sizes(model_file))
     yield _prompt_fact(model_file)
@@ -120,6 +126,33 @@ def _encoder_facts(model_file: ModelFile) -> Iterator[Fact]:
     full = ", ".join(map(str, config.full_attention_layers)) or "none"
     yield "attention", heads, f"{config.window} tokens to either side; all tokens in layers {full}"
     yield "texts", f"up to {config.max_tokens} tokens"
+
+
+def _vocabulary_facts(model_file: ModelFile) -> Iterator[Fact]:
+    """How many pieces a file keeps, in all and by script; nothing if it keeps all."""
+    if VOCABULARY not in model_file.metadata or model_file.tokenizer_table is None:
+        return
+    from ..export.vocabulary.scripts import count_scripts
+
+    pieces, scripts = count_scripts(model_file.tokenizer_table)
+    yield (
+        "vocabulary",
+        f"{pieces:,} of {model_file.metadata[VOCABULARY]} pieces are kept; others are cut into smaller ones",
+        ", ".join(f"{script} {count:,}" for script, count in scripts.most_common(MOST_SCRIPTS)),
+    )
+
+
+def _coverage_facts(model_file: ModelFile, arguments: argparse.Namespace) -> list[Fact]:
+    """How much of some texts a file covers."""
+    if arguments.coverage is None:
+        return []
+    if arguments.whole is None:
+        raise InputError("--coverage needs the whole vocabulary; give the model file that has it by --whole")
+    from ..export.restrict_file import coverage_of
+    from ..export.vocabulary.texts import text_files
+
+    whole = read_model_file(arguments.whole)
+    return [("coverage", str(coverage_of(model_file, whole, text_files(arguments.coverage))))]
 
 
 def _embedding_facts(model_file: ModelFile, dim: int) -> Iterator[Fact]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import __version__
 from ..find import IN_THE_BOX
 from ..kernels.errors import one_line
-from ..kernels.model_file import DEFAULT_SCHEME, SCHEMES
-from ..notices import Progress, tell
+from ..kernels.model_file import SCHEMES
+from ..notices import tell
 from .cache_command import add_cache_arguments, run_cache
+from .convert_command import add_keep_arguments, run_convert
 from .embed_command import add_embed_arguments, run_embed
 from .exit import exit_code
 from .export_command import DESCRIPTION as EXPORT_DESCRIPTION
@@ -96,12 +97,12 @@ def make_parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--scheme",
         choices=SCHEMES,
-        default=DEFAULT_SCHEME,
         help="how weights are stored: float32; int8 (default); balanced: int4, but int8 where errors cost most; "
         "mixed: int4, but for int8 attention; int4: the smallest; the head is int8 in all of them",
     )
     _add_checkpoint_arguments(convert)
-    convert.set_defaults(run=_run_convert)
+    add_keep_arguments(convert)
+    convert.set_defaults(run=run_convert)
 
     pull = commands.add_parser(
         "pull",
@@ -169,6 +170,13 @@ def make_parser() -> argparse.ArgumentParser:
     info.add_argument(
         "--check", action="store_true", help="also read the whole model file, and compare it with its checksums"
     )
+    info.add_argument(
+        "--coverage",
+        metavar="FILE",
+        nargs="+",
+        help="also tell how much of these texts a part of the vocabulary covers",
+    )
+    info.add_argument("--whole", metavar="MODEL", help="for --coverage: the model file that has the whole vocabulary")
     info.set_defaults(run=run_info)
     return parser
 
@@ -226,26 +234,6 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--threads", type=int, metavar="N", help="default: the number of physical cores, or the CPU quota if less"
     )
-
-
-def _run_convert(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
-    from ..export.convert import convert  # only this command needs the exporter
-
-    with Progress(quiet=arguments.quiet) as progress:
-        output = convert(
-            arguments.checkpoint,
-            arguments.output,
-            arguments.scheme,
-            calibrated=not arguments.no_calibration,
-            calibration=arguments.calibration,
-            sliding_window=arguments.sliding_window,
-            base=arguments.base,
-            force=arguments.force,
-            progress=progress,
-        )
-        progress.wrote(output)
-    return 0
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -1,0 +1,209 @@
+"""Files with a part of the vocabulary: same vectors to the bit, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import embgemma
+from embgemma.cli.main import main
+from embgemma.export.restrict_file import coverage_of, restrict, vocabulary_of
+from embgemma.export.tokenizer.pieces import read_pieces
+from embgemma.export.vocabulary.keep import Keep, choose
+from embgemma.export.vocabulary.languages import words_of
+from embgemma.export.vocabulary.scripts import read_scripts, scripts_of
+from embgemma.kernels.config import VOCAB_GRAIN
+from embgemma.kernels.model_file import Scheme, read_model_file
+from embgemma.kernels.native import library_problem
+from embgemma.kernels.tokenizer_table import HEADER
+from tests import tiny
+
+pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
+
+COVERED = ["the of and", "to the in is", "that for it as was with", "\n\nthe  of é"]
+SCHEMES: list[Scheme] = ["float32", "int8", "int4"]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in COVERED), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_covered_texts_have_the_same_vectors(tmp_path: Path, texts: Path, scheme: Scheme) -> None:
+    whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"
+    tiny.write_model(whole, scheme=scheme)
+    kept = restrict(whole, part, Keep((texts,)))
+    assert kept.coverage.covered == kept.coverage.tokens > 0
+    file = read_model_file(part, every_byte=True)
+    assert file.config.vocab == len(kept.rows) < tiny.PIECES
+    assert coverage_of(file, read_model_file(whole), [texts]) == kept.coverage
+    with embgemma.load(whole) as old, embgemma.load(part) as new, embgemma.load(part, backend="reference") as slow:
+        for prompt in (None, "query", "document"):
+            vectors = [model.encode(COVERED, prompt_name=prompt) for model in (old, new)]
+            np.testing.assert_array_equal(*vectors)
+        np.testing.assert_allclose(slow.encode(COVERED), new.encode(COVERED), atol=0.02)
+        assert np.isfinite(new.encode(["好 не covered 😀"])).all()
+
+
+def test_a_part_of_a_part_is_a_part(tmp_path: Path, texts: Path) -> None:
+    paths = [tmp_path / f"{i}.safetensors" for i in range(4)]
+    tiny.write_model(paths[0])
+    restrict(paths[0], paths[1], Keep((texts,), pieces=600))
+    restrict(paths[1], paths[2], Keep((texts,), pieces=500))
+    restrict(paths[0], paths[3], Keep((texts,), pieces=500))
+    twice, once = (read_model_file(path) for path in paths[2:])
+    assert twice.config == once.config
+    for name, tensor in once.tensors.items():
+        np.testing.assert_array_equal(twice.tensors[name], tensor)
+    np.testing.assert_array_equal(twice.tokenizer_table, once.tokenizer_table)
+
+
+@pytest.mark.parametrize(
+    ("text", "scripts"),
+    [
+        ("the", "Latin"),
+        (" é1.", "Latin"),
+        ("жa", "Cyrillic Latin"),
+        ("世", "Han"),
+        ("カー", "Katakana"),
+        ("ｱＡ", "Katakana Latin"),
+        ("12 !😀+\u0301", ""),
+        ("한", "Hangul"),
+        ("२،", "Arabic Devanagari"),
+        ("𝐏", "Other"),
+        ("𒌀", "Other"),
+        ("ᐁ", "Canadian_Aboriginal"),
+    ],
+)
+def test_scripts(text: str, scripts: str) -> None:
+    assert scripts_of(text) == {*scripts.split()}
+
+
+def test_a_script_keeps_its_pieces(tmp_path: Path) -> None:
+    tiny.write_model(tmp_path / "whole.safetensors")
+    file = read_model_file(tmp_path / "whole.safetensors")
+    kept = {*choose(vocabulary_of(file), Keep(scripts=read_scripts("latin"))).rows.tolist()}
+    pieces = read_pieces(tiny.tokenizer_model())
+    assert {pieces.normal[name] for name in ("▁the", "é", "▁", "t", "+")} <= kept
+    assert {*pieces.special.values(), *pieces.byte_ids} <= kept
+    others = [i for name, i in pieces.normal.items() if scripts_of(name) - {"Latin"}]
+    assert len({*others} & kept) < VOCAB_GRAIN  # these make the last block whole
+
+
+@pytest.mark.parametrize(("languages", "kept"), [(("en",), {"▁the"}), (("en", "zh"), {"▁the", "你"})])
+def test_a_language_keeps_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, languages: tuple[str, ...], kept: set[str]
+) -> None:
+    words = {"en": {"the": 0.9, "of": 0.1}, "zh": {"你": 0.6, "好": 0.4}}
+    monkeypatch.setattr("embgemma.export.vocabulary.keep.words_of", words.__getitem__)
+    tiny.write_model(tmp_path / "whole.safetensors")
+    file = read_model_file(tmp_path / "whole.safetensors")
+    rows = {*choose(vocabulary_of(file), Keep(languages=languages)).rows.tolist()}
+    names = read_pieces(tiny.tokenizer_model()).normal
+    assert {names[name] for name in kept} <= rows
+    assert len(rows) < 640
+
+
+def test_words_are_those_of_a_package() -> None:
+    pytest.importorskip("wordfreq")
+    assert 0.01 < words_of("en")["the"] < 0.1
+
+
+def test_languages_need_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    tiny.write_model(tmp_path / "whole.safetensors")
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    assert run(tmp_path / "whole.safetensors", "-o", tmp_path / "part.safetensors", "--keep-languages", "en") == 2
+    assert re.search(r"are in the package wordfreq; run `pip install .*\[languages\]", capsys.readouterr().err)
+
+
+def run(*arguments: Any) -> int:
+    return main(["convert", *map(str, arguments)])
+
+
+def test_the_command_takes_a_model_file_or_a_checkpoint(tmp_path: Path, texts: Path, capsys: Any) -> None:
+    whole, part, direct = (tmp_path / f"{name}.safetensors" for name in ("whole", "part", "direct"))
+    folder = tiny.write_checkpoint(tmp_path / "checkpoint")
+    assert run(folder, "-o", whole, "--no-calibration") == 0
+    assert run(whole, "-o", part, "--keep-texts", tmp_path) == 0
+    assert "the file takes" in capsys.readouterr().err
+    assert run(folder, "-o", direct, "--no-calibration", "--keep-texts", texts) == 0
+    assert part.read_bytes() == direct.read_bytes()
+    assert read_model_file(part).config.vocab < tiny.PIECES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep-pieces", 600], "give --keep-texts, --keep-languages or --keep-scripts"),
+        (["--keep-scripts", "Latin", "--keep-pieces", 5], "5 pieces are too few"),
+        (["--keep-scripts", "Latvian"], "'Latvian' is no script known here"),
+        (["--keep-texts", "nothing.txt"], "nothing.txt"),
+        (["--keep-texts", "empty"], "the folder has no texts"),
+        (["--keep-texts", "bad.jsonl"], "line 1"),
+        (["--keep-scripts", "Latin", "--scheme", "int4"], "--scheme is for checkpoints"),
+        (["--keep-scripts", "Latin", "--no-calibration"], "--no-calibration is for checkpoints"),
+    ],
+)
+def test_what_cannot_be_kept_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, arguments: list[Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.write_model(Path("whole.safetensors"))
+    Path("empty").mkdir()
+    Path("bad.jsonl").write_text('{"text": 7}\n', encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    assert run("whole.safetensors", "-o", "part.safetensors", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_text_of_no_file_is_kept_in_whole_blocks(tmp_path: Path) -> None:
+    tiny.write_model(tmp_path / "whole.safetensors")
+    file = read_model_file(tmp_path / "whole.safetensors")
+    for most in (random.Random(most).randrange(480, tiny.PIECES) for most in range(6)):
+        kept = choose(vocabulary_of(file), Keep(scripts=read_scripts("Latin,Han,Greek"), pieces=most))
+        assert len(kept.rows) == len({*kept.rows.tolist()})
+        assert len(kept.rows) % VOCAB_GRAIN == 0
+
+
+def test_info_tells_what_is_kept(tmp_path: Path, texts: Path, capsys: Any) -> None:
+    whole, part, other = tmp_path / "whole.safetensors", tmp_path / "part.safetensors", tmp_path / "other.txt"
+    tiny.write_model(whole)
+    assert run(whole, "-o", part, "--keep-texts", texts, "-q") == 0
+    other.write_text("the 你好", encoding="utf-8")
+    info = ["info", str(part), "--coverage", str(texts), str(other)]
+    assert main(info) == 2
+    assert "give the model file that has it by --whole" in capsys.readouterr().err
+    assert main([*info, "--whole", str(whole)]) == 0
+    out = capsys.readouterr().out
+    kept = read_model_file(part).tokenizer_table
+    assert kept is not None
+    kept = kept[: HEADER.itemsize].view(HEADER)["vocab"][0]
+    assert f"{kept} of {tiny.PIECES} pieces are kept" in out
+    assert "Latin" in out
+    assert re.search(r"coverage +\d+\.\d+% of the \d+ tokens of the texts are covered", out)
+
+
+def test_no_input_is_lost(tmp_path: Path, texts: Path, capsys: Any) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "checkpoint")
+    whole = tiny.write_model(tmp_path / "whole.safetensors")
+    weights = folder / "model.safetensors"
+    for source, output in ((folder, weights), (whole, whole), (whole, texts), (folder, texts)):
+        before = output.read_bytes()
+        assert (
+            run(source, "-o", output, "--force", "--keep-texts", texts, *["--no-calibration"] * (source == folder)) == 2
+        )
+        assert "is read from there" in capsys.readouterr().err
+        assert output.read_bytes() == before
+    assert run(folder, "-o", tmp_path / "a.onnx", "--keep-texts", texts) == 2
+    assert "a.onnx: no model file opens under" in capsys.readouterr().err
