@@ -13,6 +13,8 @@
 #   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
 #   make wasm          the npm package in build/wasm/package, for browsers and node
 #   make test-wasm     the C tests of its kernels, and the package in node; the bits of the native engine
+#   make web-demo      a page that searches text files by meaning, at http://127.0.0.1:8017, and in build/web-demo
+#   make test-web      that page in Chromium, also without a network
 #   make c-archives    the C library for each platform in dist/c, and the program `embgemma` for Linux
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
@@ -31,7 +33,7 @@ C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
 .PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels wasm test-wasm
-.PHONY: c-archives lint
+.PHONY: web-demo test-web c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -116,7 +118,7 @@ wasm: $(VENV)/with-release
 	$(BIN)/cmake --build build/wasm/plain --target embgemma
 	$(BIN)/cmake --build build/wasm/relaxed --target embgemma
 	rm -rf build/wasm/package && mkdir build/wasm/package
-	cp runtime/bindings/wasm/* LICENSE build/wasm/package
+	cp runtime/bindings/wasm/*.* LICENSE build/wasm/package
 	cp build/wasm/plain/embgemma.wasm build/wasm/package
 	cp build/wasm/relaxed/embgemma.wasm build/wasm/package/embgemma-relaxed.wasm
 
@@ -134,7 +136,17 @@ test-wasm: wasm $(VENV)/with-dev $(NODE)
 		$(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py
 
 $(CURDIR)/build/node/node_modules/.bin/node:
-	npm install --silent --no-save --prefix build/node node@24.21.0
+	npm install --silent --prefix build/node node@24.21.0
+
+web-demo: wasm
+	$(PYTHON) runtime/bindings/wasm/demo/serve.py build/web-demo --package build/wasm/package
+
+test-web: wasm $(NODE) build/node/node_modules/puppeteer-core
+	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_NODE_MODULES=build/node/node_modules $(NODE) --test \
+		$(addprefix tests/runtime/bindings/wasm/,passages.test.mjs library.test.mjs command.test.mjs demo.test.mjs)
+
+build/node/node_modules/puppeteer-core:
+	npm install --silent --prefix build/node puppeteer-core@25.16.0
 
 wheels: $(TARGETS)
 	BIN=$(BIN) bash tests/packaging/wheels $(TARGETS)
