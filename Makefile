@@ -47,7 +47,8 @@ test: $(VENV)/with-test
 	$(BIN)/python -m pytest
 
 test-drop-in: $(VENV)/with-drop-in
-	$(BIN)/python -m pytest tests/runtime/drop_in
+	$(BIN)/python -m pytest -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function \
+		tests/runtime/drop_in tests/runtime/integrations
 
 # The package, with one of its extras. Changes to Python code need no new install, changes to C code do.
 $(VENV)/with-%: $(SOURCES)

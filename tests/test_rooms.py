@@ -14,7 +14,7 @@ TOP = ("kernels", "runtime", "export", "benchmarks")
 
 # From the bottom up: a file imports from its own folder and from those before a "<", not from neighbours after a comma.
 PYTHON = """kernels < kernels/numba_engine < runtime/onnx < runtime < runtime/hub, runtime/search < runtime/server
-    < runtime/cli,
+    < runtime/cli, runtime/integrations,
     export/settings < export/tokenizer < export/vocabulary < export/checkpoint < export/quantise < export
     < export/tiny, export/onnx
     < benchmarks/harness < benchmarks/peers < benchmarks/speed < benchmarks/compare, benchmarks/roofline
