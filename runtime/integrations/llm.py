@@ -6,10 +6,12 @@ that ends in "-query" with the prompt of queries. Vectors of both may be compare
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..find import IN_THE_BOX
 from ..hub.cache import entries
+from ..kernels.errors import EmbgemmaError
 from .base import Embedder, needs
 
 with needs("llm"):
@@ -41,7 +43,10 @@ class EmbgemmaModel(llm.EmbeddingModel):
 
 @llm.hookimpl
 def register_embedding_models(register: Callable[[EmbgemmaModel], None]) -> None:
-    """Names the models; opens none."""
-    for name in dict.fromkeys([IN_THE_BOX, *(entry.name for entry in entries())]):
+    """Names the models; opens none. A cache that cannot be read must not stop `llm`."""
+    cached: list[str] = []
+    with suppress(EmbgemmaError, OSError):
+        cached = [entry.name for entry in entries()]
+    for name in dict.fromkeys([IN_THE_BOX, *cached]):
         for query in (False, True):
             register(EmbgemmaModel(name, query=query))

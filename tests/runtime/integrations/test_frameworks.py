@@ -282,6 +282,19 @@ def test_llm_finds_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert collection.similar_by_vector(queries.embed(QUERY), 1)[0].id == str(ANSWER)
 
 
+def test_llm_names_what_is_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = adapter("llm", "llm")
+    names: list[str] = []
+    entry = mock.Mock()
+    entry.name = "google/embeddinggemma-300m"
+    for entries in (mock.Mock(return_value=[entry, entry]), mock.Mock(side_effect=InputError("no home"))):
+        monkeypatch.setattr(module, "entries", entries)
+        module.register_embedding_models(lambda model: names.append(model.model_id))
+    both = [name for name in names if name.startswith("embgemma-tiny")]
+    assert both == ["embgemma-tiny", "embgemma-tiny-query"] * 2
+    assert set(names) - set(both) == {f"embgemma/{entry.name}", f"embgemma/{entry.name}-query"}
+
+
 PAIRS = [
     ("A man plays a guitar.", "A man is playing the guitar.", 5.0),
     ("A dog runs in the park.", "A dog is running in a park.", 4.8),
