@@ -107,6 +107,9 @@ eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG
     return status;
 }
 
+/* The headers of MinGW lack it, its libraries do not. */
+_CRTIMP _invalid_parameter_handler __cdecl _set_thread_local_invalid_parameter_handler(_invalid_parameter_handler);
+
 static void ignore(const wchar_t *expression, const wchar_t *function, const wchar_t *source, unsigned line,
                    uintptr_t reserved)
 {
