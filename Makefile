@@ -8,6 +8,7 @@
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors must be those of x86-64
 #   make test-windows  the C tests for Windows, and the library in Windows' Python, run by Wine; the bits of Linux
+#   make test-jvm      the Java API, from Java and Kotlin, under JNI's own checks; needs a JDK
 #   make c-library     installs the C library, and uses it from a program in every supported way
 #   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
 #   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
@@ -29,11 +30,11 @@ QUERY ?= what happens if the file is changed while it is open
 
 BIN := $(VENV)/bin
 comma := ,
-C_SOURCES = $(shell find kernels tests/kernels benchmarks -name '*.[ch]')
+C_SOURCES = $(shell find kernels tests/kernels benchmarks runtime/bindings -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
 .PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels wasm test-wasm
-.PHONY: web-demo test-web c-archives lint
+.PHONY: web-demo test-web jvm test-jvm c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -83,6 +84,20 @@ test-windows: $(VENV)/with-dev $(VENV)/with-release
 	EMBGEMMA_WINDOWS_PROGRAM=$(abspath build/windows/golden.exe) \
 		$(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py
 	LIBRARY=build/windows/embgemma.dll BIN=$(BIN) bash tests/packaging/windows
+
+KOTLIN := kotlin-compiler@2.4.20
+
+jvm: $(VENV)/with-dev
+	$(BIN)/cmake -S runtime/bindings/jvm -B build/jvm -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+		-DEMBGEMMA_WERROR=ON
+	$(BIN)/cmake --build build/jvm
+	javac -Xlint:all -Werror -d build/jvm/tests -cp build/jvm/embgemma.jar tests/runtime/bindings/jvm/Checks.java
+	! command -v npm || npm install --silent --no-save --ignore-scripts --prefix build/kotlin $(KOTLIN)
+	! command -v npm || bash build/kotlin/node_modules/kotlin-compiler/bin/kotlinc -Werror -include-runtime \
+		-cp build/jvm/embgemma.jar -d build/jvm/calls.jar tests/runtime/bindings/jvm/Calls.kt
+
+test-jvm: jvm
+	EMBGEMMA_JVM=$(abspath build/jvm) $(BIN)/python -m pytest -rs tests/runtime/bindings/jvm
 
 c-library: $(VENV)/with-dev
 	BIN=$(BIN) bash tests/packaging/c_library
