@@ -27,12 +27,23 @@ void EXPORT(eg_aligned_free)(void *memory) { free(memory); }
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
-eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG_REASON_BYTES])
+static eg_map_status refuse(char reason[EG_REASON_BYTES])
 {
-    (void)path;
-    (void)file;
     snprintf(reason, EG_REASON_BYTES, "WebAssembly has no files; use eg_model_open_memory");
     return EG_MAP_NOT_OPENED;
+}
+
+eg_map_status eg_file_map(const char *path, eg_mapped_file *file, char reason[EG_REASON_BYTES])
+{
+    (void)path, (void)file;
+    return refuse(reason);
+}
+
+eg_map_status eg_file_map_part(int descriptor, uint64_t offset, uint64_t bytes, eg_mapped_file *file,
+                               char reason[EG_REASON_BYTES])
+{
+    (void)descriptor, (void)offset, (void)bytes, (void)file;
+    return refuse(reason);
 }
 
 void eg_file_unmap(const eg_mapped_file *file) { (void)file; }
