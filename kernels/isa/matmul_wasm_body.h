@@ -28,6 +28,10 @@ enum {
     RUN_BYTES = RUN * GROUP * (int)sizeof(element), /* of the buffer */
 };
 
+/* Keeps the compiler from computing a value earlier or later: it would have most values of several steps alive at once,
+ * for which a browser has no registers. */
+#define SETTLE(value) __asm__("" : "+r"(value))
+
 /* Lanes of 32 bits of two vectors. */
 #define SHUFFLE(a, b, ...) wasm_i32x4_shuffle(a, b, __VA_ARGS__)
 
@@ -103,16 +107,23 @@ static void unpack_int4_group(const level_tables *tables, const uint8_t *lines, 
 EG_ALWAYS_INLINE void multiply_block(const char *codes, size_t stride, size_t rows, size_t k, const char *weights,
                                      int32_t *out)
 {
-    enum { AT_ONCE = 4, WORD = STEP * (int)sizeof(element) };
+    enum { AT_ONCE = 1, WORD = STEP * (int)sizeof(element) };
     v128_t sums[BLOCK_ROWS][VECTORS];
+    const char *inputs[BLOCK_ROWS];
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
+        inputs[row] = codes + row * stride;
         EG_UNROLL
         for (size_t v = 0; v < VECTORS; v++) {
             sums[row][v] = wasm_v128_load(out + row * EG_TILE_CHANNELS + v * LANES);
         }
     }
     for (size_t i = 0; i < k; i += STEP * AT_ONCE) {
+        SETTLE(weights);
+        EG_UNROLL
+        for (size_t row = 0; row < rows; row++) {
+            SETTLE(inputs[row]);
+        }
         EG_UNROLL
         for (size_t step = 0; step < AT_ONCE; step++) {
             v128_t lines[VECTORS];
@@ -122,15 +133,19 @@ EG_ALWAYS_INLINE void multiply_block(const char *codes, size_t stride, size_t ro
             }
             EG_UNROLL
             for (size_t row = 0; row < rows; row++) {
-                const v128_t inputs = wasm_v128_load32_splat(codes + row * stride + step * WORD);
+                const v128_t input = wasm_v128_load32_splat(inputs[row] + step * WORD);
                 EG_UNROLL
                 for (size_t v = 0; v < VECTORS; v++) {
-                    sums[row][v] = multiply_add(sums[row][v], lines[v], inputs);
+                    sums[row][v] = multiply_add(sums[row][v], lines[v], input);
+                    SETTLE(sums[row][v]);
                 }
             }
         }
-        codes += AT_ONCE * WORD;
         weights += AT_ONCE * VECTORS * sizeof(v128_t);
+        EG_UNROLL
+        for (size_t row = 0; row < rows; row++) {
+            inputs[row] += AT_ONCE * WORD;
+        }
     }
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {

@@ -3,6 +3,7 @@
 import { EmbgemmaError } from "./errors.js";
 import { inNode } from "./workers.js";
 
+const PAGE = 65536;
 const MOST_PAGES = [65535, 32768, 16384]; // about 4, 2 and 1 GiB: some phones refuse to set aside more
 const FIRST_PAGES = 64;
 const STACK_BYTES = 1 << 20; // of a helper: its largest frames are tiles of sums, 64 KB
@@ -72,6 +73,9 @@ function noEnvironment(memory) {
   };
 }
 
+const noMemory = (bytes) =>
+  new EmbgemmaError("memory", `no memory for ${Math.ceil(bytes / 1e6)} MB; close other pages, or take a smaller model file`);
+
 /** One instance, with its memory. */
 export class Engine {
   constructor(module, memory, exports) {
@@ -94,10 +98,18 @@ export class Engine {
   allocate(bytes) {
     const address = this.exports.eg_aligned_new(ALIGNMENT, Math.max(1, Math.ceil(bytes / ALIGNMENT)) * ALIGNMENT) >>> 0;
     if (address === 0) {
-      const megabytes = Math.ceil(bytes / 1e6);
-      throw new EmbgemmaError("memory", `no memory for ${megabytes} MB; close other pages, or take a smaller model file`);
+      throw noMemory(bytes);
     }
     return address;
+  }
+
+  /** Memory for a model file, to the byte, which stays until the Worker ends: an allocator would round it up. */
+  setAside(bytes) {
+    try {
+      return this.memory.grow(Math.ceil(bytes / PAGE)) * PAGE;
+    } catch {
+      throw noMemory(bytes);
+    }
   }
 
   free(address) {

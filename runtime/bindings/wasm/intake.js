@@ -12,6 +12,7 @@ export class Intake {
   #engine;
   #beginning = new Uint8Array(0); // until the size of the file is known
   #report;
+  #room = 0; // bytes at the address
 
   constructor(engine, report) {
     this.#engine = engine;
@@ -46,7 +47,10 @@ export class Intake {
         this.#report(joined.length, undefined);
         return;
       }
-      this.address = this.#engine.allocate(this.total);
+      if (this.#room < this.total) {
+        this.address = this.#engine.setAside(this.total);
+        this.#room = this.total;
+      }
       bytes = joined;
       this.#beginning = null;
     }
@@ -64,7 +68,6 @@ export class Intake {
 
   /** Forgets all that has come. */
   restart() {
-    this.release();
     this.total = undefined;
     this.loaded = 0;
     this.#beginning = new Uint8Array(0);
@@ -76,13 +79,6 @@ export class Intake {
     }
     if (this.loaded < this.total) {
       throw new EmbgemmaError("model", `the file is cut: it has ${this.loaded} of ${this.total} bytes; get it again`);
-    }
-  }
-
-  release() {
-    if (this.address !== 0) {
-      this.#engine.free(this.address);
-      this.address = 0;
     }
   }
 }
