@@ -14,7 +14,9 @@ extern const eg_vector_ops eg_vector_ops__wasmrelaxed, eg_vector_ops__wasm;
 extern const eg_attention_ops eg_attention__avx512vnni, eg_attention__avxvnni, eg_attention__avx2;
 extern const eg_attention_ops eg_attention__neondot, eg_attention__wasmrelaxed, eg_attention__wasm;
 
+#if !defined(EG_HAVE_WASMRELAXED)
 static int always(void) { return 1; }
+#endif
 
 const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_AMX)
@@ -41,11 +43,11 @@ const eg_isa eg_isa_list[] = {
 #if defined(EG_HAVE_WASMRELAXED)
     {"wasmrelaxed", eg_cpu_has_wasmrelaxed, &eg_matmul__wasmrelaxed, &eg_vector_ops__wasmrelaxed,
      &eg_attention__wasmrelaxed},
-#endif
-#if defined(EG_HAVE_WASM)
+#elif defined(EG_HAVE_WASM)
     {"wasm", always, &eg_matmul__wasm, &eg_vector_ops__wasm, &eg_attention__wasm},
-#endif
+#else
     {"scalar", always, &eg_matmul__scalar, &eg_vector_ops__scalar, NULL},
+#endif
 };
 const size_t eg_isa_list_count = sizeof eg_isa_list / sizeof eg_isa_list[0];
 

@@ -16,18 +16,15 @@ const RELAXED = Uint8Array.of(...HEADER, 15, 1, 13, 0, 65, 1, 253, 15, 65, 2, 25
 
 const ERRORS = { 1: "argument", 2: "model", 3: "memory", 4: "unsupported", 5: "system" };
 
-/** The module for this browser. `relaxed`: false for the one without relaxed SIMD. */
-export async function compile(relaxed = true) {
+/** One of the two modules. */
+async function compile(relaxed) {
   if (typeof WebAssembly === "undefined" || !WebAssembly.validate(SIMD)) {
     throw new EmbgemmaError(
       "unsupported",
       "this browser has no WebAssembly with SIMD; use Chrome 91, Firefox 89, Safari 16.4 or newer",
     );
   }
-  const url =
-    relaxed && WebAssembly.validate(RELAXED)
-      ? new URL("./embgemma-relaxed.wasm", import.meta.url)
-      : new URL("./embgemma.wasm", import.meta.url);
+  const url = relaxed ? new URL("./embgemma-relaxed.wasm", import.meta.url) : new URL("./embgemma.wasm", import.meta.url);
   if (inNode) {
     const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ "node:fs/promises");
     return WebAssembly.compile(await readFile(url));
@@ -82,11 +79,16 @@ export class Engine {
     Object.assign(this, { module, memory, exports });
   }
 
-  static async create(relaxed, cores) {
+  /** isa: "wasm", "wasmrelaxed", or undefined for the better one that runs here. */
+  static async create(isa, cores) {
+    const relaxed = isa !== "wasm" && WebAssembly.validate?.(RELAXED);
     const module = await compile(relaxed);
     const memory = newMemory();
     const exports = await instantiate(module, memory, cores);
     exports._initialize?.();
+    if (relaxed && exports.eg_isa_supported(0) === 0) {
+      return Engine.create("wasm", cores); // its multiply-add rounds twice
+    }
     return new Engine(module, memory, exports);
   }
 

@@ -23,7 +23,7 @@ export interface LoadOptions {
   signal?: AbortSignal;
   /** Size of all vectors, unless a call says another. Default: the model's. */
   truncateDim?: number;
-  /** "wasm", "wasmrelaxed" or "scalar". Default: the best that runs here. Vectors are the same on the first two. */
+  /** "wasm" or "wasmrelaxed". Default: the better one that runs here. Vectors are the same on both. */
   isa?: string;
 }
 

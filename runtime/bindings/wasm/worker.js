@@ -28,7 +28,7 @@ function reporter() {
 }
 
 async function begin({ isa, threads }) {
-  engine = await Engine.create(isa !== "wasm" && isa !== "scalar", threads);
+  engine = await Engine.create(isa, threads);
   intake = new Intake(engine, reporter());
   await Promise.all(Array.from({ length: threads - 1 }, (_, index) => startHelper(index)));
 }
