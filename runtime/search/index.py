@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
+    import numpy as np
+    import numpy.typing as npt
+
     from .database import Settings
     from .update import Changes
 
@@ -150,8 +153,12 @@ class Index:
         """
         if not isinstance(query, str):
             raise InputError(f"query is of type {type(query).__name__}; expected str")
-        k = check_integer("k", k, 1, MOST_RESULTS)
-        found = self._store.nearest(self._embedder.embed_query(query), k)
+        check_integer("k", k, 1, MOST_RESULTS)
+        return self.nearest(self._embedder.embed_query(query), k)
+
+    def nearest(self, vector: npt.NDArray[np.float32], k: int = 10) -> list[Result]:
+        """What `search` gives for a query of which this is the unit vector (dim,), with the model's prompt for it."""
+        found = self._store.nearest(vector, check_integer("k", k, 1, MOST_RESULTS))
         with as_written(self.path):
             for _, (_, line, last_line, start, title, text, _, digest) in found:
                 if short_hash(self._embedder.text_of(Passage(text, line, last_line, start, title)).encode()) != digest:

@@ -48,7 +48,7 @@ def make_app(service: Service, access: Access, index: Index | None = None) -> AS
         Route("/metrics", metrics),
         *OpenAICalls(service, bodies).routes,
         *OllamaCalls(service, bodies).routes,
-        *(SearchPage(index).routes if index is not None else []),
+        *(SearchPage(index, service).routes if index is not None else []),
     ]
     cors = Middleware(
         CORSMiddleware,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .answers import json_answer, number_rows
+from .answers import number_rows, rows_answer
 from .requests import Bodies, integer_field, text_field, truth_field, unless_gone, wrong
 
 if TYPE_CHECKING:
@@ -41,21 +40,20 @@ class OllamaCalls:
             dim = integer_field(fields, "dimensions", service.full_dim, service.full_dim)
             named = [text_field(fields, name, "") for name in ("input_type", "prompt_name")]
             found = await self._vectors(request, fields, fields.get("input", []), named, dim, truncate)
-            rows = "" if found is None else ",".join(await asyncio.to_thread(list, number_rows(found.vectors)))
             facts = {
                 "total_duration": time.perf_counter_ns() - start,
                 "load_duration": 0,
                 "prompt_eval_count": 0 if found is None else found.tokens,
             }
             name = json.dumps(fields.get("model", service.name))
-            return json_answer(f'{{"model":{name},"embeddings":[{rows}],{json.dumps(facts)[1:]}')
+            rows, values = ([], 0) if found is None else (number_rows(found.vectors), found.vectors.size)
+            return rows_answer(f'{{"model":{name},"embeddings":[', rows, f"],{json.dumps(facts)[1:]}", values)
 
     async def _embeddings(self, request: Request) -> Response:
         async with self._bodies.fields(request, OLD_FIELDS) as fields:
             prompt = text_field(fields, "prompt", "")
             found = await self._vectors(request, fields, prompt, ["", ""], self._service.full_dim, truncate=True)
-            row = "[]" if found is None else next(number_rows(found.vectors))
-            return json_answer(f'{{"embedding":{row}}}')
+            return rows_answer('{"embedding":', ["[]"] if found is None else number_rows(found.vectors), "}", 0)
 
     async def _vectors(
         self, request: Request, fields: dict[str, Any], value: Any, named: list[str], dim: int, truncate: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..kernels.safetensors_file import shorten
-from .answers import INLINE_VALUES, base64_rows, json_answer, number_rows
+from .answers import base64_rows, number_rows, rows_answer
 from .requests import Bodies, integer_field, text_field, truth_field, unless_gone, wrong
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from .service import Embedded, Service
+    from .service import Service
 
 # After the first five, fields of ours: see README.md.
 FIELDS = ("model", "input", "dimensions", "encoding_format", "user", "input_type", "prompt_name", "truncate")
@@ -49,15 +48,11 @@ class OpenAICalls:
                 raise wrong("input", "token ids hold their prompt; leave out input_type and prompt_name, or send text")
             prompt = service.prompt_name(*named)
             found = await unless_gone(request, service.embed(inputs, prompt, dim, truncate=truncate))
-            if found.vectors.size < INLINE_VALUES:
-                return json_answer(self._body(found, encoding))
-            return json_answer(await asyncio.to_thread(self._body, found, encoding))
-
-    def _body(self, found: Embedded, encoding: str) -> str:
-        rows = enumerate(ROWS[encoding](found.vectors))
-        data = ",".join(f'{{"object":"embedding","index":{i},"embedding":{row}}}' for i, row in rows)
-        usage = f'{{"prompt_tokens":{found.tokens},"total_tokens":{found.tokens}}}'
-        return f'{{"object":"list","data":[{data}],"model":{json.dumps(self._service.name)},"usage":{usage}}}'
+            numbered = enumerate(ROWS[encoding](found.vectors))
+            rows = (f'{{"object":"embedding","index":{i},"embedding":{row}}}' for i, row in numbered)
+            usage = f'{{"prompt_tokens":{found.tokens},"total_tokens":{found.tokens}}}'
+            tail = f'],"model":{json.dumps(service.name)},"usage":{usage}}}'
+            return rows_answer('{"object":"list","data":[', rows, tail, found.vectors.size)
 
     async def _models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._facts()]})

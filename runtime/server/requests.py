@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-BODY_SECONDS = 30.0  # in which a body must have come
+BODY_SECONDS = 60.0  # in which a body must have come
 BODIES_AT_ONCE = 8  # so many of the largest may be in memory
 
 KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "an object"}

@@ -51,7 +51,8 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        kind, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # which "localhost" means to most
         return socket.create_server(address[:2], family=kind, backlog=WAITING_CONNECTIONS)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]

@@ -22,7 +22,8 @@ from .requests import BAD_REQUEST, TOO_MANY, RequestError, unless_gone
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from ..search import Index
+    from ..search import Index, Result
+    from .service import Service
 
 DEFAULT_RESULTS, MOST_RESULTS = 10, 100
 MOST_SEARCHES = 64  # at once
@@ -33,8 +34,8 @@ SECURITY = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer
 class SearchPage:
     """Answers what the page asks."""
 
-    def __init__(self, index: Index) -> None:
-        self._index = index
+    def __init__(self, index: Index, service: Service) -> None:
+        self._index, self._service = index, service
         self._searches = 0
         self._page = (files(__package__) / "page.html").read_text("utf-8")
         self._headers = {**SECURITY, "Content-Security-Policy": _policy(self._page), "Cache-Control": "no-cache"}
@@ -59,11 +60,16 @@ class SearchPage:
         self._searches += 1
         start = time.perf_counter()
         try:
-            found = await unless_gone(request, asyncio.to_thread(self._index.search, query, int(count)))
+            found = await unless_gone(request, self._find(query, int(count)))
         finally:
             self._searches -= 1
         answer = {"query": query, "results": [asdict(each) for each in found], "seconds": time.perf_counter() - start}
         return Response(json.dumps(answer), media_type="application/json", headers=SECURITY)  # in ASCII
+
+    async def _find(self, query: str, count: int) -> list[Result]:
+        prompt, dim = self._service.prompt_name("query", ""), self._index.settings.dim
+        embedded = await self._service.embed([query], prompt, dim, truncate=True)
+        return await asyncio.to_thread(self._index.nearest, embedded.vectors[0], count)
 
 
 def _policy(page: str) -> str:

@@ -69,8 +69,9 @@ class Service:
     """
 
     def __init__(self, model: EmbeddingModel, name: str, default_prompt: str | None, limits: Limits) -> None:
-        self.model, self.name, self.default_prompt, self.limits = model, name, default_prompt, limits
-        if default_prompt is not None and default_prompt not in model.prompts:
+        self.model, self.name, self.limits = model, name, limits
+        self.default_prompt = model.default_prompt_name if default_prompt is None else default_prompt
+        if self.default_prompt not in (None, *model.prompts):
             known = ", ".join(model.prompts)
             raise InputError(f"default prompt {shorten(default_prompt)} is not of this model; it has {known}")
         self.full_dim = model.get_embedding_dimension()
@@ -153,9 +154,9 @@ class Service:
         for i, row in enumerate(rows):
             if row[:1] != [config.bos_id] or row[-1:] != [config.eos_id]:
                 message = (
-                    f"input[{i}] is no text of this model: expected token ids that begin with {config.bos_id}, <bos>, "
-                    f"and end with {config.eos_id}, <eos>, as EmbeddingModel.token_ids gives them; send text if your "
-                    "client has another tokenizer (OpenAIEmbeddings of LangChain: check_embedding_ctx_length=False)"
+                    f"input[{i}] has token ids of another model: expected {config.bos_id}, <bos>, at the beginning and "
+                    f"{config.eos_id}, <eos>, at the end; send text, as LangChain's OpenAIEmbeddings does with "
+                    "check_embedding_ctx_length=False"
                 )
                 raise wrong("input", message)
         try:

@@ -12,7 +12,8 @@ import pytest
 from tests.runtime.server.conftest import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import embgemma
     from tests.runtime.server.conftest import Running
@@ -75,6 +76,17 @@ def test_prompts(client: openai.OpenAI, model: embgemma.EmbeddingModel, fields: 
     assert np.array_equal(np.array([row.embedding for row in found.data], np.float32), expected)
 
 
+@pytest.mark.parametrize(("given", "fields"), [("query", {}), ("document", {"input_type": "query"})])
+def test_another_default_prompt(
+    start_server: Callable[..., Running], model_path: Path, model: embgemma.EmbeddingModel, given: str, fields: Any
+) -> None:
+    server = start_server(model_path, "--default-prompt", given)
+    answer = server.embed(input=TEXTS[0], **fields)
+    assert np.array_equal(np.array(answer.json["data"][0]["embedding"], np.float32), model.encode_query(TEXTS[0]))
+    facts = server.ask("GET", f"/v1/models/{NAME}").json
+    assert (facts["default_prompt"], facts["fingerprint"]) == (given, model.fingerprint(given))
+
+
 def test_models(client: openai.OpenAI) -> None:
     assert [each.id for each in client.models.list()] == [NAME]
     assert client.models.retrieve(NAME).owned_by == "embgemma"
@@ -127,7 +139,7 @@ def test_bodies_that_are_refused(server: Running, body: bytes, says: str) -> Non
         ({"input": ""}, "input", "input[0] is empty"),
         ({"input": ["a", ""]}, "input", "input[1] is empty"),
         ({"input": []}, "input", "input is an empty array"),
-        ({"input": [[]]}, "input", "input[0] is no text of this model"),
+        ({"input": [[]]}, "input", "input[0] has token ids of another model"),
         ({"input": 3}, "input", "input is a number"),
         ({"input": {"text": "a"}}, "input", "input is an object"),
         ({"input": ["a", 3]}, "input", "input[1] is a number; expected a string"),
