@@ -72,16 +72,35 @@ def test_what_waits_is_one_pass() -> None:
     assert [rows[:, 0].tolist() for rows in found] == [[10], [20, 21], [30]]
 
 
-def test_short_requests_come_before_a_long_one_which_moves_on() -> None:
-    half = PASS_TOKENS // 2
+def test_short_requests_wait_for_one_pass_of_a_long_one_which_moves_on() -> None:
+    half, short = PASS_TOKENS // 2, PASS_TOKENS // 8
     encoder = Encoder()
-    found = run(encoder, job(100, *[half] * 6), *[job(first, half) for first in range(10, 16)])
+    found = run(encoder, job(100, *[half] * 6), *[job(first, short) for first in range(10, 30)])
     passes = encoder.passes[1:]
-    assert passes[0] == [10, 11]
-    assert passes[1] == [100, 101]  # the oldest was left out
-    assert passes[2] == [12, 13]
-    assert passes[3] == [102, 103]
+    assert passes == [[*range(10, 18)], [100, 101], [*range(18, 26)], [102, 103], [26, 27, 28, 29, 104], [105]]
     assert found[0][:, 0].tolist() == [100, 101, 102, 103, 104, 105]
+
+
+def test_longer_kinds_take_turns() -> None:
+    """So that one of some texts does not wait for all of one with thousands."""
+    encoder = Encoder()
+    short = [job(first, PASS_TOKENS // 8) for first in range(10, 90)]
+    run(encoder, job(1000, *[PASS_TOKENS] * 20), job(500, PASS_TOKENS // 2), *short)
+    begins = [firsts[0] for firsts in encoder.passes[1:9]]
+    assert [first for first in begins if first >= 500] == [1000, 500, 1001, 1002]
+    assert all(first < 90 for first in begins[::2])
+
+
+def test_nobody_is_put_off() -> None:
+    """Of two kinds, each waits for no more than twice the work that came before."""
+    encoder = Encoder()
+    lengths = {first: 40 + first * 7 % 300 for first in range(100, 300)}
+    run(encoder, *[job(first, length) for first, length in lengths.items()])
+    done = 0
+    for first in (first for firsts in encoder.passes[1:] for first in firsts):
+        before = sum(length for other, length in lengths.items() if other <= first)
+        assert done <= 2 * (before + PASS_TOKENS)
+        done += lengths[first]
 
 
 def test_a_text_longer_than_a_pass_is_one() -> None:
