@@ -89,7 +89,7 @@ def export_bundle(
         model, facts = describe_onnx_model(made / MODEL, file), onnx_facts(made / MODEL, file)
         dim = int(facts.outputs[SENTENCE_EMBEDDING].shape[1])
         if not text:
-            write_tokenizer_files(exported.source, made, model.config.max_tokens)
+            write_tokenizer_files(exported.source, exported.part, made)
             write_modules(model, dim, made)
         write_readme(made, model, dim, folder.name, MODEL, text=text)
         manifest = json.dumps(_manifest(made, model, facts), ensure_ascii=False, indent=1)

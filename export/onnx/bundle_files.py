@@ -10,7 +10,10 @@ from typing import Any
 from ...kernels.model_file import ModelFile
 from ...onnx.onnx_backend import PAD_ID
 from ..checkpoint.checkpoint import Checkpoint
+from ..part import Part
+from ..tokenizer.restrict import restrict_config, restrict_json, restrict_model
 from ..tokenizer.tokenizer_files import portable_file
+from ..vocabulary.keep import Kept
 
 TEXT = "Which planet is known as the Red Planet?"
 
@@ -25,8 +28,9 @@ TOKENIZER_FILES = (
 )
 
 
-def write_tokenizer_files(source: Checkpoint, folder: Path, max_tokens: int) -> None:
-    """Copies the tokenizer; in those that libraries read, texts are cut to max_tokens, <eos> included."""
+def write_tokenizer_files(source: Checkpoint, part: Part, folder: Path) -> None:
+    """Copies the tokenizer, or a part of it; in what libraries read, texts are cut to max_tokens, <eos> included."""
+    max_tokens = source.config.max_tokens
     limits: dict[str, dict[str, Any]] = {
         "tokenizer.json": {
             "truncation": {"direction": "Right", "max_length": max_tokens, "strategy": "LongestFirst", "stride": 0}
@@ -39,6 +43,8 @@ def write_tokenizer_files(source: Checkpoint, folder: Path, max_tokens: int) -> 
         path = (source.encoder_folder if name == "config.json" else source.tokenizer_folder) / name
         if path.is_file():
             content = portable_file(path, source.encoder_folder)
+            if part.kept is not None:
+                content = _restricted(name, content, part.kept)
             if name in limits:
                 content = _json({**json.loads(content), **limits[name]})
             (folder / name).write_bytes(content)
@@ -46,6 +52,16 @@ def write_tokenizer_files(source: Checkpoint, folder: Path, max_tokens: int) -> 
         path = folder / "tokenizer_config.json"
         given = json.loads(path.read_bytes()) if path.exists() else limits[path.name]
         path.write_bytes(_json({"tokenizer_class": "PreTrainedTokenizerFast", **_ends(folder), **given}))
+
+
+def _restricted(name: str, content: bytes, kept: Kept) -> bytes:
+    """A file of the tokenizer with a part of its pieces."""
+    if name == "tokenizer.model":
+        return restrict_model(content, kept.ids)
+    raw = json.loads(content)
+    if name == "tokenizer.json":
+        return json.dumps(restrict_json(raw, kept.ids), ensure_ascii=False, separators=(",", ":")).encode()
+    return _json(restrict_config(raw, kept.ids, len(kept.rows)))
 
 
 def _ends(folder: Path) -> dict[str, str]:

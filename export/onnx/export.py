@@ -6,23 +6,27 @@ import base64
 import os
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from ... import __version__
 from ...inputs import check_integer, check_path
 from ...kernels.errors import CheckpointError, InputError
-from ...notices import Progress
+from ...notices import Progress, tell
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
 from ...onnx.onnx_facts import EXTENSIONS
 from ...output_file import check_destination, check_room, keep_inputs, whole_file
 from ..check import nothing_written
 from ..checkpoint.checkpoint import Checkpoint, read_checkpoint
-from ..needs import CHECKING, READING
+from ..needs import BUILDING, CHECKING, READING
+from ..part import Part, part_of
 from ..quantise.calibration import calibration_files, read_calibration
+from ..tokenizer.tokenizer_table import build_tokenizer_table
+from ..vocabulary.keep import Keep
 from ..write import model_metadata
 from .encoder import LAST_HIDDEN_STATE, encoder_graph
 from .graph import Graph
@@ -44,12 +48,14 @@ class Exported:
         verification: how it compares with the float32 model.
         operators_config: what a reduced build of ONNX Runtime must keep, as its build script reads it.
         source: the checkpoint that was exported.
+        part: all of its vocabulary, or the part that was kept.
     """
 
     model: Path
     verification: Verification
     operators_config: str
     source: Checkpoint
+    part: Part
 
 
 def export_onnx(
@@ -66,6 +72,7 @@ def export_onnx(
     calibration: str | os.PathLike[str] | None = None,
     sliding_window: int | None = None,
     base: str | os.PathLike[str] | None = None,
+    keep: Keep | None = None,
     force: bool = False,
     progress: Progress | None = None,
     replaces: Iterable[Path] = (),
@@ -82,7 +89,7 @@ def export_onnx(
         for_pooling: whether it gives instead, under that name, vectors of tokens whose mean is the text's vector before
             it gets length 1, for libraries that pool.
         text: whether the model takes texts, by an operator of onnxruntime-extensions, instead of token ids.
-        calibrated, calibration, sliding_window, base, progress: see `convert`.
+        calibrated, calibration, sliding_window, base, keep, progress: see `convert`.
         force: whether to replace a file that exists.
         replaces: what the caller will replace; nothing is done if the checkpoint or its base lies there.
 
@@ -108,7 +115,7 @@ def export_onnx(
     progress.begin(READING)
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
     for place in (output, *replaces):
-        keep_inputs(place, [*source.files(), *texts])
+        keep_inputs(place, [*source.files(), *texts, *(() if keep is None else keep.texts)])
     if source.config.kv_heads != 1:
         raise CheckpointError(f"{source.folder}: it has {source.config.kv_heads} key/value heads; ONNX export takes 1")
     dim = source.config.hidden
@@ -118,26 +125,39 @@ def export_onnx(
     needs = export_needs(source.config, format_of(weights_format), batch)
     check_room(output, needs.disk)
     progress.plan(needs.seconds, f"exporting {weights_format} {needs}")
-    weights = read_weights(source, format_of(weights_format), batch, progress).with_dim(dim)
+    part = _part(source, keep, progress)
+    weights = read_weights(source, format_of(weights_format), batch, progress).with_dim(dim).with_part(part)
+    shown = replace(source, config=part.config, tokenizer_model=part.model)  # what the model takes
     graph = encoder_graph(weights, target, "shares" if for_pooling else "hidden" if last_hidden_state else None)
     versions = opsets(target)
     if text:
-        graph = with_tokenizer(graph, source.config, source.tokenizer_model)
+        graph = with_tokenizer(graph, part.config, part.model)
         versions[EXTENSIONS] = EXTENSIONS_OPSET
     total = sum(constant.size_bytes for constant in graph.constants.values())
     with whole_file(output, force=force) as file:
         progress.begin("writing", total, "B")
         model = _model(graph, weights, versions, for_pooling=for_pooling)
-        metadata = _metadata(source, weights_format, text=text)
+        metadata = _metadata(shown, weights_format, part.metadata, text=text)
         write_file(file, model, metadata, graph.constants.values(), progress.advance)
         file.flush()
         written = Path(file.name)
         progress.begin(CHECKING)
         with nothing_written(written, output):
-            verification = verify(written, source, format_of(weights_format), calibrated=calibrated)
+            verification = verify(written, source, part, format_of(weights_format), calibrated=calibrated)
             if text:
-                verify_text(written, source)
-    return Exported(output, verification, _operators_config(graph, versions), source)
+                verify_text(written, shown)
+    return Exported(output, verification, _operators_config(graph, versions), source, part)
+
+
+def _part(source: Checkpoint, keep: Keep | None, progress: Progress) -> Part:
+    """The part of the vocabulary that is to be kept; what the engine needs is built only to choose it."""
+    if keep is None:
+        return Part(source.config, source.tokenizer_model, np.zeros(0, np.uint8))
+    progress.begin(BUILDING)
+    part = part_of(source, build_tokenizer_table(source.tokenizer_model), keep, progress)
+    if not progress.quiet:
+        tell(str(part.kept))
+    return part
 
 
 def _operators_config(graph: Graph, versions: Mapping[str, int]) -> str:
@@ -173,7 +193,7 @@ def _model(graph: Graph, weights: EncoderWeights, versions: Mapping[str, int], *
     )
 
 
-def _metadata(source: Checkpoint, weights_format: Name, *, text: bool) -> dict[str, str]:
+def _metadata(source: Checkpoint, weights_format: Name, others: Mapping[str, str], *, text: bool) -> dict[str, str]:
     """The metadata of a model file, and the tokenizer unless the graph has it."""
     tokenizer = {} if text else {TOKENIZER_KEY: base64.b64encode(zlib.compress(source.tokenizer_model, 9)).decode()}
     return model_metadata(
@@ -182,5 +202,5 @@ def _metadata(source: Checkpoint, weights_format: Name, *, text: bool) -> dict[s
         prompts=source.prompts,
         default_prompt_name=source.default_prompt_name,
         similarity_fn_name=source.similarity_fn_name,
-        others=tokenizer,
+        others={**tokenizer, **others},
     )

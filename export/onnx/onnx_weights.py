@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from ...onnx.onnx_choices import Format
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.checkpoint_tensors import Float32
 from ..needs import Needs, conversion_needs
+from ..part import Part
 from ..quantise.calibrate import calibrated_parts, plain_parts
 from ..quantise.calibration import CalibrationBatch
 from ..quantise.embedding import EmbeddingTable
@@ -66,6 +67,22 @@ class EncoderWeights:
         """The same with vectors of this size, the first numbers of the full ones."""
         head = self.matrices["head"].channels(np.arange(dim))
         return dataclasses.replace(self, matrices={**self.matrices, "head": head})
+
+    def with_part(self, part: Part) -> EncoderWeights:
+        """The same with the rows of a part of the vocabulary."""
+        kept = part.kept
+        if kept is None:
+            return self
+
+        def selected(whole: Constant) -> Constant:
+            def parts() -> Iterator[Array]:
+                return (rows for _, rows in kept.select((whole.name, rows) for rows in whole.parts()))
+
+            shape, size = (len(kept.rows), *whole.shape[1:]), whole.size_bytes * len(kept.rows) // whole.shape[0]
+            return dataclasses.replace(whole, shape=shape, size_bytes=size, parts=parts)
+
+        scale = None if self.table_scale is None else selected(self.table_scale)
+        return dataclasses.replace(self, config=part.config, table=selected(self.table), table_scale=scale)
 
 
 def export_needs(config: EncoderConfig, weights_format: Format, batch: CalibrationBatch | None) -> Needs:

@@ -15,6 +15,7 @@ from ...onnx.onnx_choices import Format
 from ...tokenizer import Tokenizer
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.folds import folded_rows
+from ..part import Part
 from ..quantise import forward
 
 Ids = npt.NDArray[np.int32]
@@ -61,11 +62,12 @@ class Verification:
         return f"cosine to float32: {by_length}; of texts padded to those alone: at least {self.padded:.6f}"
 
 
-def verify(model: Path, source: Checkpoint, weights_format: Format, *, calibrated: bool) -> Verification:
+def verify(model: Path, source: Checkpoint, part: Part, weights_format: Format, *, calibrated: bool) -> Verification:
     """Runs the model at this path; raises EmbgemmaError where it is further from float32 than its format may be."""
     _, backend = open_onnx_model(model, None)
-    texts = _texts(source)
-    expected = _float32_vectors(source, texts, backend.dim)
+    texts = _texts(part)
+    rows = texts if part.kept is None else [part.kept.rows[ids].astype(np.int32) for ids in texts]
+    expected = _float32_vectors(source, rows, backend.dim)
     alone = np.concatenate([backend.run([text]) for text in texts])
     padded = np.concatenate([backend.run(texts[:-1]), backend.run(texts[-1:])])
     found = Verification(
@@ -81,10 +83,10 @@ def verify(model: Path, source: Checkpoint, weights_format: Format, *, calibrate
     return found
 
 
-def _texts(source: Checkpoint) -> list[Ids]:
+def _texts(part: Part) -> list[Ids]:
     """Token ids of texts of LENGTHS tokens, or of as many as the model takes."""
-    tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
-    lengths = sorted({min(length, source.config.max_tokens) for length in LENGTHS})
+    tokenizer = Tokenizer(part.model, part.config.bos_id, part.config.eos_id)
+    lengths = sorted({min(length, part.config.max_tokens) for length in LENGTHS})
     texts = []
     for i, length in enumerate(lengths):
         sentences = itertools.islice(itertools.cycle(SENTENCES), i, i + length)  # each has a token at least

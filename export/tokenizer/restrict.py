@@ -92,12 +92,19 @@ def restrict_json(raw: Any, ids: Mapping[int, int]) -> Any:
     return {**_renumbered(raw, ids), "model": part, "added_tokens": added}
 
 
-def restrict_config(raw: Any, ids: Mapping[int, int]) -> Any:
-    """The same of tokenizer_config.json, which may list added tokens by id."""
-    if "added_tokens_decoder" not in raw:
-        return raw
-    decoder = {str(ids[int(i)]): token for i, token in raw["added_tokens_decoder"].items() if int(i) in ids}
-    return {**raw, "added_tokens_decoder": decoder}
+def restrict_config(raw: Any, ids: Mapping[int, int], rows: int) -> Any:
+    """The same of config.json, for an embedding table of so many rows, and of tokenizer_config.json."""
+
+    def renumbered(key: str, value: Any) -> Any:
+        if key == "vocab_size":
+            return rows
+        if key.endswith("_token_id"):
+            return [ids[i] for i in value if i in ids] if isinstance(value, list) else ids.get(value)
+        if key == "added_tokens_decoder":
+            return {str(ids[int(i)]): token for i, token in value.items() if int(i) in ids}
+        return value
+
+    return {key: renumbered(key, value) for key, value in raw.items()}
 
 
 def _renumbered(raw: Any, ids: Mapping[int, int]) -> Any:

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 _OF_CHECKPOINTS = ("scheme", "calibration", "no_calibration", "sliding_window", "base")
 
 
-def add_keep_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares which pieces to keep."""
+def add_keep_arguments(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Declares which pieces to keep; more is what is said of them besides."""
     keep = parser.add_argument_group(
         "smaller files",
         "A file can keep a part of the 262,144 pieces of the vocabulary. Texts of kept pieces have the same vectors, "
-        "to the last bit; others are cut into smaller ones. The checkpoint may then also be a model file, which takes "
-        "seconds.",
+        f"to the last bit; others are cut into smaller ones. {more}",
     )
     keep.add_argument(
         "--keep-texts",

@@ -11,6 +11,7 @@ from ..notices import Progress, tell
 from ..onnx.onnx_choices import LEAST_EXTENSIONS, NAMES, TARGETS, least_onnxruntime
 from ..output_file import check_destination, keep_inputs, whole_file
 from ..source import ONNX_SUFFIX
+from .convert_command import read_keep
 
 if TYPE_CHECKING:
     import argparse
@@ -73,6 +74,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     if arguments.output is not None and Path(arguments.output).suffix != ONNX_SUFFIX:
         raise InputError(f"the name of the output, {arguments.output}, must end in {ONNX_SUFFIX}")
+    keep = read_keep(arguments)
     operators_config = None if arguments.operators_config is None else Path(arguments.operators_config)
     if operators_config is not None:
         check_destination(operators_config, force=arguments.force)
@@ -102,6 +104,7 @@ def run_export(arguments: argparse.Namespace) -> int:
             calibration=arguments.calibration,
             sliding_window=arguments.sliding_window,
             base=arguments.base,
+            keep=keep,
             force=arguments.force,
             progress=progress,
             replaces=() if operators_config is None else (operators_config,),

@@ -101,7 +101,10 @@ def make_parser() -> argparse.ArgumentParser:
         "mixed: int4, but for int8 attention; int4: the smallest; the head is int8 in all of them",
     )
     _add_checkpoint_arguments(convert)
-    add_keep_arguments(convert)
+    add_keep_arguments(
+        convert,
+        "The checkpoint may then also be a model file, or a name on the hub that was pulled: this takes seconds.",
+    )
     convert.set_defaults(run=run_convert)
 
     pull = commands.add_parser(
@@ -130,6 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_export_arguments(export)
     _add_checkpoint_arguments(export)
+    add_keep_arguments(export)
     export.set_defaults(run=run_export)
 
     embed = commands.add_parser(

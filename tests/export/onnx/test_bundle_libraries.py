@@ -24,6 +24,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from embgemma.export.onnx.bundle import export_bundle  # noqa: E402
 from embgemma.export.onnx.bundle_files import TEXT  # noqa: E402
+from embgemma.export.vocabulary.keep import Keep  # noqa: E402
 
 # A Python that has fastembed and the like, and a folder that has transformers.js, where the tests' own have not.
 LIBRARIES = os.environ.get("EMBGEMMA_LIBRARIES_PYTHON", PYTHON)
@@ -45,19 +46,20 @@ TEXTS = (
 LONG = "of the and " * 100  # more tokens than the model takes: every library cuts it, some with its <eos>
 
 
-@pytest.fixture(scope="module", params=["published", "a short tokenizer_config.json", "none"])
+@pytest.fixture(scope="module", params=["published", "a short tokenizer_config.json", "none", "a part"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle in float32, in a folder of its own."""
     checkpoint = tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
     tiny.write_json(checkpoint / "tokenizer.json", tiny.tokenizer_json())
-    if request.param == "published":
+    keep = Keep(scripts=frozenset({"Latin"})) if request.param == "a part" else None
+    if request.param in ("published", "a part"):
         ends = {"bos_token": "<bos>", "eos_token": "<eos>", "add_bos_token": True, "add_eos_token": True}
         others = {"pad_token": "<pad>", "unk_token": "<unk>", "tokenizer_class": "GemmaTokenizer"}
         tiny.write_json(checkpoint / "tokenizer_config.json", {**ends, **others, "padding_side": "right"})
     elif request.param == "none":
         (checkpoint / "tokenizer_config.json").unlink()
     folder = tmp_path_factory.mktemp("libraries") / 'a "bundle"'
-    export_bundle(checkpoint, folder, weights_format="float32")
+    export_bundle(checkpoint, folder, weights_format="float32", keep=keep)
     return folder
 
 
