@@ -22,7 +22,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from embgemma.export.synthetic import write_synthetic_model
+from embgemma.export.tokenizer.read_table import read_table
+from embgemma.export.tokenizer.restrict import Closure, restrict_table
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.fingerprint import fingerprint
 from embgemma.kernels.model_file import CHECKSUM, ModelFile, Scheme, metadata_checksum, read_model_file
@@ -117,11 +121,16 @@ def bases() -> list[tuple[Tree, dict[str, str], bytes]]:
     """Valid files: the tree of the header without its metadata, the metadata, and the data."""
     config = SMALLEST
     table = tiny.tokenizer_table()
+    pieces, merges = read_table(np.frombuffer(table, np.uint8))
+    closure = Closure(pieces, merges)
+    closure.add([*pieces.special.values(), *pieces.byte_ids, *range(0, pieces.count, 3)])
+    part = restrict_table(pieces, merges, closure.kept).tobytes()
     parts: list[tuple[Scheme, bytes]] = [
         ("float32", b""),
         ("int8", b""),
         ("mixed", b""),
         ("mixed", table),
+        ("int8", part),
         ("int4", b""),
     ]
     made = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from embgemma.export.checkpoint.checkpoint import read_checkpoint
 from embgemma.export.convert import convert
 from embgemma.export.quantise.calibration import SHIPPED, SHIPPED_SHORT
+from embgemma.export.tokenizer.read_table import read_table
+from embgemma.export.tokenizer.restrict import Closure, restrict_json, restrict_model, restrict_table
 from embgemma.export.tokenizer.tokenizer_files import portable_file, read_tokenizer
 from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels.errors import CheckpointError
@@ -66,9 +69,12 @@ def texts(added: list[str]) -> list[str]:
     return ["".join(rng.choice(parts)() for _ in range(rng.randrange(1, 8))) for _ in range(TEXTS)]
 
 
-def same_ids(path: Path, model: bytes) -> None:
-    """Checks that both of our tokenizers give the ids of Hugging Face's for every text."""
+def same_ids(path: Path, model: bytes, kept: Iterable[int] = ()) -> None:
+    """Checks that both of our tokenizers give the ids of Hugging Face's for every text, with all pieces or some."""
     raw = portable_file(path).decode()
+    if kept:
+        ids = {old: new for new, old in enumerate(sorted(kept))}
+        raw, model = json.dumps(restrict_json(json.loads(raw), ids)), restrict_model(model, ids)
     hugging_face = tokenizers.Tokenizer.from_str(raw)
     ours: list[Any] = [Tokenizer(model, BOS, EOS)]
     if not library_problem():
@@ -109,8 +115,17 @@ def test_the_published_one_alone_gives_the_same_table_and_ids(checkpoint: Path, 
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).symlink_to(checkpoint / name)
     made, published = (read_tokenizer(folder, 262_144, BOS, EOS) for folder in (tmp_path, checkpoint))
-    np.testing.assert_array_equal(build_tokenizer_table(made), build_tokenizer_table(published))
+    table = build_tokenizer_table(made)
+    np.testing.assert_array_equal(table, build_tokenizer_table(published))
     same_ids(tmp_path / "tokenizer.json", made)
+    pieces, merges = read_table(table)
+    closure = Closure(pieces, merges)
+    closure.add(
+        [*pieces.special.values(), *pieces.byte_ids, *random.Random(0).choices([*pieces.normal.values()], k=20_000)]
+    )
+    same_ids(tmp_path / "tokenizer.json", made, closure.kept)
+    part = restrict_table(pieces, merges, closure.kept)
+    np.testing.assert_array_equal(part, build_tokenizer_table(restrict_model(made, closure.kept)))
 
 
 BROKEN: dict[str, tuple[str, Any]] = {
