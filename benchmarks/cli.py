@@ -19,7 +19,7 @@ from .compare.compare import run_comparison
 from .harness.cache import default_cache, describe_cache, empty_cache
 from .harness.page import Page, to_json
 from .peers import PEERS
-from .quality import quality
+from .quality import quality, vocabulary
 from .roofline import roofline_report
 from .roofline.roofline import run_roofline
 from .speed import options as shared
@@ -164,6 +164,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "compare": ("our runtime beside others, in turn: speed, memory, error", _add_compare),
     "roofline": ("the operations of a call: time, bytes, multiplications, share of the machine's limit", _add_roofline),
     "quality": ("the error of every format, and what it loses on evaluation sets", quality.add_arguments),
+    "vocabulary": ("what a file with a part of the vocabulary covers, and what it loses", vocabulary.add_arguments),
     "search": ("what an index takes on top of its embeddings, and a search in it", search_speed.add_arguments),
     "serve": ("the server beside encode on the same texts, and its time with many clients", serve_speed.add_arguments),
     "tokenizer": ("the C tokenizer beside sentencepiece", tokenizer_speed.add_arguments),
