@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..find import is_hub_name, opening
+from ..find import opening
 from ..kernels.errors import InputError
 from ..kernels.model_file import DEFAULT_SCHEME
 from ..notices import Progress
@@ -72,8 +72,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     keep = read_keep(arguments)
     output = Path(arguments.output)
     with Progress(quiet=arguments.quiet) as progress:
-        source = arguments.checkpoint
-        if keep is None or Path(source).is_dir() or not (Path(source).is_file() or is_hub_name(source)):
+        if keep is None or Path(arguments.checkpoint).is_dir():
             _convert(arguments, keep, progress)
         else:
             _restrict(arguments, keep, progress)
@@ -86,13 +85,11 @@ def _restrict(arguments: argparse.Namespace, keep: Any, progress: Progress) -> N
     from ..export.restrict_file import restrict
 
     name = arguments.checkpoint
-    given = [option for option in _OF_CHECKPOINTS if getattr(arguments, option)]
-    if Path(name).is_file() and given:
-        option = f"--{given[0].replace('_', '-')}"
-        raise InputError(f"{option} is for checkpoints; {name} is a model file: leave it out")
-    if given not in ([], ["scheme"]):
-        option = f"--{given[0].replace('_', '-')}"
-        raise InputError(f"{option} is for the folder of a checkpoint; {name} is a name of the hub: leave it out")
+    for option in _OF_CHECKPOINTS:
+        if getattr(arguments, option) and (option != "scheme" or Path(name).is_file()):
+            raise InputError(
+                f"--{option.replace('_', '-')} is for checkpoints; {name} is, or names, a model file: leave it out"
+            )
     with opening(name, scheme=arguments.scheme) as path:
         restrict(path, arguments.output, keep, force=arguments.force, progress=progress)
 

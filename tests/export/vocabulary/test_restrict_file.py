@@ -20,12 +20,11 @@ from embgemma.export.vocabulary.keep import Keep, choose
 from embgemma.export.vocabulary.languages import words_of
 from embgemma.export.vocabulary.scripts import read_scripts, scripts_of
 from embgemma.kernels.config import VOCAB_GRAIN
+from embgemma.kernels.errors import InputError
 from embgemma.kernels.model_file import Scheme, read_model_file
 from embgemma.kernels.native import library_problem
 from embgemma.kernels.tokenizer_table import HEADER
 from tests import tiny
-
-pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(library_problem()))
 
 COVERED = ["the of and", "to the in is", "that for it as was with", "\n\nthe  of é"]
 SCHEMES: list[Scheme] = ["float32", "int8", "int4"]
@@ -40,6 +39,8 @@ def texts(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_covered_texts_have_the_same_vectors(tmp_path: Path, texts: Path, scheme: Scheme) -> None:
+    if scheme == "int4" and library_problem() is not None:
+        pytest.skip(str(library_problem()))
     whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"
     tiny.write_model(whole, scheme=scheme)
     kept = restrict(whole, part, Keep((texts,)))
@@ -53,6 +54,31 @@ def test_covered_texts_have_the_same_vectors(tmp_path: Path, texts: Path, scheme
             np.testing.assert_array_equal(*vectors)
         np.testing.assert_allclose(slow.encode(COVERED), new.encode(COVERED), atol=0.02)
         assert np.isfinite(new.encode(["好 не covered 😀"])).all()
+
+
+def test_without_the_engine(tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schemes: tuple[Scheme, ...] = ("int8", "int4")
+    for scheme in schemes:
+        tiny.write_model(tmp_path / f"{scheme}.safetensors", scheme=scheme)
+    with_engine = restrict(tmp_path / "int8.safetensors", tmp_path / "with.safetensors", Keep((texts,)))
+    monkeypatch.setattr("embgemma.batches.library_problem", lambda: "no C engine")
+    without = restrict(tmp_path / "int8.safetensors", tmp_path / "without.safetensors", Keep((texts,)))
+    assert without.coverage == with_engine.coverage
+    assert (tmp_path / "without.safetensors").read_bytes() == (tmp_path / "with.safetensors").read_bytes()
+    if read_model_file(tmp_path / "int4.safetensors").tokenizer_model is None:
+        with pytest.raises(InputError, match="only the C engine"):
+            restrict(tmp_path / "int4.safetensors", tmp_path / "no.safetensors", Keep((texts,)))
+
+
+def test_names_mean_files(tmp_path: Path, texts: Path, capsys: Any) -> None:
+    part = tmp_path / "part.safetensors"
+    assert run("embgemma-tiny", "-o", part, "--keep-texts", texts, "-q") == 0
+    with embgemma.load("embgemma-tiny") as whole, embgemma.load(part) as small:
+        np.testing.assert_array_equal(whole.encode(COVERED), small.encode(COVERED))
+    assert run("nobody/nothing", "-o", tmp_path / "no", "--keep-texts", texts, "--base", "x") == 2
+    assert "--base is for checkpoints" in capsys.readouterr().err
+    assert run("nothing", "-o", tmp_path / "no", "--keep-texts", texts) != 0
+    assert "there is no such file" in capsys.readouterr().err
 
 
 def test_a_part_of_a_part_is_a_part(tmp_path: Path, texts: Path) -> None:
