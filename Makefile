@@ -9,6 +9,7 @@
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors must be those of x86-64
 #   make test-windows  the C tests for Windows, and the library in Windows' Python, run by Wine; the bits of Linux
 #   make test-jvm      the Java API, from Java and Kotlin, under JNI's own checks; needs a JDK
+#   make test-swift    the C target of the Swift package, compiled for Apple's systems by zig
 #   make c-library     installs the C library, and uses it from a program in every supported way
 #   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
 #   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
@@ -34,7 +35,7 @@ C_SOURCES = $(shell find kernels tests/kernels benchmarks runtime/bindings -name
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
 .PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels wasm test-wasm
-.PHONY: web-demo test-web jvm test-jvm c-archives lint
+.PHONY: web-demo test-web jvm test-jvm test-swift c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -98,6 +99,9 @@ jvm: $(VENV)/with-dev
 
 test-jvm: jvm
 	EMBGEMMA_JVM=$(abspath build/jvm) $(BIN)/python -m pytest -rs tests/runtime/bindings/jvm
+
+test-swift: $(VENV)/with-dev $(VENV)/with-release
+	EMBGEMMA_ZIG=$(abspath $(BIN)/python-zig) $(BIN)/python -m pytest -rs tests/runtime/bindings/swift
 
 c-library: $(VENV)/with-dev
 	BIN=$(BIN) bash tests/packaging/c_library

@@ -1,0 +1,7 @@
+#include "engine/attention.c"
+#include "engine/context.c"
+#include "engine/encoder.c"
+#include "engine/limits.c"
+#include "engine/matmul.c"
+#include "engine/profile.c"
+#include "engine/threads.c"

@@ -1,0 +1,2 @@
+#include "isa/matmul_scalar.c"
+#include "isa/vector/vector_ops_scalar.c"

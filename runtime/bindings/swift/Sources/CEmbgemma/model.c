@@ -1,0 +1,3 @@
+#include "model/fingerprint.c"
+#include "model/model.c"
+#include "model/model_file.c"

@@ -1,0 +1,3 @@
+#include "model/config.c"
+#include "model/json.c"
+#include "model/safetensors.c"

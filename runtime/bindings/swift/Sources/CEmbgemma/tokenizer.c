@@ -1,0 +1,3 @@
+#include "tokenizer/tokenizer.c"
+#include "tokenizer/tokenizer_table.c"
+#include "tokenizer/tokenizer_word.c"
