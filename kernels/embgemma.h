@@ -137,6 +137,9 @@ typedef struct eg_allocator {
  *              of the C library. */
 eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocator *allocator, eg_model **model);
 
+/* What eg_model_check() is for a file. */
+eg_status eg_model_check_memory(const void *data, size_t bytes);
+
 /* Opens a model file that is a part of an open file, such as an asset in an app's package. As with eg_model_open(), it
  * is mapped, and only rows of the embedding table that are used come into memory.
  *   descriptor: as of open(), on Windows as of _open(). It may be closed afterwards: the model has one of its own

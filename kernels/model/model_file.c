@@ -223,15 +223,31 @@ static eg_status open_bytes(const void *data, size_t bytes, read_extent extent, 
     return status;
 }
 
+static eg_status open_memory(const void *data, size_t bytes, read_extent extent, const eg_allocator *given,
+                             eg_model **out)
+{
+    if (data == NULL || (uintptr_t)data % EG_DATA_ALIGNMENT != 0) {
+        return eg_fail(EG_ERROR_ARGUMENT, "a model in memory needs %d-byte aligned data", EG_DATA_ALIGNMENT);
+    }
+    const eg_allocator allocator = eg_allocator_or_default(given);
+    return open_bytes(data, bytes, extent, &allocator, out);
+}
+
 eg_status eg_model_open_memory(const void *data, size_t bytes, const eg_allocator *given, eg_model **out)
 {
-    if (data == NULL || out == NULL || (uintptr_t)data % EG_DATA_ALIGNMENT != 0) {
-        return eg_fail(EG_ERROR_ARGUMENT, "eg_model_open_memory needs %d-byte aligned data and a place for the model",
-                       EG_DATA_ALIGNMENT);
+    if (out == NULL) {
+        return eg_fail(EG_ERROR_ARGUMENT, "eg_model_open_memory needs a place for the model");
     }
     *out = NULL;
-    const eg_allocator allocator = eg_allocator_or_default(given);
-    return open_bytes(data, bytes, AS_NEEDED, &allocator, out);
+    return open_memory(data, bytes, AS_NEEDED, given, out);
+}
+
+eg_status eg_model_check_memory(const void *data, size_t bytes)
+{
+    eg_model *model = NULL;
+    const eg_status status = open_memory(data, bytes, EVERY_BYTE, NULL, &model);
+    eg_model_free(model);
+    return status;
 }
 
 /* Where a model file is: at a path, or in a part of an open file. */

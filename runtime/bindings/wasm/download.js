@@ -9,27 +9,47 @@ const PIECE = 4 << 20; // bytes read at once from a copy
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Fills the intake from a URL, or from the copy of it. from(place): told where bytes come from. */
-export async function download(url, intake, cache, from) {
+/** Fills the intake from a URL, or from the copy of it. from(place): told where bytes come from. check(): throws if what
+ * has come is damaged. Parts may be of different files, and a copy may be of an older one: then all is read anew, once. */
+export async function download(url, intake, { cache, fresh = false, from, check }) {
   const copy = cache ? await openCopy(url) : null;
   try {
-    if (copy !== null) {
-      from("cache");
-      readCopy(copy, intake);
+    if (fresh) {
+      restart(intake, copy);
     }
-    if (intake.total === undefined || intake.loaded < intake.total) {
-      from("network");
-      await fetchRest(url, intake, copy);
+    try {
+      await takeParts(url, intake, copy, from, check);
+    } catch (error) {
+      if (error.code !== "model" || intake.parts + intake.copied < 2) {
+        throw error;
+      }
+      restart(intake, copy);
+      await takeParts(url, intake, copy, from, check);
     }
   } catch (error) {
     if (error.code === "model") {
-      copy?.truncate(0); // damaged: the next try begins anew
+      copy?.truncate(0);
     }
     throw error;
   } finally {
     copy?.close();
   }
+}
+
+async function takeParts(url, intake, copy, from, check) {
+  if (copy !== null && copy.size() > 0) {
+    from("cache");
+    intake.copied = 1;
+    readCopy(copy, intake);
+  }
+  if (intake.total === undefined || intake.loaded < intake.total) {
+    from("network");
+    await fetchRest(url, intake, copy);
+  }
   intake.finish();
+  if (intake.parts + intake.copied > 1) {
+    check();
+  }
 }
 
 function readCopy(copy, intake) {
@@ -71,12 +91,15 @@ async function fetchRest(url, intake, copy) {
 
 async function fetchOnce(url, intake, copy) {
   const begin = intake.received;
-  const response = await fetch(url, begin > 0 ? { headers: { Range: `bytes=${begin}-` } } : {});
+  const response = await fetch(url, {
+    headers: begin > 0 ? { Range: `bytes=${begin}-` } : {},
+    cache: copy === null ? "default" : "no-store", // one copy is enough
+  });
   const complete = /^bytes \*\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "");
   if (response.status === 416 && Number(complete?.[1]) === begin) {
     return; // all of it was there
   }
-  if (response.status === 416 || (response.status === 206 && !continues(response, begin, intake.total))) {
+  if (response.status === 416 || (response.status === 206 && !continues(response, begin, intake))) {
     restart(intake, copy); // it is another file now
     throw new EmbgemmaError("network", "the file changed on the server");
   }
@@ -88,6 +111,8 @@ async function fetchOnce(url, intake, copy) {
   if (response.status === 200 && begin > 0) {
     restart(intake, copy); // it cannot send a part
   }
+  intake.parts++;
+  intake.validator ??= validatorOf(response);
   for (const reader = response.body.getReader(); ; ) {
     const { done, value } = await reader.read();
     if (done) {
@@ -101,10 +126,13 @@ async function fetchOnce(url, intake, copy) {
   }
 }
 
-/** Whether an answer to a range is what was asked for, of a file of the same size. */
-function continues(response, begin, total) {
-  const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get("Content-Range") ?? "");
-  return range !== null && Number(range[1]) === begin && (total === undefined || range[2] === "*" || Number(range[2]) === total);
+const validatorOf = (response) => response.headers.get("ETag") ?? response.headers.get("Last-Modified") ?? undefined;
+
+/** Whether an answer to a range is what was asked for, of the same file as far as one can tell. */
+function continues(response, begin, { total, validator }) {
+  const [, first, size] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get("Content-Range") ?? "") ?? [];
+  const sameSize = total === undefined || size === "*" || Number(size) === total;
+  return Number(first) === begin && sameSize && (validator ?? validatorOf(response)) === validatorOf(response);
 }
 
 function restart(intake, copy) {

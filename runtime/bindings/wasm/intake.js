@@ -17,9 +17,9 @@ export class Intake {
   constructor(engine, report) {
     this.#engine = engine;
     this.#report = report;
-    this.loaded = 0;
     this.total = undefined; // bytes of the whole file, which its header tells
     this.address = 0;
+    this.restart();
   }
 
   /** Where the next bytes go, at most `most` of them: a view to read into, followed by filled(). Null before the size
@@ -68,9 +68,12 @@ export class Intake {
 
   /** Forgets all that has come. */
   restart() {
+    this.#beginning = new Uint8Array(0);
     this.total = undefined;
     this.loaded = 0;
-    this.#beginning = new Uint8Array(0);
+    this.copied = 0; // 1: some bytes come from a copy
+    this.parts = 0; // answers of a server that bytes come from
+    this.validator = undefined; // what tells the server's file from another one
   }
 
   finish() {

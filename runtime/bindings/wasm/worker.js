@@ -46,8 +46,12 @@ function startHelper(index) {
   });
 }
 
-async function fetchUrl({ url, cache }) {
-  await download(url, intake, cache, (place) => (from = place));
+let downloadAgain = null; // what a model was opened from, if that may be an old copy
+
+async function fetchUrl({ url, cache, fresh }) {
+  const check = () => engine.check(engine.exports.eg_model_check_memory(intake.address, intake.total));
+  await download(url, intake, { cache, fresh, check, from: (place) => (from = place) });
+  downloadAgain = intake.copied ? () => fetchUrl({ url, cache, fresh: true }) : null;
 }
 
 async function readFile({ path }) {
@@ -81,10 +85,21 @@ async function readBlob({ blob }) {
   }
 }
 
-function finish({ isa, threads }) {
+const openModel = () =>
+  engine.made((place) => engine.exports.eg_model_open_memory(intake.address, intake.total, 0, place));
+
+async function finish({ isa, threads }) {
   intake.finish();
   const { exports } = engine;
-  model = engine.made((place) => exports.eg_model_open_memory(intake.address, intake.total, 0, place));
+  try {
+    model = openModel();
+  } catch (error) {
+    if (error.code !== "model" || downloadAgain === null) {
+      throw error;
+    }
+    await downloadAgain(); // a copy of a format that an older release read
+    model = openModel();
+  }
   exports.eg_wasm_await(threads - 1);
   context = engine.withText(isa ?? null, (name) =>
     engine.made((place) => exports.eg_context_create(model, threads, name, place)),

@@ -97,15 +97,18 @@ static void check_every_byte(const char *path, const unsigned char *file, size_t
     memcpy(changed, file, bytes);
     disk_write(path, changed, bytes);
     CHECK(eg_model_check(path) == EG_OK, "%s", eg_error_message());
+    CHECK(eg_model_check_memory(changed, bytes) == EG_OK, "%s", eg_error_message());
     const size_t begin = header_end(file);
     for (size_t i = 0; i < CHECKED_BYTES; i++) {
         const size_t at = i == 0 ? begin : begin + (bytes - begin) * i / CHECKED_BYTES;
         changed[at] = (unsigned char)(changed[at] ^ 1 << i % 8);
         disk_write(path, changed, bytes);
         CHECK_REFUSED(eg_model_check(path), EG_ERROR_MODEL, "data_sha256");
+        CHECK_REFUSED(eg_model_check_memory(changed, bytes), EG_ERROR_MODEL, "data_sha256");
         changed[at] = file[at];
     }
     CHECK_REFUSED(eg_model_check(NULL), EG_ERROR_ARGUMENT, "path");
+    CHECK_REFUSED(eg_model_check_memory(NULL, bytes), EG_ERROR_ARGUMENT, "aligned");
     eg_aligned_free(changed);
 }
 

@@ -165,15 +165,15 @@ describe("downloading", () => {
   const beginOf = (request) => Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "bytes=0-")[1]);
 
   /** Sends what was asked for, but ends the connection after `most` bytes. */
-  const send = (most, ranges = true) => (request, response) => {
+  const send = (most, { ranges = true, file = bytes, tag } = {}) => (request, response) => {
     const begin = ranges ? beginOf(request) : 0;
-    const headers = { "Content-Length": bytes.length - begin };
+    const headers = { "Content-Length": file.length - begin, ...(tag && { ETag: tag }) };
     if (ranges && request.headers.range) {
-      headers["Content-Range"] = `bytes ${begin}-${bytes.length - 1}/${bytes.length}`;
+      headers["Content-Range"] = `bytes ${begin}-${file.length - 1}/${file.length}`;
     }
     response.writeHead(ranges && request.headers.range ? 206 : 200, headers);
-    response.write(bytes.subarray(begin, begin + most), () => {
-      begin + most < bytes.length ? response.destroy() : response.end();
+    response.write(file.subarray(begin, begin + most), () => {
+      begin + most < file.length ? response.destroy() : response.end();
     });
   };
 
@@ -191,10 +191,25 @@ describe("downloading", () => {
 
   test("begins anew where a server has no ranges", async () => {
     let times = 0;
-    const once = (request, response) => send(times++ === 0 ? 1e5 : Infinity, false)(request, response);
+    const once = (request, response) => send(times++ === 0 ? 1e5 : Infinity, { ranges: false })(request, response);
     assert.deepEqual(await load(once), await vectorsOf(path, { threads: 1 }));
     assert.equal(requests.length, 2);
   });
+
+  for (const tag of [undefined, '"new"']) {
+    test(`begins anew where the file has changed, ${tag ? "as its tag says" : "which nothing says"}`, async () => {
+      const other = Buffer.from(bytes.map((byte, i) => (i > bytes.length - 1e5 ? byte ^ 1 : byte)));
+      let times = 0;
+      const changing = (request, response) =>
+        times++ === 0
+          ? send(1e6, { file: other, tag: tag && '"old"' })(request, response)
+          : send(Infinity, { tag })(request, response);
+      const swapped = (request, response) =>
+        times++ === 0 ? send(1e6)(request, response) : send(Infinity, { file: times === 2 ? other : bytes, tag })(request, response);
+      assert.deepEqual(await load(tag ? changing : swapped), await vectorsOf(path, { threads: 1 }));
+      assert.equal(requests.at(-1), undefined); // all of it
+    });
+  }
 
   test("says what the server answers", async () => {
     const missing = (request, response) => response.writeHead(404).end("none");
