@@ -143,7 +143,7 @@ wasm: $(VENV)/with-release
 	cp build/wasm/relaxed/embgemma.wasm build/wasm/package/embgemma-relaxed.wasm
 
 # The C tests run twice, since a module is built for one kind of engine; threads are in the tests of the package.
-test-wasm: wasm $(VENV)/with-dev $(NODE)
+test-wasm: wasm $(VENV)/with-dev $(NODE) build/node/node_modules/puppeteer-core
 	for kind in plain relaxed; do \
 		$(BIN)/cmake build/wasm/$$kind -DEMBGEMMA_BUILD_TESTS=ON \
 			"-DCMAKE_CROSSCOMPILING_EMULATOR=$(NODE);--no-warnings;$(abspath tests/kernels/wasi.mjs)" && \
@@ -151,7 +151,8 @@ test-wasm: wasm $(VENV)/with-dev $(NODE)
 		$(BIN)/ctest --test-dir build/wasm/$$kind --parallel 2 --output-on-failure --no-tests=error || exit 1; \
 	done
 	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_MODEL=runtime/models/embgemma-tiny.safetensors \
-		$(NODE) --test tests/runtime/bindings/wasm/package.test.mjs
+		EMBGEMMA_NODE_MODULES=build/node/node_modules $(NODE) --test \
+		$(addprefix tests/runtime/bindings/wasm/,package.test.mjs browser.test.mjs)
 	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_NODE=$(NODE) \
 		$(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py
 

@@ -4,6 +4,8 @@
 import { sizeOfBlob } from "./intake.js";
 
 const FOLDER = "embgemma";
+const TRIES = 10;
+const WAIT = 50; // ms
 
 /** The folder of copies; null where there is none. */
 async function folder(create) {
@@ -22,11 +24,16 @@ async function nameOf(url) {
 
 /** The copy of a URL, made if there is none; null if there can be none, or another page is writing it. In a Worker. */
 export async function openCopy(url) {
-  try {
-    const file = await (await folder(true)).getFileHandle(await nameOf(url), { create: true });
-    return new Copy(await file.createSyncAccessHandle());
-  } catch {
-    return null;
+  for (let tries = 1; ; tries++) {
+    try {
+      const file = await (await folder(true)).getFileHandle(await nameOf(url), { create: true });
+      return new Copy(await file.createSyncAccessHandle());
+    } catch (error) {
+      if (error.name !== "NoModificationAllowedError" || tries === TRIES) {
+        return null;
+      }
+      await new Promise((resolve) => setTimeout(resolve, WAIT)); // a page that was just left lets go of it soon
+    }
   }
 }
 

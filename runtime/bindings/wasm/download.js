@@ -20,7 +20,7 @@ export async function download(url, intake, { cache, fresh = false, from, check 
     try {
       await takeParts(url, intake, copy, from, check);
     } catch (error) {
-      if (error.code !== "model" || intake.parts + intake.copied < 2) {
+      if (error.code !== "model" || !(intake.copied || intake.parts > 1)) {
         throw error;
       }
       restart(intake, copy);
@@ -39,7 +39,7 @@ export async function download(url, intake, { cache, fresh = false, from, check 
 async function takeParts(url, intake, copy, from, check) {
   if (copy !== null && copy.size() > 0) {
     from("cache");
-    intake.copied = 1;
+    intake.copied = true;
     readCopy(copy, intake);
   }
   if (intake.total === undefined || intake.loaded < intake.total) {
@@ -47,7 +47,7 @@ async function takeParts(url, intake, copy, from, check) {
     await fetchRest(url, intake, copy);
   }
   intake.finish();
-  if (intake.parts + intake.copied > 1) {
+  if (intake.parts > (intake.copied ? 0 : 1)) {
     check();
   }
 }

@@ -71,7 +71,7 @@ export class Intake {
     this.#beginning = new Uint8Array(0);
     this.total = undefined;
     this.loaded = 0;
-    this.copied = 0; // 1: some bytes come from a copy
+    this.copied = false; // some bytes come from a copy
     this.parts = 0; // answers of a server that bytes come from
     this.validator = undefined; // what tells the server's file from another one
   }
