@@ -9,9 +9,13 @@
 #include <stdatomic.h>
 
 enum {
-    /* Polls before a waiting thread yields its core: about 10 µs. That is longer than most tasks, so that the end of a
-     * step costs a cache miss only, and short enough that a core shared with others is not wasted. */
+/* Polls before a waiting thread yields its core: about 10 µs. That is longer than most tasks, so that the end of a step
+ * costs a cache miss only, and short enough that a core shared with others is not wasted. */
+#if defined(__wasm__)
+    SPINS = 50000, /* about 50 µs: it cannot pause, and to yield is to sleep, which takes as long */
+#else
     SPINS = 4000,
+#endif
     CACHE_LINE = 64,
 };
 
