@@ -59,9 +59,9 @@ def make_app(service: Service, access: Access, index: Index | None = None) -> AS
     return Starlette(
         routes=routes,
         middleware=[
-            Middleware(Measured, service.metrics, {route.path for route in routes}),
+            Middleware(Measured, metrics=service.metrics, paths={route.path for route in routes}),
             *([cors] if access.origins else []),
-            Middleware(Guard, access),
+            Middleware(Guard, access=access),
         ],
         exception_handlers={
             RequestError: _refuse,
