@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .service import Service
 
 STOP_SECONDS = 60  # for what runs to be finished
+HEAD_BYTES = 1 << 16  # of a request, with the longest query in any language
 WAITING_CONNECTIONS = 512  # that the operating system holds until we take them
 
 
@@ -42,6 +43,7 @@ def serve(
             server_header=False,
             proxy_headers=False,
             backlog=WAITING_CONNECTIONS,
+            h11_max_incomplete_event_size=HEAD_BYTES,
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         ready(address_of(host, listener.getsockname()[1]))

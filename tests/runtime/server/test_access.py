@@ -8,6 +8,7 @@ import pytest
 
 from embgemma.cli.main import main
 from tests.processes import PYTHON, run
+from tests.runtime.server.conftest import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,23 @@ def test_a_wrong_key(locked: Running, given: str) -> None:
         assert KEY.encode() not in answer.body
     assert asked(locked, Authorization=f"bearer {KEY}") == 200
     assert locked.ask("GET", "/health").json == {"status": "ok", "model": "mine"}
+
+
+def test_a_key_is_in_no_message(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBGEMMA_API_KEY", KEY)
+    with serving(model_path, "--host", "0.0.0.0") as server:
+        assert [asked(server), asked(server, Authorization=f"Bearer {KEY}x")] == [200, 401]
+        assert server.ask("POST", "/v1/embeddings", b"{", Authorization=f"Bearer {KEY}").status == 400
+        server.process.terminate()
+        assert server.process.stderr is not None
+        assert server.process.stderr.read() == b""
+
+
+def test_other_machines_may_not_ask_without_a_warning(model_path: Path) -> None:
+    code = "import embgemma.server.run as run; run.serve = lambda *_: None"
+    main = "import sys; from embgemma.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = run(PYTHON, "-c", f"{code}; {main}", "serve", model_path, "--host", "0.0.0.0", capture_output=True)
+    assert done.stderr.startswith(b"embgemma: warning: whoever reaches 0.0.0.0 may ask: set EMBGEMMA_API_KEY")
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def test_the_call_behind_it(site: Running) -> None:
     assert {"tag": "</script>"} in [each["metadata"] for each in everything.json["results"]]
     vectors = site.embed(input="old bread", input_type="query")  # its model answers as well
     assert vectors.status == 200
+    assert site.ask("GET", f"/search?q={'%E4%BD%A0' * 4000}").status == 200
 
 
 @pytest.mark.parametrize("query", ["", "q=", "q=%20", "q=a&k=0", "q=a&k=101", "q=a&k=x", "q=a&k=²", "q=" + "a" * 4001])
