@@ -31,7 +31,7 @@ from ..harness.command import progress
 from .tokenizer_speed import read_texts, sample_texts
 
 ROUNDS = 3
-TEXTS = 512
+TEXTS = 256
 TEXTS_A_REQUEST = 64
 REQUESTS_AT_ONCE = 4
 SAMPLES = 10  # of the server's memory
