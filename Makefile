@@ -17,6 +17,7 @@
 #   make test-wasm     the C tests of its kernels, and the package in node; the bits of the native engine
 #   make web-demo      a page that searches text files by meaning, at http://127.0.0.1:8017, and in build/web-demo
 #   make test-web      that page in Chromium, also without a network
+#   make compare-web   the package beside onnxruntime-web and transformers.js, in node and Chromium, with MODEL and BUNDLES
 #   make c-archives    the C library for each platform in dist/c, and the program `embgemma` for Linux
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
@@ -35,7 +36,7 @@ C_SOURCES = $(shell find kernels tests/kernels benchmarks runtime/bindings -name
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
 .PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels wasm test-wasm
-.PHONY: web-demo test-web jvm test-jvm test-swift c-archives lint
+.PHONY: web-demo test-web jvm test-jvm test-swift compare-web c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -164,10 +165,21 @@ web-demo: wasm
 
 test-web: wasm $(NODE) build/node/node_modules/puppeteer-core
 	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_NODE_MODULES=build/node/node_modules $(NODE) --test \
-		$(addprefix tests/runtime/bindings/wasm/,passages.test.mjs library.test.mjs command.test.mjs demo.test.mjs)
+		$(addprefix tests/runtime/bindings/wasm/,passages.test.mjs library.test.mjs command.test.mjs demo.test.mjs \
+			compare.test.mjs)
 
 build/node/node_modules/puppeteer-core:
 	npm install --silent --prefix build/node puppeteer-core@25.16.0
+
+# MODEL: a model file of int4. BUNDLES: folders named int8 and int4, made by `embgemma export-onnx --bundle`.
+compare-web: wasm $(NODE) build/node/node_modules/puppeteer-core build/web-peers/node_modules
+	EMBGEMMA_NODE_MODULES=build/node/node_modules $(NODE) runtime/bindings/wasm/bench/compare.mjs \
+		--package build/wasm/package --modules build/web-peers/node_modules --model $(MODEL) \
+		$(addprefix --bundle ,$(BUNDLES)) $(COMPARE_OPTIONS)
+
+build/web-peers/node_modules:
+	npm install --silent --ignore-scripts --prefix build/web-peers \
+		onnxruntime-web@1.30.0 @huggingface/transformers@4.3.2
 
 wheels: $(TARGETS)
 	BIN=$(BIN) bash tests/packaging/wheels $(TARGETS)

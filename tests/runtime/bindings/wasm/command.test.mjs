@@ -6,13 +6,11 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-const MODEL = fileURLToPath(new URL("../../../../runtime/models/embgemma-tiny.safetensors", import.meta.url));
-const PACKAGE = process.env.EMBGEMMA_PACKAGE;
-const skip = PACKAGE === undefined && process.env.EMBGEMMA_REQUIRE_NATIVE !== "1" ? "needs EMBGEMMA_PACKAGE" : false;
+import { MODEL, PACKAGE, withPackage } from "./needs.mjs";
 
 const run = (...options) => spawnSync(process.execPath, [join(PACKAGE, "cli.js"), ...options], { encoding: "utf8" });
 
-test("it measures a model", { skip }, () => {
+test("it measures a model", withPackage, () => {
   const { status, stdout, stderr } = run("bench", MODEL, "--threads", "1", "--isa", "wasm", "--seconds", "0.5");
   assert.equal(stderr, "");
   assert.equal(status, 0);
@@ -32,7 +30,7 @@ const WRONG = {
 };
 
 for (const [name, [options, status, words]] of Object.entries(WRONG)) {
-  test(`what is wrong is said: ${name}`, { skip }, () => {
+  test(`what is wrong is said: ${name}`, withPackage, () => {
     const done = run(...options);
     assert.deepEqual([done.status, done.stdout], [status, ""]);
     assert.match(done.stderr, words);

@@ -5,20 +5,15 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 
-import { launch, program, serve } from "../../../../runtime/bindings/wasm/bench/chromium.mjs";
-
-const MODEL = fileURLToPath(new URL("../../../../runtime/models/embgemma-tiny.safetensors", import.meta.url));
-const PACKAGE = process.env.EMBGEMMA_PACKAGE;
-const here = program !== null && PACKAGE !== undefined;
-const skip = here || process.env.EMBGEMMA_REQUIRE_NATIVE === "1" ? false : "needs Chromium and EMBGEMMA_PACKAGE";
+import { launch, serve } from "../../../../runtime/bindings/wasm/bench/chromium.mjs";
+import { MODEL, PACKAGE, withBrowser } from "./needs.mjs";
 
 let folder, site, browser, page;
 const requests = [];
 
 before(async () => {
-  if (skip) return;
+  if (withBrowser.skip) return;
   folder = await mkdtemp(join(tmpdir(), "embgemma-demo-"));
   [site, browser] = await Promise.all([serve(join(folder, "site"), "--package", PACKAGE), launch()]);
   page = await open(site.url);
@@ -66,7 +61,7 @@ async function choose(id, files) {
   await (await page.$(`#${id}`)).uploadFile(...paths);
 }
 
-test("a newcomer finds by meaning what the examples say", { skip }, async () => {
+test("a newcomer finds by meaning what the examples say", withBrowser, async () => {
   assert.equal(await page.evaluate(() => self.crossOriginIsolated), true);
   await page.click("#examples");
   await page.waitForFunction(() => document.querySelectorAll("#files li").length === 3);
@@ -79,7 +74,7 @@ test("a newcomer finds by meaning what the examples say", { skip }, async () => 
   assert.match(await textOf("numbers"), /tokens\/s/);
 });
 
-test("files of one's own are added, and what is no text is named", { skip }, async () => {
+test("files of one's own are added, and what is no text is named", withBrowser, async () => {
   await choose("open-files", {
     "own.txt": "Zürich lies on a lake.\n",
     "utf16.txt": Buffer.from("\ufeffThe ferry leaves at noon.", "utf16le"),
@@ -95,7 +90,7 @@ test("files of one's own are added, and what is no text is named", { skip }, asy
   assert.match((await search("when does the ferry go"))[0], /utf16\.txt/);
 });
 
-test("files are dropped on the page, and removed", { skip }, async () => {
+test("files are dropped on the page, and removed", withBrowser, async () => {
   await page.evaluate(() => {
     const dataTransfer = new DataTransfer();
     dataTransfer.items.add(new File(["The violin needs new strings."], "dropped.txt"));
@@ -108,7 +103,7 @@ test("files are dropped on the page, and removed", { skip }, async () => {
   await page.waitForFunction(() => !document.getElementById("results").innerText.includes("dropped.txt"));
 });
 
-test("a damaged model is refused, and the one in use stays", { skip }, async () => {
+test("a damaged model is refused, and the one in use stays", withBrowser, async () => {
   await choose("open-model", { "cut.safetensors": (await readFile(MODEL)).subarray(0, 100_000) });
   await page.waitForFunction(() => !document.getElementById("problem").hidden);
   assert.match(await textOf("problem"), /\w+/);
@@ -116,7 +111,7 @@ test("a damaged model is refused, and the one in use stays", { skip }, async () 
   assert.match((await search("old hard bread"))[0], /kitchen\.md/);
 });
 
-test("everything has a name, and the keyboard reaches it", { skip }, async () => {
+test("everything has a name, and the keyboard reaches it", withBrowser, async () => {
   const unnamed = [];
   const walk = (node) => {
     const needs = ["button", "searchbox", "progressbar", "combobox", "spinbutton", "link"].includes(node.role);
@@ -133,7 +128,7 @@ test("everything has a name, and the keyboard reaches it", { skip }, async () =>
   assert.equal(await focused(), "Copy");
 });
 
-test("without a network all of it still works", { skip }, async () => {
+test("without a network all of it still works", withBrowser, async () => {
   site.close();
   await assert.rejects(fetch(site.url));
   await page.reload();
@@ -147,7 +142,7 @@ test("without a network all of it still works", { skip }, async () => {
   assert.deepEqual(requests.filter((url) => !url.startsWith(site.url)), []);
 });
 
-test("the benchmark works without a network", { skip }, async () => {
+test("the benchmark works without a network", withBrowser, async () => {
   await page.goto(`${site.url}bench.html`);
   await page.waitForSelector("#threads option:nth-child(2)");
   await page.$eval("#seconds", (input) => (input.value = "1"));
@@ -157,7 +152,7 @@ test("the benchmark works without a network", { skip }, async () => {
   assert.match(await textOf("output"), /tokens +median ms[\s\S]* 8 +[\d.]+/);
 });
 
-test("a host that sends no headers gives threads as well, at the second look", { skip }, async () => {
+test("a host that sends no headers gives threads as well, at the second look", withBrowser, async () => {
   const plain = await serve(join(folder, "plain"), "--package", PACKAGE, "--plain");
   const context = await browser.createBrowserContext();
   try {
