@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
 import { serve } from "./chromium.mjs";
-import { NodePlace, PagePlace, peakMemory } from "./places.mjs";
+import { NodePlace, PagePlace, peakMemory, processorSeconds } from "./places.mjs";
 import { report } from "./report.mjs";
 import { makeFolder, variantsOf } from "./variants.mjs";
 
@@ -20,6 +20,8 @@ const USAGE = `usage: compare.mjs --package FOLDER --model FILE [--bundle FOLDER
   --threads N        one or several (default: 1 and 2)
   --lengths N,N,…    tokens (default: 8,32,128,256,512,2048)
   --seconds S        for each world and number of threads (default: 120); calls of more than a tenth are left out
+  --loads N          loads from caches, whose median counts (default: 3)
+  --processor        processor time of all threads in place of time: for a machine that has other work
 `;
 
 const OPTIONS = {
@@ -31,9 +33,10 @@ const OPTIONS = {
   threads: { type: "string", multiple: true, default: ["1", "2"] },
   lengths: { type: "string", default: "8,32,128,256,512,2048" },
   seconds: { type: "string", default: "120" },
+  loads: { type: "string", default: "3" },
+  processor: { type: "boolean", default: false },
 };
 
-const LOADS = 3;
 const MEMORY_TOKENS = 256; // of the text after which memory is read
 const COSINE_TOKENS = 32; // of the text whose vectors are compared
 const LONGEST_SHARE = 0.1; // of the seconds
@@ -63,11 +66,11 @@ async function makeIds(folder, model, lengths) {
 }
 
 /** Opens a runtime in a place of its own, several times: the later loads are from caches. */
-async function open(variant, place, threads, ids) {
+async function open(variant, place, { threads, ids, count }) {
   const options = { ...variant.options, runtime: variant.runtime, threads };
   await place.ask("load", options);
   const loads = [];
-  for (let i = 0; i < LOADS; i++) {
+  for (let i = 0; i < count; i++) {
     await place.again();
     loads.push(await place.ask("load", options));
   }
@@ -76,8 +79,17 @@ async function open(variant, place, threads, ids) {
   return { ...variant, place, load: median(loads), memory, vector: await place.ask("vectorOf", ids[COSINE_TOKENS]) };
 }
 
+/** Seconds of each of so many calls, or the mean of their processor time. */
+async function timeCalls(place, ids, calls, processor) {
+  if (!processor) return place.ask("timeCalls", ids, calls);
+  const processes = await place.processes();
+  const before = await processorSeconds(processes);
+  await place.ask("timeCalls", ids, calls);
+  return [((await processorSeconds(processes)) - before) / calls];
+}
+
 /** Times one length; gives each runtime its median, or none where its calls would be too long. */
-async function timeInTurn(opened, ids, seconds, longest) {
+async function timeInTurn(opened, ids, { seconds, longest, processor }) {
   const taking = [];
   for (const one of opened) {
     const before = one.times.at(-1);
@@ -90,13 +102,14 @@ async function timeInTurn(opened, ids, seconds, longest) {
   for (let round = 0; round < MOST_ROUNDS && (round < MIN_ROUNDS || performance.now() < end); round++) {
     for (const { one, samples, calls } of taking) {
       await pause();
-      samples.push(...(await one.place.ask("timeCalls", ids, calls)));
+      samples.push(...(await timeCalls(one.place, ids, calls, processor)));
     }
   }
   for (const { one, samples } of taking) one.times.at(-1).seconds = median(samples);
 }
 
-async function compareIn(world, { threads, lengths, seconds, ids, bundles, folder, url, format }) {
+async function compareIn(world, choices) {
+  const { threads, lengths, seconds, processor, ids, bundles, folder, url, format } = choices;
   const root = world === "node" ? folder : url;
   const opened = [];
   try {
@@ -104,7 +117,7 @@ async function compareIn(world, { threads, lengths, seconds, ids, bundles, folde
       progress(`${world}, ${threads} threads: loading ${variant.runtime} ${variant.format}`);
       const place = await (world === "node" ? NodePlace.open() : PagePlace.open(`${url}/page.html`));
       try {
-        opened.push({ ...(await open(variant, place, threads, ids)), times: [] });
+        opened.push({ ...(await open(variant, place, choices)), times: [] });
       } catch (error) {
         progress(`${variant.runtime} ${variant.format} is left out: ${error.message.split("\n")[0]}`);
         await place.close();
@@ -112,12 +125,13 @@ async function compareIn(world, { threads, lengths, seconds, ids, bundles, folde
     }
     for (const length of lengths) {
       progress(`${world}, ${threads} threads: ${length} tokens`);
-      await timeInTurn(opened, ids[length], seconds / lengths.length, seconds * LONGEST_SHARE);
+      const limits = { seconds: seconds / lengths.length, longest: seconds * LONGEST_SHARE, processor };
+      await timeInTurn(opened, ids[length], limits);
     }
   } finally {
     for (const { place } of opened) await place.close();
   }
-  return { world, threads, measured: opened };
+  return { world, threads, processor, measured: opened };
 }
 
 async function main() {
@@ -132,7 +146,9 @@ async function main() {
   const site = await serve(folder);
   try {
     const format = /\b(int8|int4|balanced|mixed|float32)\b/.exec(values.model)?.[0] ?? "";
-    const shared = { lengths, ids, folder, format, bundles: values.bundle, seconds: Number(values.seconds) };
+    const { bundle: bundles, processor } = values;
+    const [seconds, count] = [values.seconds, values.loads].map(Number);
+    const shared = { lengths, ids, folder, format, bundles, processor, seconds, count };
     for (const world of values.world) {
       for (const threads of values.threads.map(Number)) {
         const found = await compareIn(world, { ...shared, threads, url: site.url.replace(/\/$/, "") });

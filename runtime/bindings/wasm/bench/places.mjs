@@ -106,3 +106,15 @@ export async function peakMemory(processes) {
   }
   return Math.max(...peaks);
 }
+
+/** The processor time of these processes, in seconds, all of their threads together. */
+export async function processorSeconds(processes) {
+  let nanoseconds = 0;
+  for (const id of processes) {
+    for (const task of await readdir(`/proc/${id}/task`).catch(() => [])) {
+      const text = await readFile(`/proc/${id}/task/${task}/schedstat`, "utf8").catch(() => "0");
+      nanoseconds += Number(text.split(" ")[0]);
+    }
+  }
+  return nanoseconds / 1e9;
+}

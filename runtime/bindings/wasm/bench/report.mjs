@@ -10,7 +10,7 @@ const mega = (bytes) => (bytes / 1e6).toFixed(bytes < 10e6 ? 1 : 0);
 const milli = (seconds) => (seconds === null ? "-" : (1e3 * seconds).toFixed(seconds < 0.1 ? 1 : 0));
 
 /** One world and number of threads. */
-export function report({ world, threads, measured }, lengths) {
+export function report({ world, threads, processor, measured }, lengths) {
   const [ours, ...others] = measured;
   const rows = measured.map((one) => [
     one.runtime,
@@ -24,7 +24,8 @@ export function report({ world, threads, measured }, lengths) {
   const header = ["runtime", "format", ...lengths, "load ms", "peak MB", "code MB", "cosine"].map(String);
   const title = `${world}, ${threads} ${threads === 1 ? "thread" : "threads"}`;
   const ratios = others.length > 0 ? table(["best other over ours", "found", "wanted", ""], ratioRows(ours, others)) : "";
-  return `**${title}: milliseconds by tokens**\n\n${table(header, rows)}\n${ratios}\n`;
+  const unit = processor ? "milliseconds of processor time" : "milliseconds";
+  return `**${title}: ${unit} by tokens**\n\n${table(header, rows)}\n${ratios}\n`;
 }
 
 function ratioRows(ours, others) {

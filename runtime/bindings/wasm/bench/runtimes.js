@@ -68,6 +68,7 @@ async function transformers({ library, model, threads, wasm }) {
   const { AutoModel, Tensor, env } = await import(library);
   env.allowRemoteModels = false;
   env.allowLocalModels = true;
+  env.useWasmCache = inPage; // node has no such cache
   env.localModelPath = model.slice(0, model.lastIndexOf("/") + 1);
   env.backends.onnx.wasm.numThreads = threads;
   // Its own files, not those of a host; of several kinds it takes that one in pages.

@@ -40,9 +40,12 @@ test("a length that no other runtime was measured at has no ratio", () => {
 });
 
 test("ours is measured in node and in Chromium", withBrowser, () => {
-  const options = ["--package", PACKAGE, "--model", MODEL, "--lengths", "8,32", "--threads", "2", "--seconds", "1"];
-  const { status, stdout, stderr } = spawnSync(process.execPath, [COMPARE, ...options], { encoding: "utf8" });
+  const lengths = ["--lengths", "8,32", "--threads", "2", "--seconds", "1", "--loads", "1", "--processor"];
+  const options = [COMPARE, "--package", PACKAGE, "--model", MODEL, ...lengths];
+  const { status, stdout, stderr } = spawnSync(process.execPath, options, { encoding: "utf8" });
   assert.equal(status, 0, stderr);
-  for (const world of ["node", "chromium"]) assert.match(stdout, new RegExp(`${world}, 2 threads`));
+  for (const world of ["node", "chromium"]) {
+    assert.match(stdout, new RegExp(`${world}, 2 threads: milliseconds of processor time`));
+  }
   assert.equal(stdout.match(/\| embgemma \| +\| [\d.]+ \| [\d.]+ \| [\d.]+ \| \d+ \| 0\.3 \| 1\.000 \|/g)?.length, 2, stdout);
 });
