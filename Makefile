@@ -4,6 +4,7 @@
 #   make bench         how fast the engine is on this machine
 #   make test          the tests of the Python package, on every backend and instruction set that runs here
 #   make test-drop-in  the same calls of sentence-transformers and of this package, side by side; installs torch
+#   make test-clusters the adapters for Ray, Spark and Daft; installs them, and needs Java
 #   make test-native   the C tests, with warnings as errors; CC=clang takes another compiler
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors must be those of x86-64
@@ -35,8 +36,8 @@ comma := ,
 C_SOURCES = $(shell find kernels tests/kernels benchmarks runtime/bindings -name '*.[ch]')
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
-.PHONY: search bench test test-drop-in test-native sanitize test-arm test-windows c-library fuzz packaging wheels wasm test-wasm
-.PHONY: web-demo test-web jvm test-jvm test-swift compare-web c-archives lint
+.PHONY: search bench test test-drop-in test-clusters test-native sanitize test-arm test-windows c-library fuzz packaging
+.PHONY: wheels wasm test-wasm web-demo test-web compare-web jvm test-jvm test-swift c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -52,6 +53,9 @@ test: $(VENV)/with-test
 test-drop-in: $(VENV)/with-drop-in
 	$(BIN)/python -m pytest -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function \
 		tests/runtime/drop_in tests/runtime/integrations
+
+test-clusters: $(VENV)/with-clusters
+	$(BIN)/python -m pytest tests/runtime/integrations/test_clusters.py
 
 # The package, with one of its extras. Changes to Python code need no new install, changes to C code do.
 $(VENV)/with-%: $(SOURCES)

@@ -22,8 +22,8 @@ from .peers import PEERS
 from .quality import quality, vocabulary
 from .roofline import roofline_report
 from .roofline.roofline import run_roofline
+from .speed import bulk_speed, report, search_speed, serve_speed, tokenizer_speed
 from .speed import options as shared
-from .speed import report, search_speed, serve_speed, tokenizer_speed
 from .speed.bench import run
 from .speed.first_search import first_search
 from .speed.model_source import explain_full_disk, open_source
@@ -167,6 +167,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "vocabulary": ("what a file with a part of the vocabulary covers, and what it loses", vocabulary.add_arguments),
     "search": ("what an index takes on top of its embeddings, and a search in it", search_speed.add_arguments),
     "serve": ("the server beside encode on the same texts, and its time with many clients", serve_speed.add_arguments),
+    "bulk": ("Parquet files of texts to files of vectors on local Ray, beside encode", bulk_speed.add_arguments),
     "tokenizer": ("the C tokenizer beside sentencepiece", tokenizer_speed.add_arguments),
     "cache": ("the models and vectors that are kept: their size; --empty removes them", _add_cache),
     "results": ("all of it, written into benchmarks/RESULTS.md", results.add_arguments),

@@ -22,6 +22,10 @@ PACKAGES = {
     "txtai": ("txtai", "pip install txtai"),
     "llm": ("llm", "pip install llm"),
     "mteb": ("mteb", "pip install mteb-core"),
+    "ray": ("ray", "[ray]"),
+    "spark": ("pyspark", "[spark]"),
+    "daft": ("daft", "[daft]"),
+    "bulk": ("pyarrow", "[parquet]"),
 }
 FORBIDDEN = {package.partition(".")[0] for package, _ in PACKAGES.values()} | {"pandas", "pydantic", "torch"}
 
