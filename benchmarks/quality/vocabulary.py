@@ -21,7 +21,7 @@ from ...model import EmbeddingModel, load
 from ..compare.figure import COLOURS, PALE, picture
 from ..harness.command import progress
 from ..harness.machine import Environment, read_environment
-from ..harness.page import MEGA, Page, Table, megabytes
+from ..harness.page import MEGA, NOTHING, Page, Table, megabytes
 from ..peers import OURS, Vectors
 from ..speed import options as shared
 from ..speed.model_source import path_from_environment
@@ -43,44 +43,49 @@ class Part:
         pieces: how many.
         bytes: of the file.
         coverage: share of the tokens in the sets, prompts included, that are kept pieces.
-        loss: of the mean score, against the whole file.
+        loss: of the mean score, against the whole file; None if nothing was scored.
     """
 
     languages: str
     pieces: int
     bytes: int
     coverage: float
-    loss: Loss
+    loss: Loss | None
 
 
 class Whole:
     """A model file with all pieces, and what it makes of the texts of tasks."""
 
-    def __init__(self, path: Path, tasks: Sequence[Task], threads: int | None) -> None:
+    def __init__(self, path: Path, tasks: Sequence[Task], threads: int | None, *, scored: bool) -> None:
         self.path, self.tasks, self.threads = path, tasks, threads
         self._texts = [(prompt, texts) for task in tasks for prompt, texts in task.texts]
         with load(path, threads=threads) as model:
             self._ids = [model.token_ids(texts, prompt_name=_prompt(model, name)) for name, texts in self._texts]
-            self._vectors = [model.encode(texts, prompt_name=_prompt(model, name)) for name, texts in self._texts]
-        self._scores = self._scored(self._vectors)
+            if scored:
+                self._vectors = [model.encode(texts, prompt_name=_prompt(model, name)) for name, texts in self._texts]
+        self._scores = self._scored(self._vectors) if scored else None
 
     def measure(self, languages: str, pieces: int, output: Path) -> Part:
-        """Writes a part as `output`, and measures it; covered texts have the vectors that they had."""
+        """Writes a part as `output`, and measures it."""
         kept = restrict(self.path, output, Keep(languages=(*languages.split(","),), pieces=pieces), force=True)
-        row_of_id = np.zeros(kept.of, bool)
-        row_of_id[kept.rows[: kept.pieces]] = True
-        vectors, covered, tokens = [], 0, 0
-        with load(output, threads=self.threads) as model:
-            for (name, texts), ids, whole in zip(self._texts, self._ids, self._vectors, strict=True):
-                has_row = [row_of_id[text] for text in ids]
-                covered, tokens = covered + sum(text.sum() for text in has_row), tokens + sum(map(len, has_row))
-                others = [i for i, text in enumerate(has_row) if not text.all()]
-                found = whole.copy()
-                if others:
-                    found[others] = model.encode([texts[i] for i in others], prompt_name=_prompt(model, name))
-                vectors.append(found)
-        lost = loss(self._scores, self._scored(vectors))
-        return Part(languages, kept.pieces, output.stat().st_size, float(covered / tokens), lost)
+        has_row = np.zeros(kept.of, bool)
+        has_row[kept.rows[: kept.pieces]] = True
+        covered = [[has_row[text] for text in ids] for ids in self._ids]
+        share = float(np.concatenate([text for texts in covered for text in texts]).mean())
+        lost = None
+        if self._scores is not None:
+            others = [[i for i, text in enumerate(texts) if not text.all()] for texts in covered]
+            lost = loss(self._scores, self._scored(self._vectors_of(output, others)))
+        return Part(languages, kept.pieces, output.stat().st_size, share, lost)
+
+    def _vectors_of(self, part: Path, others: list[list[int]]) -> list[Vectors]:
+        """The vectors of a part: those of covered texts are there already, `others` says which are not."""
+        vectors = [whole.copy() for whole in self._vectors]
+        with load(part, threads=self.threads) as model:
+            for (name, texts), numbers, found in zip(self._texts, others, vectors, strict=True):
+                if numbers:
+                    found[numbers] = model.encode([texts[i] for i in numbers], prompt_name=_prompt(model, name))
+        return vectors
 
     def _scored(self, vectors: list[Vectors]) -> Scores:
         """The mean score of all tasks, then of resamples."""
@@ -108,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how many pieces are kept (default: {','.join(map(str, PIECES))})",
     )
     parser.add_argument("--task", action="append", default=[], metavar="WORD", help="only sets whose name contains it")
+    parser.add_argument("--no-scores", action="store_true", help="say only what is covered, which takes no embedding")
     parser.add_argument("--markdown", action="store_true", help="tables for a README")
     parser.add_argument("--threads", type=int, help="default: the number of physical cores, or the CPU quota if less")
     shared.add_plot(parser)
@@ -119,8 +125,8 @@ def _run(options: argparse.Namespace) -> str:
     sets = path_from_environment(EVALUATION_VARIABLE)
     if sets is None:
         raise InputError(f"set {EVALUATION_VARIABLE} to a folder of evaluation sets")
-    progress("embedding with the whole vocabulary")
-    whole = Whole(options.file, read_tasks(sets, options.task), options.threads)
+    progress("reading texts with the whole vocabulary")
+    whole = Whole(options.file, read_tasks(sets, options.task), options.threads, scored=not options.no_scores)
     parts = []
     with tempfile.TemporaryDirectory() as folder:
         for languages, pieces in product(options.languages or ["en"], options.pieces):
@@ -141,31 +147,30 @@ def page(parts: Sequence[Part], environment: Environment) -> Page:
             f"{part.pieces:,}",
             megabytes(part.bytes),
             f"{part.coverage:.2%}",
-            f"{part.loss.points:.2f}",
-            f"{part.loss.low:.2f} to {part.loss.high:.2f}",
+            *_cells(part.loss),
         ]
         for part in parts
     ]
     return Page({"machine": describe(environment)}, [Table("Parts of the vocabulary", header, rows, left=1)], [])
 
 
+def _cells(lost: Loss | None) -> list[str]:
+    return [NOTHING] * 2 if lost is None else [f"{lost.points:.2f}", f"{lost.low:.2f} to {lost.high:.2f}"]
+
+
 def write_plot(parts: Sequence[Part], environment: Environment, path: Path) -> None:
-    """Draws what is not covered, and what is lost, against the size of the file."""
-    title, facts = "What a part of the vocabulary costs", "pieces of the words of languages"
+    """Draws the tokens that are not covered against the size of the file."""
+    title, facts = "What a part of the vocabulary covers", "the most frequent words of languages are kept"
     with picture(path, title, environment, facts, INCHES, MARGINS) as figure:
-        coverage, losses = figure.subplots(1, 2)
-        coverage.set_title("tokens of other pieces, %", loc="left", fontsize="medium")
-        losses.set_title("points that the mean score loses, and 95 % interval", loc="left", fontsize="medium")
+        axes = figure.subplots()
+        axes.set_title("tokens of other pieces, %, lower is better; beside it, thousands of pieces", loc="left")
         for number, languages in enumerate(dict.fromkeys(part.languages for part in parts)):
             those = [part for part in parts if part.languages == languages]
-            sizes = [part.bytes / MEGA for part in those]
-            style = {"color": [COLOURS[OURS], PALE][number % 2], "marker": "o", "markersize": 4.5}
-            coverage.plot(sizes, [100 * (1 - part.coverage) for part in those], **style)
-            points = [part.loss.points for part in those]
-            below = [part.loss.points - part.loss.low for part in those]
-            above = [part.loss.high - part.loss.points for part in those]
-            losses.errorbar(sizes, points, [below, above], linewidth=1.5, elinewidth=0.8, label=languages, **style)
-        losses.legend(frameon=False, title="words of")
-        for axes in (coverage, losses):
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-            axes.set_xlabel("megabytes of the file, left is smaller")
+            points = [(part.bytes / MEGA, 100 * (1 - part.coverage)) for part in those]
+            colour = [COLOURS[OURS], COLOURS["onnxruntime"], PALE][number % 3]
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4.5, label=languages)
+            for part, point in zip(those, points, strict=True):
+                axes.annotate(f"{part.pieces / 1000:.0f}", point, (4, 5), textcoords="offset points", color=colour)
+        axes.legend(frameon=False, title="words of")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("megabytes of the file, left is smaller")

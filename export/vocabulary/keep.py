@@ -28,7 +28,7 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 Table: TypeAlias = npt.NDArray[np.uint8]
 
 _SCRIPT_SHARE = 0.01  # of the tokens in texts, from which on all characters of a script are kept
-_LANGUAGE_SHARE = 0.985  # of the tokens in the words of languages that are kept, unless a number of pieces is given
+_LANGUAGE_SHARE = 0.98  # of the tokens in the words of languages that are kept, unless a number of pieces is given
 _MARKS = 2  # characters up to which a piece of no letters is always kept
 _UNUSED = re.compile(r"<unused\d+>")  # special pieces that no text has unless it spells them out
 

@@ -36,6 +36,7 @@ def test_parts_are_measured_and_drawn(model: Path, tmp_path: Path, bench: Callab
     ]
     assert {(line[3].strip(), line[4].strip()) for line in lines[1::2]} == {("100.00%", "0.00")}
     assert "megabytes of the file" in (tmp_path / "a.svg").read_text()
+    assert bench("vocabulary", model, "--pieces", "640", "--no-scores", "--markdown").count("100.00%") == 1
 
 
 def test_sets_are_needed(model: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
