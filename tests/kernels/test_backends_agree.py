@@ -244,7 +244,6 @@ def test_a_crowd_of_threads_gives_the_same_bits(
         assert np.array_equal(encode(crowd, batch), expected)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_encodes_and_ends(model: Callable[[Scheme], ModelFile], tested: Choice) -> None:
     backends = [bind(model("mixed"), tested)]
