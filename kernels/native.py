@@ -44,6 +44,7 @@ class Library:
 
     ffi: cffi.FFI
     c: Any
+    path: Path
 
     def text(self, pointer: Any) -> str:
         """A C string as Python's."""
@@ -73,7 +74,7 @@ def _open_library() -> Library | str:
     for header in (HEADER_NAME, BENCH_HEADER_NAME):
         ffi.cdef(PREPROCESSOR_BLOCK.sub("", (path.parent / header).read_text(encoding="utf-8")))
     try:
-        return Library(ffi, ffi.dlopen(str(path)))
+        return Library(ffi, ffi.dlopen(str(path)), path)
     except OSError as error:
         return f"the C engine does not load here ({error})"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from ..kernels.errors import InputError, printable
 from ..kernels.fingerprint import fingerprint
 from ..kernels.layout import DTYPE_FORMATS
 from ..kernels.model_file import ORIGIN, VOCABULARY, ModelFile, read_model_file
-from ..kernels.native import check_model, instruction_sets, library_problem
+from ..kernels.native import check_model, instruction_sets, library_problem, load_library
 from ..model import load
 from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
 from ..onnx.onnx_facts import OnnxFacts, onnx_facts
@@ -175,8 +176,11 @@ def _prompt_fact(model_file: ModelFile) -> Fact:
 def _engine_facts(backend: Backend) -> Iterator[Fact]:
     """What runs the model here."""
     backends = available_backends()
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    yield "platform", f"{platform.system()} {platform.release()}, {platform.machine()}, {python}"
     yield "backends", ", ".join(backends)
     if "native" in backends:
+        yield "library", str(load_library().path)
         sets = [isa.name for isa in instruction_sets() if isa.supported]
         yield "", f"instruction sets of native on this CPU, best first: {', '.join(sets)}"
     yield "in use", f"{backend.name}, instruction set {backend.isa}, threads {backend.threads}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import re
 import shutil
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import embgemma
 from embgemma.cli.main import main
+from embgemma.kernels.native import library_problem, load_library
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -368,8 +370,12 @@ def test_info(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "embedding table",
         'query                    "task: search result | query: "',
         "in use      reference",
+        f"platform    {platform.system()} ",
+        f", {platform.machine()}, ",
     ):
         assert expected in out
+    if library_problem() is None:
+        assert f"library     {load_library().path}\n" in out
     whole, *parts = (float(size) for size in re.findall(r"([0-9.]+) MB", out))
     assert whole == pytest.approx(sum(parts), abs=0.1 * len(parts))
 
