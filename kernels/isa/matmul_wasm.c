@@ -8,7 +8,12 @@
 
 typedef int16_t element;
 
-enum { STEP = 2, LEVEL_OFFSET = 0, ROOM = 64 * 1152 /* of take_codes: TILE_ROWS rows of MOST_K */ };
+enum {
+    STEP = 2,
+    LEVEL_OFFSET = 0,
+    BLOCK_ROWS = 5, /* 5 rows x 2 registers = 10 sums, 2 weights, 1 input, 1 product: 14 of the 15 that V8 has on x86 */
+    ROOM = 64 * 1152, /* of take_codes: TILE_ROWS rows of MOST_K */
+};
 
 static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
 {

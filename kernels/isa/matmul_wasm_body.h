@@ -6,6 +6,7 @@
  *   look_up(table, indices)    16 bytes of a table by 16 indices, each below 16
  *   store_lines(lines, to)     stores 16 inputs of 4 channels in the buffer; lines: as int8 is stored, 4 inputs each
  *   take_codes(…)              the codes of a tile as elements: in place, or in the room for them
+ *   BLOCK_ROWS                 rows of a block, 5 or 6
  *   LEVEL_OFFSET               what is added to the levels of int4, and undone by the sums of codes
  *
  * The weights of GROUP channels are unpacked once for all rows of a call, to a buffer for a first-level cache:
@@ -19,7 +20,6 @@ enum {
     LANES = 4, /* channels of a register */
     GROUP = 8, /* channels that are unpacked at once */
     VECTORS = GROUP / LANES,
-    BLOCK_ROWS = 5, /* 5 rows x 2 registers = 10 sums, 2 weights, 1 input, 1 product: 14 of the 15 that V8 has */
     TILE_ROWS = EG_CHUNK_ROWS,
     MOST_K = 1152,                /* inputs taken at once */
     LINE = EG_PANEL * EG_K_GROUP, /* bytes: 4 inputs of int8, 8 of int4, for a panel */
@@ -169,6 +169,7 @@ static void multiply_group(const char *codes, size_t stride, size_t rows, size_t
         case 2: multiply_block(from, stride, 2, k, weights, to); break;
         case 3: multiply_block(from, stride, 3, k, weights, to); break;
         case 4: multiply_block(from, stride, 4, k, weights, to); break;
+        case 5: multiply_block(from, stride, 5, k, weights, to); break;
         default: multiply_block(from, stride, BLOCK_ROWS, k, weights, to); break;
         }
         row += taken;

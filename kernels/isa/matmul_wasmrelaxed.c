@@ -12,7 +12,12 @@
 
 typedef int8_t element;
 
-enum { STEP = 4, LEVEL_OFFSET = 30 /* EG_INT4_OFFSET */, ROOM = 1 /* codes stay where they are */ };
+enum {
+    STEP = 4,
+    LEVEL_OFFSET = 30, /* EG_INT4_OFFSET */
+    BLOCK_ROWS = 6,    /* 6 rows x 2 registers = 12 sums, 2 weights, 1 input: all 15 that V8 has on x86 */
+    ROOM = 1,          /* codes stay where they are */
+};
 
 static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
 {
