@@ -134,11 +134,12 @@ test("goes on in the next visit where a download was left", { skip }, async () =
   }, `${origin}/model`);
   while (requests.length < 2) await new Promise((resolve) => setTimeout(resolve, 20));
   await page.close();
+  const reached = requests[1];
   [requests, most] = [[], Infinity];
   await open("isolated");
   const loaded = await load();
   assert.deepEqual(loaded.vectors, expected, loaded.message);
-  assert.ok(requests.length === 1 && requests[0] >= 1_000_000, String(requests));
+  assert.ok(reached > 0 && requests.length === 1 && requests[0] >= reached, `${reached}, then ${requests}`);
 });
 
 test("reads a file anew whose copy is damaged", { skip }, async () => {
