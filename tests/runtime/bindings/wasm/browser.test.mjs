@@ -14,6 +14,7 @@ const here = program !== null && PACKAGE !== undefined && process.env.EMBGEMMA_N
 const skip = here || process.env.EMBGEMMA_REQUIRE_NATIVE === "1" ? false : "needs Chromium, puppeteer-core and the package";
 const TYPES = { ".js": "text/javascript", ".wasm": "application/wasm" };
 const ISOLATING = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+const PAUSE = 300; // ms, after which the browser has passed on what has come
 const TEXTS = ["Venus is Earth's twin.", "Mars is red.", "Saturn has rings."];
 
 let bytes, expected, server, origin, browser, context, page;
@@ -26,7 +27,8 @@ function answer(request, response) {
     requests.push(begin);
     const range = { "Content-Range": `bytes ${begin}-${bytes.length - 1}/${bytes.length}` };
     response.writeHead(begin > 0 ? 206 : 200, { "Content-Length": bytes.length - begin, ...(begin > 0 && range) });
-    response.write(bytes.subarray(begin, begin + most), () => (begin + most < bytes.length ? response.destroy() : response.end()));
+    response.write(bytes.subarray(begin, begin + most));
+    begin + most < bytes.length ? setTimeout(() => response.destroy(), PAUSE) : response.end();
   } else if (path.startsWith("/isolated/") || path.startsWith("/plain/")) {
     const headers = path.startsWith("/isolated/") ? ISOLATING : {};
     const name = path.split("/").at(-1);
