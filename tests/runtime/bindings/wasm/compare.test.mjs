@@ -47,5 +47,5 @@ test("ours is measured in node and in Chromium", withBrowser, () => {
   for (const world of ["node", "chromium"]) {
     assert.match(stdout, new RegExp(`${world}, 2 threads: milliseconds of processor time`));
   }
-  assert.equal(stdout.match(/\| embgemma \| +\| [\d.]+ \| [\d.]+ \| [\d.]+ \| \d+ \| 0\.3 \| 1\.000 \|/g)?.length, 2, stdout);
+  assert.equal(stdout.match(/\| embgemma \| +\| [\d.]+ \| [\d.]+ \| [\d.]+ \| \d+ \| 0\.\d \| 1\.000 \|/g)?.length, 2, stdout);
 });
