@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ DESCRIPTION = (
 )
 KEY_VARIABLE = "EMBGEMMA_API_KEY"
 MEGABYTE = 1 << 20
+SQLITE = b"SQLite format 3\0"  # at the beginning of an index
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,10 +106,18 @@ def _open(arguments: argparse.Namespace, stack: ExitStack) -> tuple[EmbeddingMod
     if name is None:
         tell(f"no model is named: {IN_THE_BOX} embeds, a small demonstration that comes with the package")
         name = IN_THE_BOX
+    if _is_database(Path(name)):
+        raise InputError(f"{name} is no model; if it is an index, give it by --index {name}")
     model = stack.enter_context(load(name, scheme=arguments.scheme, revision=arguments.revision, **engine))
     if arguments.index is None:
         return model, None
     return model, stack.enter_context(Index.open(arguments.index, model))
+
+
+def _is_database(path: Path) -> bool:
+    with suppress(OSError, ValueError), path.open("rb") as file:  # what is wrong with it is said when it is opened
+        return file.read(len(SQLITE)) == SQLITE
+    return False
 
 
 def _name(arguments: argparse.Namespace, model: EmbeddingModel) -> str:

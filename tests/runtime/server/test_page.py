@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from embgemma.cli.main import main
 from embgemma.search import Index
 from tests.runtime.server.browser import Page, open_browser
 from tests.runtime.server.conftest import Running, serving
@@ -50,6 +51,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 def page(browser: Page, site: Running) -> Iterator[Page]:
     browser.requests.clear()
     browser.open(f"{site.url}/")
+    browser.wait("document.activeElement.id === 'query'")  # so one may type at once
     yield browser
     assert browser.problems == []
     assert all(address.startswith((f"{site.url}/", "data:")) for address in browser.requests)
@@ -74,7 +76,6 @@ def test_it_finds_while_one_types(page: Page, tmp_path: Path) -> None:
 
 
 def test_keys_are_enough(page: Page) -> None:
-    assert page.value("document.activeElement.id") == "query"
     page.type("tomatoes")
     page.press(*ENTER)
     page.wait(f"{COUNT} === 5")
@@ -156,6 +157,13 @@ def test_a_key_is_in_the_address(browser: Page, tmp_path: Path) -> None:
             browser.open(locked.url + address)
             browser.wait(condition)
     browser.problems.clear()  # the browser notes the status 401
+
+
+def test_an_index_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes.db"
+    Index.create(path, threads=1).close()
+    assert main(["serve", str(path)]) == 2
+    assert capsys.readouterr().err == f"embgemma: {path} is no model; if it is an index, give it by --index {path}\n"
 
 
 def test_an_index_that_is_damaged_later(tmp_path: Path) -> None:
