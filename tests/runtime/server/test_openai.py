@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openai
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from embgemma.server import ollama_calls, openai_calls
 from tests.runtime.server.conftest import NAME
 
 if TYPE_CHECKING:
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
     import embgemma
     from tests.runtime.server.conftest import Running
 
+CALLS = {
+    "/v1/embeddings": openai_calls.FIELDS,
+    "/api/embed": ollama_calls.FIELDS,
+    "/api/embeddings": ollama_calls.OLD_FIELDS,
+}
 TEXTS = ["the of and", "you 你好 😀", " ", "is that for it. " * 3]
 
 
@@ -177,3 +185,22 @@ def test_fields_that_are_refused(server: Running, fields: dict[str, Any], param:
     assert answer.status == (404 if says.startswith("is not here") else 400)
     assert answer.json["error"]["param"] == param
     assert says in answer.message
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+VALUES = st.recursive(
+    SCALARS | st.sampled_from(("query", "base64", "\ud800", [2, 5, 1])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(call=st.sampled_from(sorted(CALLS)), data=st.data())
+def test_whatever_fields_hold_the_answer_is_vectors_or_an_error(
+    server: Running, call: str, data: st.DataObject
+) -> None:
+    fields = data.draw(st.dictionaries(st.sampled_from(CALLS[call]), VALUES, max_size=4))
+    answer = server.ask("POST", call, fields)
+    assert answer.status in (200, 400, 404)
+    assert ("error" in answer.json) == (answer.status != 200)
