@@ -105,8 +105,8 @@ def check_files(source: Path, destination: Path, model_path: Path, threads: int)
         begin = time.perf_counter()
         vectors = model.encode_document(sentences)
         seconds += time.perf_counter() - begin
-        embedded = found["embedding"].combine_chunks().flatten().to_numpy().reshape(vectors.shape)
-        if not found.drop_columns("embedding").equals(texts) or not np.array_equal(embedded, vectors):
+        embedded = found["embedding"].combine_chunks().flatten().to_numpy()
+        if not found.drop_columns("embedding").equals(texts) or not np.array_equal(embedded, vectors.reshape(-1)):
             raise EmbgemmaError(f"{destination / path.name}: other rows or vectors than those of {path}")
     return seconds
 
