@@ -9,6 +9,7 @@ export { EmbgemmaError };
 const MOST_THREADS = 64;
 const ALL_FAST = 4; // up to so many hardware threads all are taken, else half: cores have two, or half are slow
 const MOST_BY_DEFAULT = 8;
+const THREADS_IN_NODE = 22; // its version: node 20 compiles calls by pointer in a shared memory wrongly
 const PART_CHARACTERS = 20_000; // of a long list: short enough for other calls to come between
 const PIECE = 4 << 20; // bytes
 
@@ -114,7 +115,7 @@ const isBuffer = (source) =>
 // ---- the model -------------------------------------------------------------------------------------------------------
 
 function chosenThreads(threads) {
-  const canShare = inNode || globalThis.crossOriginIsolated !== false;
+  const canShare = inNode ? parseInt(process.versions.node) >= THREADS_IN_NODE : globalThis.crossOriginIsolated !== false;
   if (threads === undefined) {
     const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
     const fast = cores <= ALL_FAST ? cores : Math.ceil(cores / 2);
