@@ -183,7 +183,7 @@ export class EmbeddingModel {
 
   async #vectors(count, size, call, options) {
     const { vectors, milliseconds } = await this.#remote.call(call, { ...options, size });
-    this.lastMilliseconds = milliseconds;
+    this.lastMilliseconds += milliseconds;
     return Array.from({ length: count }, (_, i) => vectors.slice(i * size, (i + 1) * size));
   }
 
@@ -200,6 +200,7 @@ export class EmbeddingModel {
     checkTexts(texts);
     const size = this.#size(options);
     const all = [];
+    this.lastMilliseconds = 0;
     while (all.length < texts.length) {
       signal?.throwIfAborted();
       let end = all.length;
@@ -214,6 +215,7 @@ export class EmbeddingModel {
   }
 
   async embedIds(ids, { truncateDim } = {}) {
+    this.lastMilliseconds = 0;
     return this.#vectors(ids.length, this.#size({ truncateDim }), "embedIds", { ids });
   }
 
