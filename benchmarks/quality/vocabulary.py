@@ -163,7 +163,7 @@ def write_plot(parts: Sequence[Part], environment: Environment, path: Path) -> N
     title, facts = "What a part of the vocabulary covers", "the most frequent words of languages are kept"
     with picture(path, title, environment, facts, INCHES, MARGINS) as figure:
         axes = figure.subplots()
-        axes.set_title("tokens of other pieces, %, lower is better; beside it, thousands of pieces", loc="left")
+        axes.set_title("tokens of other pieces, %, lower is better, beside points thousands of pieces", loc="left")
         for number, languages in enumerate(dict.fromkeys(part.languages for part in parts)):
             those = [part for part in parts if part.languages == languages]
             points = [(part.bytes / MEGA, 100 * (1 - part.coverage)) for part in those]
