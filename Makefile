@@ -19,6 +19,7 @@
 #   make web-demo      a page that searches text files by meaning, at http://127.0.0.1:8017, and in build/web-demo
 #   make test-web      that page in Chromium, also without a network
 #   make compare-web   the package beside onnxruntime-web and transformers.js, in node and Chromium, with MODEL and BUNDLES
+#   make test-arm-wheel  the one for Linux on ARM in Debian's Python for ARM, run by qemu; after make wheels
 #   make c-archives    the C library for each platform in dist/c, and the program `embgemma` for Linux
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
@@ -37,7 +38,7 @@ C_SOURCES = $(shell find kernels tests/kernels benchmarks runtime/bindings -name
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
 .PHONY: search bench test test-drop-in test-clusters test-native sanitize test-arm test-windows c-library fuzz packaging
-.PHONY: wheels wasm test-wasm web-demo test-web compare-web jvm test-jvm test-swift c-archives lint
+.PHONY: wheels wasm test-wasm web-demo test-web compare-web jvm test-jvm test-swift test-arm-wheel c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -187,6 +188,9 @@ build/web-peers/node_modules:
 
 wheels: $(TARGETS)
 	BIN=$(BIN) bash tests/packaging/wheels $(TARGETS)
+
+test-arm-wheel: $(VENV)/with-release
+	BIN=$(BIN) bash tests/packaging/arm_wheel
 
 c-archives: $(TARGETS)
 	BIN=$(BIN) bash tests/packaging/c_archives $(TARGETS)
