@@ -7,11 +7,9 @@ import { extname, join, resolve } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { pathToFileURL } from "node:url";
 
-import { launch, program } from "../../../../runtime/bindings/wasm/bench/chromium.mjs";
+import { launch } from "../../../../runtime/bindings/wasm/bench/chromium.mjs";
+import { PACKAGE, withBrowser } from "./needs.mjs";
 
-const PACKAGE = process.env.EMBGEMMA_PACKAGE;
-const here = program !== null && PACKAGE !== undefined && process.env.EMBGEMMA_NODE_MODULES !== undefined;
-const skip = here || process.env.EMBGEMMA_REQUIRE_NATIVE === "1" ? false : "needs Chromium, puppeteer-core and the package";
 const TYPES = { ".js": "text/javascript", ".wasm": "application/wasm" };
 const ISOLATING = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 const PAUSE = 300; // ms, after which the browser has passed on what has come
@@ -42,7 +40,7 @@ function answer(request, response) {
 }
 
 before(async () => {
-  if (skip) return;
+  if (withBrowser.skip) return;
   bytes = await readFile(process.env.EMBGEMMA_MODEL);
   const { EmbeddingModel } = await import(pathToFileURL(resolve(PACKAGE, "index.js")).href);
   const model = await EmbeddingModel.load(bytes, { threads: 1 });
@@ -60,7 +58,7 @@ after(async () => {
 });
 
 beforeEach(async () => {
-  if (skip) return;
+  if (withBrowser.skip) return;
   await context?.close();
   context = await browser.createBrowserContext(); // without copies
   await open("isolated");
@@ -94,7 +92,7 @@ const load = (options = {}) =>
     options,
   );
 
-test("gives the bits of node, on one thread and on two", { skip }, async () => {
+test("gives the bits of node, on one thread and on two", withBrowser, async () => {
   for (const threads of [1, 2]) {
     for (const isa of ["wasm", undefined]) {
       const loaded = await load({ threads, isa });
@@ -103,13 +101,13 @@ test("gives the bits of node, on one thread and on two", { skip }, async () => {
   }
 });
 
-test("has one thread in a page that is not isolated", { skip }, async () => {
+test("has one thread in a page that is not isolated", withBrowser, async () => {
   await open("plain");
   const loaded = await load({ threads: 2 });
   assert.deepEqual([loaded.threads, loaded.vectors], [1, expected], loaded.message);
 });
 
-test("keeps a copy, and needs no network after that", { skip }, async () => {
+test("keeps a copy, and needs no network after that", withBrowser, async () => {
   const first = await load();
   assert.deepEqual([first.from, first.cached], [["network"], true], first.message);
   server.removeAllListeners("request");
@@ -128,7 +126,7 @@ test("keeps a copy, and needs no network after that", { skip }, async () => {
   assert.deepEqual((await load({ cache: false })).cached, false);
 });
 
-test("goes on in the next visit where a download was left", { skip }, async () => {
+test("goes on in the next visit where a download was left", withBrowser, async () => {
   most = 1_000_000;
   await page.evaluate((url) => {
     globalThis.loading = import("./index.js").then(({ EmbeddingModel }) => EmbeddingModel.load(url));
@@ -144,7 +142,7 @@ test("goes on in the next visit where a download was left", { skip }, async () =
   assert.ok(reached > 0 && requests.length === 1 && requests[0] >= reached, `${reached}, then ${requests}`);
 });
 
-test("reads a file anew whose copy is damaged", { skip }, async () => {
+test("reads a file anew whose copy is damaged", withBrowser, async () => {
   await load();
   await page.evaluate(async () => {
     const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("embgemma");
