@@ -59,10 +59,13 @@ async function makeIds(folder, model, lengths) {
   const { EmbeddingModel } = await import(pathToFileURL(resolve(folder, "index.js")));
   const { idsOfLength } = await import(pathToFileURL(resolve(folder, "bench.js")));
   const opened = await EmbeddingModel.load(model, { threads: 1 });
+  const most = opened.maxTokens;
+  if (Math.max(...lengths) > most) throw new Error(`--lengths has ${Math.max(...lengths)}, but the model takes ${most} tokens`);
+  const [memory, cosine] = [MEMORY_TOKENS, COSINE_TOKENS].map((tokens) => Math.min(tokens, most));
   const ids = {};
-  for (const length of lengths) ids[length] = [...(await idsOfLength(opened, length))];
+  for (const length of [...lengths, memory, cosine]) ids[length] = [...(await idsOfLength(opened, length))];
   await opened.close();
-  return ids;
+  return { ...ids, memory: ids[memory], cosine: ids[cosine] };
 }
 
 /** Opens a runtime in a place of its own, several times: the later loads are from caches. */
@@ -74,9 +77,9 @@ async function open(variant, place, { threads, ids, count }) {
     await place.again();
     loads.push(await place.ask("load", options));
   }
-  await place.ask("timeCalls", ids[MEMORY_TOKENS], 1);
+  await place.ask("timeCalls", ids.memory, 1);
   const memory = await peakMemory(await place.processes());
-  return { ...variant, place, load: median(loads), memory, vector: await place.ask("vectorOf", ids[COSINE_TOKENS]) };
+  return { ...variant, place, load: median(loads), memory, vector: await place.ask("vectorOf", ids.cosine) };
 }
 
 /** Seconds of each of so many calls, or the mean of their processor time. */
@@ -141,7 +144,10 @@ async function main() {
     return 2;
   }
   const lengths = values.lengths.split(",").map(Number);
-  const ids = await makeIds(values.package, values.model, [...lengths, MEMORY_TOKENS, COSINE_TOKENS]);
+  if (!lengths.every((length) => Number.isInteger(length) && length > 1)) {
+    throw new Error(`--lengths is ${values.lengths}; give whole numbers above 1, such as 8,32,128`);
+  }
+  const ids = await makeIds(values.package, values.model, lengths);
   const folder = await makeFolder({ ...values, bundles: values.bundle });
   const site = await serve(folder);
   try {
