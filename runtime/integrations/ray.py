@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..find import IN_THE_BOX
+from ..inputs import check_integer
 from ..kernels.errors import InputError
 from .base import needs
 from .bulk import ColumnEmbedder, Task
@@ -67,13 +68,18 @@ def embed_parquet(
     Raises:
         InputError: what `ColumnEmbedder` and its `tasks` raise, before anything is computed.
     """
+    cpus = check_integer("cpus", cpus, 1)
+    most = None if workers is None else check_integer("workers", workers, 1)
     embedder = ColumnEmbedder(model, **options)
     tasks = embedder.tasks(source, destination)
     if not tasks:
         return 0
     if not ray.is_initialized():
         ray.init()
-    most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // cpus)
+    most = most or max(1, int(ray.cluster_resources().get("CPU", 1)) // cpus)
+    largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    if 0 < largest < cpus:  # Ray would wait for ever; nodes that are yet to start have none
+        raise InputError(f"cpus={cpus}; expected an integer from 1 to {largest}, which the largest node has")
     done = ray.data.from_items([task._asdict() for task in tasks], override_num_blocks=len(tasks)).map_batches(
         _EmbedFiles,
         fn_constructor_kwargs=embedder.config(),

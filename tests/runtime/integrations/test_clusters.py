@@ -89,6 +89,12 @@ def test_ray_says_which_batches_it_takes(ray: Any) -> None:
         ray.Embed()({"text": np.array(["a"])})
 
 
+@pytest.mark.parametrize("wrong", [{"cpus": 3}, {"cpus": 0}, {"workers": 0}])
+def test_ray_does_not_wait_for_what_cannot_be(ray: Any, source: Path, tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(embgemma.InputError, match=r"cpus=3; expected .* 1 to 2|(cpus|workers)=0; expected an integer"):
+        ray.embed_parquet(source, tmp_path / "out", **OPTIONS, **wrong)
+
+
 def test_ray_loses_nothing_with_a_worker(
     ray: Any, source: Path, model: Path, expected: list[Any], tmp_path: Path
 ) -> None:
