@@ -10,6 +10,7 @@ from .base import Embedder, needs
 with needs("mteb-core"):
     from mteb.models import ModelMeta
     from mteb.models.abs_encoder import AbsEncoder
+    from mteb.types import PromptType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,9 +44,12 @@ class EmbgemmaEncoder(AbsEncoder):
         """Vectors (texts, dim) float32 of all batches, in their order."""
         for name in ("hf_split", "hf_subset"):
             options.pop(name, None)
+        name = self.get_prompt_name(task_metadata, prompt_type)
+        if prompt_type == PromptType.document and name != f"{task_metadata.type}-document":
+            name = "document"  # the prompt of a type alone, such as Reranking, is that of its queries
         return self.model.encode(
             [text for batch in inputs for text in batch["text"]],
-            prompt_name=self.get_prompt_name(task_metadata, prompt_type),
+            prompt_name=name,
             normalize_embeddings=True,
             **options,
         )

@@ -325,3 +325,30 @@ def test_mteb_runs_a_task() -> None:
     assert result.task_results[0].scores["test"][0]["cosine_spearman"] > 0.8
     assert {call.kwargs["prompt_name"] for call in calls.call_args_list} == {"STS"}
     assert encoder.mteb_model_meta.name == "embgemma/embgemma-tiny"
+
+
+TYPED = {"Reranking": "query: ", "Retrieval-query": "a: ", "Retrieval-document": "b: ", "Clustering": "c: "}
+
+
+@pytest.mark.parametrize(
+    ("kind", "of", "expected"),
+    [
+        ("Reranking", "query", "Reranking"),
+        ("Reranking", "document", "document"),
+        ("Retrieval", "query", "Retrieval-query"),
+        ("Retrieval", "document", "Retrieval-document"),
+        ("Summarization", "query", "query"),
+        ("Summarization", "document", "document"),
+        ("Clustering", None, "Clustering"),
+        ("Summarization", None, None),
+    ],
+)
+def test_mteb_gets_the_prompt_of_a_task(kind: str, of: str | None, expected: str | None) -> None:
+    encoder = adapter("mteb", "mteb").EmbgemmaEncoder(prompts=TYPED, **OPTIONS)
+    encoder.model.prompts.pop("Summarization", None)
+    prompt_type = importlib.import_module("mteb.types").PromptType(of) if of else None
+    encoder.model.encode = mock.Mock()
+    task = mock.Mock(type=kind)
+    task.name = "Ours"
+    encoder.encode([{"text": ["a"]}], task_metadata=task, hf_split="", hf_subset="", prompt_type=prompt_type)
+    assert encoder.model.encode.call_args.kwargs["prompt_name"] == expected
