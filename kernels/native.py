@@ -224,8 +224,8 @@ class NativeBackend:
         slot = library.ffi.new("eg_context **")
         library.check(library.c.eg_context_create(self._model, self._threads_wanted, isa, slot))
         # The closure keeps the model alive for as long as the context; see embgemma.h.
-        return library.ffi.gc(slot[0], functools.partial(_free_context, library.c, self._model))
+        return library.ffi.gc(slot[0], functools.partial(_free_context, library.c.eg_context_free, self._model))
 
 
-def _free_context(c: Any, _model: Any, context: Any) -> None:
-    c.eg_context_free(context)
+def _free_context(free: Any, _model: Any, context: Any) -> None:
+    free(context)  # looked up beforehand: when Python ends, cffi can no longer do it
