@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from .base import Embedder, needs
 with needs("pyarrow", "parquet"):
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-if TYPE_CHECKING:
-    pass
 
 # In the metadata of a file's schema: of its vectors, as `embgemma embed` writes it, and of the file of their texts.
 FINGERPRINT, SOURCE = b"fingerprint", b"embgemma.source"
