@@ -14,17 +14,15 @@ from ..kernels.model_file import SCHEMES, Scheme
 
 _HEAD = "head"  # is int8 in every scheme but float32: in int4 it alone would cost 0.005 of cosine
 
-# `mixed` is Google's e4_a8_f4_p4 (arXiv 2509.20354, section 4.3): attention keeps 8 bits, table and feed-forward 4.
-_MIXED_INT8 = (".qkv", ".o")
-
-_FIRST_INT8, _LAST_INT8 = 1 / 6, 1 / 3  # of the layers: those of `balanced` where errors cost most
+# Layers whose matrices are int8, as shares of all: the first and the last, where errors cost most.
+_INT8_LAYERS: dict[Scheme, tuple[float, float]] = {"balanced": (1 / 6, 1 / 3), "mixed": (5 / 24, 3 / 8), "int4": (0, 0)}
 
 # Scales per row of a quantised embedding table, where the width of a row allows, and whether it has codebooks.
 _EMBEDDING: dict[Scheme, RowFormat] = {
     "float32": RowFormat("float32"),
     "int8": RowFormat("int8", 1),
     "balanced": RowFormat("int4", 24, codebooks=True),
-    "mixed": RowFormat("int4", 24, codebooks=True),
+    "mixed": RowFormat("int4", 1, codebooks=True),
     "int4": RowFormat("int4", 1),
 }
 
@@ -36,11 +34,7 @@ def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFor
         raise InputError(f"unknown scheme {scheme!r}; expected one of {', '.join(SCHEMES)}")
     if scheme in ("float32", "int8"):
         return dict.fromkeys(names, scheme)
-    int8 = {_HEAD}
-    if scheme == "balanced":
-        int8 = outer_matrices(config, _FIRST_INT8, _LAST_INT8)
-    elif scheme == "mixed":
-        int8.update(name for name in names if name.endswith(_MIXED_INT8))
+    int8 = outer_matrices(config, *_INT8_LAYERS[scheme])
     return {name: "int8" if name in int8 else "int4" for name in names}
 
 

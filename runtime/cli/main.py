@@ -98,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--scheme",
         choices=SCHEMES,
         help="how weights are stored: float32; int8 (default); balanced: int4, but int8 where errors cost most; "
-        "mixed: int4, but for int8 attention; int4: the smallest; the head is int8 in all of them",
+        "mixed: the same with a coarser table and more int8; int4: the smallest; the head is int8 in all of them",
     )
     _add_checkpoint_arguments(convert)
     add_keep_arguments(

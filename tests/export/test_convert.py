@@ -197,7 +197,7 @@ def test_schemes_quantise_what_they_say(rounded: Callable[[Scheme], Path]) -> No
     int8 = {name for name, dtype in dtypes.items() if dtype == np.int8}
     assert int8 == {
         "head.weight",
-        *(f"layers.{i}.{kind}.weight" for i in range(CONFIG.layers) for kind in ("qkv", "o")),
+        *(f"layers.{i}.{kind}.weight" for i in (0, CONFIG.layers - 1) for kind in ("qkv", "o", "gate_up", "down")),
     }
     assert {dtypes[name] for name in dtypes.keys() - int8} == {np.dtype(np.uint8)}
 

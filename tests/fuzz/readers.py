@@ -128,8 +128,8 @@ def bases() -> list[tuple[Tree, dict[str, str], bytes]]:
     parts: list[tuple[Scheme, bytes]] = [
         ("float32", b""),
         ("int8", b""),
-        ("mixed", b""),
-        ("mixed", table),
+        ("balanced", b""),
+        ("balanced", table),
         ("int8", part),
         ("int4", b""),
     ]

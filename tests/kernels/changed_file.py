@@ -30,7 +30,7 @@ TOKENIZER_MODEL = b"not a real tokenizer"
 
 def write_smallest(path: Path) -> Path:
     """Writes a valid file of that config, and gives its path back."""
-    write_synthetic_model(path, SMALLEST, "mixed", tokenizer_model=TOKENIZER_MODEL)
+    write_synthetic_model(path, SMALLEST, "balanced", tokenizer_model=TOKENIZER_MODEL)
     return path
 
 

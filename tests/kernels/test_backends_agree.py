@@ -223,7 +223,7 @@ def test_large_activations_do_no_harm(
 def test_calls_from_many_threads_do_not_disturb_each_other(
     model: Callable[[Scheme], ModelFile], tested: Choice
 ) -> None:
-    backend = bind(model("mixed"), tested)
+    backend = bind(model("balanced"), tested)
     pairs = [[texts()[-1][:length], texts()[-2][: length // 2]] for length in range(2, 34)]
     expected = [encode(backend, pair) for pair in pairs]
     with ThreadPoolExecutor(4) as callers:
@@ -236,8 +236,8 @@ def test_a_crowd_of_threads_gives_the_same_bits(
     model: Callable[[Scheme], ModelFile], tested: Choice, some: slice
 ) -> None:
     batch = texts()[some]
-    expected = encode(bind(model("mixed"), tested), batch)
-    one_thread, crowd = (bind(model("mixed"), tested, threads) for threads in (1, 4 * (os.cpu_count() or 1)))
+    expected = encode(bind(model("balanced"), tested), batch)
+    one_thread, crowd = (bind(model("balanced"), tested, threads) for threads in (1, 4 * (os.cpu_count() or 1)))
     for text, vector in zip(batch, expected, strict=True):
         assert np.array_equal(encode(one_thread, [text])[0], vector)
     for _ in range(3):
@@ -246,7 +246,7 @@ def test_a_crowd_of_threads_gives_the_same_bits(
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_encodes_and_ends(model: Callable[[Scheme], ModelFile], tested: Choice) -> None:
-    backends = [bind(model("mixed"), tested)]
+    backends = [bind(model("balanced"), tested)]
     expected = encode(backends[0], texts()[-3:])
 
     def work() -> bool:

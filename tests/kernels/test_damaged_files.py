@@ -239,8 +239,8 @@ HEADER: list[Damage] = [
     ("[0,2112]", "[18446744073709549504,0]", "embedding.weight", "disagree"),
     ("[0,2112]", f"[{1 << 70},{(1 << 70) + 2112}]", "starts at byte", "too large"),
     ("[0,2112]", "[99999999,100005... ]", "JSON", "comma"),
-    ("[28416,28672]", "[0,256]", "starts at byte", "starts at byte"),
-    ("[33024,33044]}", f'[33024,33044]}},{NORM},"data_offsets":[28416,28672]}}', "twice", "final_norm"),
+    ("[20480,20736]", "[0,256]", "starts at byte", "starts at byte"),
+    ("[25088,25108]}", f'[25088,25108]}},{NORM},"data_offsets":[20480,20736]}}', "twice", "final_norm"),
     ("layers.0.down.codebook", "layers.0.down.codebooks", "layers.0.down.codebooks", "layers.0.down.codebook "),
     ("layers.0.input_norm", "layers.1.input_norm", "layers.1.input_norm", "layers.0.input_norm"),
     ("layers.0.q_norm", "layers.0.k_norm", "twice", "layers.0.q_norm"),
@@ -253,7 +253,7 @@ HEADER: list[Damage] = [
     (SCALE, SCALE.replace("64,2", "8,8"), "embedding.scale|scales", "disagree"),
     (SCALE, SCALE.replace("64,2", ""), "embedding.scale", "disagree"),
     ('"dtype":"U8","shape":[20]', '"dtype":"I8","shape":[20]', "tokenizer.model", "tokenizer.model"),
-    ('"shape":[4,1,16]', '"shape":[1,4,16]', "layers.0.down.codebook", "layers.0.down.codebook"),
+    ('"shape":[8,1,16]', '"shape":[1,8,16]', "layers.0.gate_up.codebook", "layers.0.gate_up.codebook"),
 ]
 
 

@@ -41,7 +41,7 @@ def rounding(mode: int) -> Iterator[None]:
 
 @pytest.fixture
 def model(small_model: Callable[[Scheme], ModelFile]) -> ModelFile:
-    return small_model("mixed")
+    return small_model("balanced")
 
 
 @pytest.mark.parametrize("isa", NATIVE)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(library_problem() is not None, reason=str(librar
 
 @pytest.fixture
 def model(small_model: Callable[[Scheme], ModelFile]) -> ModelFile:
-    return small_model("mixed")
+    return small_model("balanced")
 
 
 @pytest.fixture

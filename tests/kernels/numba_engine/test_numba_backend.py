@@ -27,7 +27,7 @@ from embgemma.kernels.numba_engine.numba_team import COUNTER_BYTES, make_teams
 
 @pytest.fixture
 def model(small_model: Callable[[Scheme], ModelFile]) -> ModelFile:
-    return small_model("mixed")
+    return small_model("balanced")
 
 
 @pytest.fixture
