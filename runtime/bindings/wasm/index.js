@@ -22,11 +22,14 @@ class Remote {
 
   constructor(onProgress) {
     this.#worker = startWorker(
-      (Kind) => new Kind(new URL("./worker.js", import.meta.url), { type: "module" }),
+      (Kind) => new Kind(new URL("./worker.js", import.meta.url), { type: "module", execArgv: [] }),
       ({ id, result, error, progress }) => {
         if (progress) {
           onProgress?.(progress);
           return;
+        }
+        if (this.#ended) {
+          return; // an answer that was on its way
         }
         const { resolve, reject } = this.#calls.get(id);
         this.#calls.delete(id);
@@ -43,9 +46,9 @@ class Remote {
     }
     return new Promise((resolve, reject) => {
       const id = this.#count++;
+      this.#worker.post({ id, call, options }, transfer); // throws what cannot be sent
       this.#calls.set(id, { resolve, reject });
       this.#worker.keepRunning(true);
-      this.#worker.post({ id, call, options }, transfer);
     });
   }
 

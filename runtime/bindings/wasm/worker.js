@@ -37,7 +37,7 @@ function startHelper(index) {
   return new Promise((resolve, reject) => {
     const failed = (error) => reject(new EmbgemmaError("system", `a thread did not start: ${error.message}; ask for fewer`));
     const helper = startWorker(
-      (Kind) => new Kind(new URL("./helper.js", import.meta.url), { type: "module" }),
+      (Kind) => new Kind(new URL("./helper.js", import.meta.url), { type: "module", execArgv: [] }),
       (answer) => (answer.ready ? resolve() : failed(answer.error)),
       failed,
     );

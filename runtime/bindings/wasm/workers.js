@@ -5,7 +5,8 @@ export const inNode = typeof Worker === "undefined" && typeof process !== "undef
 const threads = inNode ? await import(/* webpackIgnore: true */ /* @vite-ignore */ "node:worker_threads") : null;
 
 /** Has post(message, transfer) and end(); `onMessage` gets what it posts, `onFailure` an Error if it cannot start or
- * dies. `make` must call `new Worker(new URL(…), …)` itself: bundlers look for those words. */
+ * dies. `make` must call `new Worker(new URL(…), …)` itself: bundlers look for those words; execArgv: [] keeps
+ * node's own options from it, some of which, such as --input-type, no Worker takes. */
 export function startWorker(make, onMessage, onFailure) {
   const worker = make(inNode ? threads.Worker : Worker);
   const failed = (event) => onFailure(new Error(event.message || "a Worker failed to start"));

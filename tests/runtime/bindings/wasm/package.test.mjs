@@ -1,11 +1,13 @@
 // The npm package in node. EMBGEMMA_PACKAGE names its folder, EMBGEMMA_MODEL a model file.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { resolve } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 
 const { EmbeddingModel, EmbgemmaError } = await import(
   pathToFileURL(resolve(process.env.EMBGEMMA_PACKAGE, "index.js")).href
@@ -147,6 +149,25 @@ describe("loading", () => {
     await model.close();
     await call;
     await assert.rejects(model.embedQuery("x"), failsWith("closed", /closed/));
+  });
+
+  test("drops an answer that comes when it was closed", async () => {
+    const model = await EmbeddingModel.load(path, { threads: 1 });
+    const call = assert.rejects(model.embedQuery("x"), failsWith("closed", /closed/));
+    await new Promise((resolve) => setImmediate(resolve)); // the call is sent
+    for (const end = performance.now() + 500; performance.now() < end; ); // its answer comes and waits
+    await model.close();
+    await call;
+  });
+
+  test("keeps no program running for a call that could not be sent", async () => {
+    const program = `const { EmbeddingModel } = await import(process.argv[1]);
+      const model = await EmbeddingModel.load(process.argv[2], { threads: 1 });
+      await model.fingerprint({ promptName: () => 1 }).catch((error) => console.log(error.name));`;
+    const index = pathToFileURL(resolve(process.env.EMBGEMMA_PACKAGE, "index.js")).href;
+    const options = ["--input-type=module", "-e", program, index, resolve(path)];
+    const { stdout } = await promisify(execFile)(process.execPath, options, { timeout: 20_000 });
+    assert.equal(stdout, "DataCloneError\n");
   });
 });
 
