@@ -67,48 +67,66 @@ class Remote {
 
 const isUrl = (text) => /^[a-z][a-z0-9+.-]+:/i.test(text); // not C:\
 
-const absolute = (url) => new URL(url, globalThis.location?.href).href;
+function absolute(url) {
+  try {
+    return new URL(url, globalThis.location?.href).href;
+  } catch {
+    throw new EmbgemmaError("argument", `${url} is no URL; expected such as https://… or file:///…`);
+  }
+}
 
 /** Gives the Worker the bytes of a source. */
-async function send(source, cache, remote) {
+async function send(source, cache, remote, signal) {
   if (typeof source === "string" || source instanceof URL) {
     const text = String(source);
     if (text.startsWith("file:") || (inNode && !isUrl(text))) {
-      const path = text.startsWith("file:") ? decodeURIComponent(new URL(text).pathname) : text;
-      return remote.call("readFile", { path });
+      return remote.call("readFile", { path: text });
     }
     return remote.call("fetchUrl", { url: absolute(text), cache });
   }
   if (source instanceof Blob) {
     return remote.call("readBlob", { blob: source });
   }
-  for await (const bytes of pieces(source)) {
+  for await (const bytes of pieces(source, signal)) {
     await remote.call("add", { bytes }, [bytes.buffer]); // one at a time: none waits in memory
   }
 }
 
-async function* pieces(source) {
+async function* pieces(source, signal) {
   if (source instanceof Response && !source.ok) {
     throw new EmbgemmaError("network", `${source.url}: the server answers ${source.status}`);
   }
-  const stream = source instanceof Response ? source.body : source;
-  if (stream instanceof ReadableStream) {
-    for (const reader = stream.getReader(); ; ) {
-      const { done, value } = await reader.read();
-      if (done) {
-        return;
-      }
-      yield value.slice();
-    }
+  const stream = source instanceof Response ? (source.body ?? new ArrayBuffer(0)) : source;
+  if (!(stream instanceof ReadableStream)) {
+    yield* copies(stream);
+    return;
   }
+  if (stream.locked) {
+    throw new EmbgemmaError("argument", "the source was read before; give a new one");
+  }
+  const reader = stream.getReader();
+  const cancel = () => reader.cancel(signal?.reason).catch(() => {}); // ends a read that waits
+  signal?.addEventListener("abort", cancel, { once: true });
+  try {
+    for (let part; !(part = await reader.read()).done; ) {
+      yield* copies(part.value);
+    }
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+    cancel();
+  }
+}
+
+/** Parts of bytes, in memory of their own: that of the caller may be shared, or hold other things. */
+function* copies(source) {
   const bytes = ArrayBuffer.isView(source)
     ? new Uint8Array(source.buffer, source.byteOffset, source.byteLength)
     : isBuffer(source) && new Uint8Array(source);
   if (!bytes) {
-    throw new EmbgemmaError("argument", "the source is none of: URL, path (in node), bytes, Blob, Response, stream");
+    throw new EmbgemmaError("argument", "the source is none of: URL, path (in node), bytes, Blob, Response, stream of bytes");
   }
   for (let at = 0; at < bytes.length; at += PIECE) {
-    yield Uint8Array.from(bytes.subarray(at, at + PIECE)); // a copy, also of shared memory
+    yield Uint8Array.from(bytes.subarray(at, at + PIECE));
   }
 }
 
@@ -158,7 +176,7 @@ export class EmbeddingModel {
     signal?.addEventListener("abort", abort, { once: true });
     try {
       await remote.call("begin", choices);
-      await send(source, cache, remote);
+      await send(source, cache, remote, signal);
       return new EmbeddingModel(remote, await remote.call("finish", choices), truncateDim);
     } catch (error) {
       await remote.end(error);
@@ -168,11 +186,11 @@ export class EmbeddingModel {
     }
   }
 
-  static isCached(url) {
+  static async isCached(url) {
     return isCopied(absolute(url));
   }
 
-  static removeCached(url) {
+  static async removeCached(url) {
     return removeCopies(url === undefined ? undefined : absolute(url));
   }
 

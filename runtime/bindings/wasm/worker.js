@@ -56,19 +56,22 @@ async function fetchUrl({ url, cache, fresh }) {
 
 async function readFile({ path }) {
   const { open } = await import(/* webpackIgnore: true */ /* @vite-ignore */ "node:fs/promises");
-  from = "file";
-  const file = await open(path).catch((error) => {
+  const refuse = (error) => {
     throw new EmbgemmaError("model", `${path}: cannot open the file: ${error.message}`);
-  });
+  };
+  from = "file";
+  const file = await open(path.startsWith("file:") ? new URL(path) : path).catch(refuse);
   try {
     for (;;) {
       const room = intake.room(PIECE) ?? new Uint8Array(PIECE);
-      const { bytesRead } = room.length > 0 ? await file.read(room, 0, room.length, intake.received) : { bytesRead: 0 };
+      const beyond = room.length === 0;
+      const buffer = beyond ? new Uint8Array(1) : room;
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, intake.received).catch(refuse);
       if (bytesRead === 0) {
         break;
       }
-      if (intake.total === undefined) {
-        intake.add(room.subarray(0, bytesRead));
+      if (intake.total === undefined || beyond) {
+        intake.add(buffer.subarray(0, bytesRead));
       } else {
         intake.filled(bytesRead);
       }

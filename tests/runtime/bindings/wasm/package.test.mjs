@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
-import { resolve } from "node:path";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
@@ -133,6 +134,44 @@ describe("loading", () => {
       await assert.rejects(EmbeddingModel.load(source, { threads: 1 }), failsWith("model", words));
     });
   }
+
+  const streamOf = (pull) => new ReadableStream({ pull });
+
+  test("takes a stream of parts of a larger buffer", async () => {
+    const pool = Buffer.from(bytes); // as node's pool of buffers
+    const parts = Array.from({ length: Math.ceil(bytes.length / 1e6) }, (_, i) => pool.subarray(i * 1e6, (i + 1) * 1e6));
+    assert.deepEqual(await vectorsOf(ReadableStream.from(parts), { threads: 1 }), expected);
+    assert.equal(pool.compare(bytes), 0);
+  });
+
+  test("ends when it is aborted while a stream waits", async () => {
+    const abort = new AbortController();
+    const waits = streamOf(() => new Promise(() => setTimeout(() => abort.abort(), 100)));
+    await assert.rejects(EmbeddingModel.load(waits, { threads: 1, signal: abort.signal }), { name: "AbortError" });
+  });
+
+  test("refuses sources that cannot be read", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "embgemma-"));
+    const longer = join(folder, "longer 100%.safetensors");
+    await writeFile(longer, Buffer.concat([bytes, Buffer.alloc(1)]));
+    const read = new Response(bytes);
+    await read.arrayBuffer();
+    const refused = [
+      [longer, "model", /more than/],
+      [pathToFileURL(longer), "model", /more than/],
+      [folder, "model", /EISDIR/],
+      ["http://[", "argument", /no URL/],
+      ["file:///100%", "model", /100%/],
+      [new Response(null), "model", /ends after 0 bytes/],
+      [read, "argument", /read before/],
+      [streamOf((stream) => stream.enqueue("text")), "argument", /stream of bytes/],
+    ];
+    for (const [source, code, words] of refused) {
+      await assert.rejects(EmbeddingModel.load(source, { threads: 1 }), failsWith(code, words));
+    }
+    await assert.rejects(EmbeddingModel.isCached("http://["), failsWith("argument", /no URL/));
+    await rm(folder, { recursive: true });
+  });
 
   test("refuses what is no source, or no choice", async () => {
     await assert.rejects(EmbeddingModel.load(42), failsWith("argument", /source/));
