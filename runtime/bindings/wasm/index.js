@@ -11,6 +11,7 @@ const ALL_FAST = 4; // up to so many hardware threads all are taken, else half: 
 const MOST_BY_DEFAULT = 8;
 const THREADS_IN_NODE = 22; // its version: node 20 compiles calls by pointer in a shared memory wrongly
 const PART_CHARACTERS = 20_000; // of a long list: short enough for other calls to come between
+const CHARACTERS_OF_TOKEN = 4; // about
 const PIECE = 4 << 20; // bytes
 
 /** A Worker with the engine, whose calls are promises. */
@@ -149,12 +150,36 @@ function chosenThreads(threads) {
 }
 
 function checkTexts(texts) {
-  if (!Array.isArray(texts) || texts.some((text) => typeof text !== "string")) {
+  if (!Array.isArray(texts) || [...texts].some((text) => typeof text !== "string")) {
     throw new EmbgemmaError("argument", "expected an array of strings");
   }
 }
 
-const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+/** Token ids of texts, as the engine takes them, which would round others. */
+function checkedIds(ids, most) {
+  const text = (one, i) => {
+    if (one?.length < 1 || one?.length > most) {
+      throw new EmbgemmaError("argument", `text ${i} has ${one.length} tokens: expected 1 … ${most}`);
+    }
+    const whole = typeof one === "object" && one?.length !== undefined ? Int32Array.from(one, Number) : null;
+    if (whole === null || whole.some((id, at) => id !== one[at])) {
+      throw new EmbgemmaError("argument", `text ${i}: expected an array of token ids, which are whole numbers`);
+    }
+    return whole;
+  };
+  if (!Array.isArray(ids)) {
+    throw new EmbgemmaError("argument", "expected an array of arrays of token ids");
+  }
+  return Array.from(ids, text);
+}
+
+function dot(a, b) {
+  if (a?.length === undefined || a.length !== b?.length) {
+    const found = `${a?.length ?? typeof a} and ${b?.length ?? typeof b}`;
+    throw new EmbgemmaError("argument", `expected vectors of one size, not of ${found} numbers`);
+  }
+  return a.reduce((sum, value, i) => sum + value * b[i], 0);
+}
 
 export class EmbeddingModel {
   #remote;
@@ -217,36 +242,48 @@ export class EmbeddingModel {
     return this.embed(texts, { ...options, promptName: "document" });
   }
 
-  async embed(texts, { promptName = null, onProgress, signal, ...options } = {}) {
-    checkTexts(texts);
+  /** Embeds a list in parts. length(text) tells how much of a part a text fills, embedPart(its texts, size,
+   * place of the first) embeds it. */
+  async #inParts(texts, { onProgress, signal, ...options }, length, embedPart) {
     const size = this.#size(options);
     const all = [];
     this.lastMilliseconds = 0;
     while (all.length < texts.length) {
       signal?.throwIfAborted();
       let end = all.length;
-      for (let characters = 0; end < texts.length && (characters === 0 || characters < PART_CHARACTERS); end++) {
-        characters += texts[end].length + 1;
+      for (let filled = 0; end < texts.length && (filled === 0 || filled < PART_CHARACTERS); end++) {
+        filled += length(texts[end]) + 1;
       }
-      const part = texts.slice(all.length, end);
-      all.push(...(await this.#vectors(part.length, size, "embed", { texts: part, promptName })));
+      all.push(...(await embedPart(texts.slice(all.length, end), size, all.length)));
       onProgress?.({ done: all.length, total: texts.length });
     }
     return all;
   }
 
-  async embedIds(ids, { truncateDim } = {}) {
-    this.lastMilliseconds = 0;
-    return this.#vectors(ids.length, this.#size({ truncateDim }), "embedIds", { ids });
+  async embed(texts, { promptName = null, ...options } = {}) {
+    checkTexts(texts);
+    return this.#inParts(texts, options, (text) => text.length, (part, size) =>
+      this.#vectors(part.length, size, "embed", { texts: part, promptName }),
+    );
   }
 
-  tokenize(text, { promptName = "" } = {}) {
-    const prompt = promptName === "" ? "" : this.prompts[promptName];
-    if (prompt === undefined) {
-      const known = Object.keys(this.prompts).join(", ");
-      return Promise.reject(new EmbgemmaError("argument", `${promptName} is no prompt of this model, which has ${known}`));
+  async embedIds(ids, options = {}) {
+    const checked = checkedIds(ids, this.maxTokens);
+    return this.#inParts(checked, options, (text) => CHARACTERS_OF_TOKEN * text.length, (part, size, first) =>
+      this.#vectors(part.length, size, "embedIds", { ids: part }).catch((error) => {
+        error.message = error.message.replace(/ in text (\d+) /, (_, i) => ` in text ${first + Number(i)} `);
+        throw error;
+      }),
+    );
+  }
+
+  async tokenize(text, { promptName = "" } = {}) {
+    checkTexts([text]);
+    const known = Object.keys(this.prompts);
+    if (promptName !== "" && !known.includes(promptName)) {
+      throw new EmbgemmaError("argument", `${promptName} is no prompt of this model, which has ${known.join(", ")}`);
     }
-    return this.#remote.call("tokenize", { text: prompt + text });
+    return this.#remote.call("tokenize", { text: (this.prompts[promptName] ?? "") + text });
   }
 
   similarity(a, b) {

@@ -53,6 +53,7 @@ describe("a model", () => {
   test("embeds token ids as it does their text", async () => {
     const ids = await model.tokenize(TEXTS[2], { promptName: "document" });
     assert.deepEqual(await model.embedIds([ids]), await model.embedDocuments([TEXTS[2]]));
+    assert.deepEqual(await model.embedIds([{ ...ids, length: ids.length }]), await model.embedIds([[...ids]]));
   });
 
   test("truncates", async () => {
@@ -75,7 +76,35 @@ describe("a model", () => {
   test("refuses what it cannot do", async () => {
     await assert.rejects(model.embed(["x"], { promptName: "none" }), failsWith("argument", /prompt/));
     await assert.rejects(model.embedDocuments("no array"), failsWith("argument", /array of strings/));
-    await assert.rejects(model.tokenize("x", { promptName: "none" }), failsWith("argument", /prompt/));
+    await assert.rejects(model.embedDocuments(new Array(2)), failsWith("argument", /array of strings/));
+    await assert.rejects(model.tokenize(undefined), failsWith("argument", /strings/));
+    for (const promptName of ["none", "toString", null]) {
+      await assert.rejects(model.tokenize("x", { promptName }), failsWith("argument", /prompt/));
+    }
+    for (const ids of [5, "12", [5], [null], ["12"], [[1.5]], [[2 ** 32 + 5]], [["5"]], [[NaN]], [new Array(1)]]) {
+      await assert.rejects(model.embedIds(ids), failsWith("argument", /token ids/));
+    }
+    for (const ids of [[], new Int32Array(1e8)]) {
+      await assert.rejects(model.embedIds([[2, 1], ids]), failsWith("argument", /text 1 has \d+ tokens: expected 1 …/));
+    }
+    const many = [...Array(100).fill(Array(model.maxTokens).fill(5)), [1e9]];
+    await assert.rejects(model.embedIds(many.slice(-30)), failsWith("argument", /1000000000 in text 29 is out of range/));
+  });
+
+  test("compares no vectors of different sizes", () => {
+    const [short, long] = [new Float32Array(2), new Float32Array(3)];
+    for (const [a, b] of [[short, long], [long, short], [[short], [long]], [short, undefined]]) {
+      assert.throws(() => model.similarity(a, b), failsWith("argument", /one size/));
+    }
+  });
+
+  test("embeds ids in parts, which can be aborted", async () => {
+    const ids = Array(50).fill(await model.tokenize("word ".repeat(400)));
+    const abort = new AbortController();
+    const seen = [];
+    const onProgress = (progress) => seen.push(progress) && abort.abort();
+    await assert.rejects(model.embedIds(ids, { onProgress, signal: abort.signal }), { name: "AbortError" });
+    assert.ok(seen.length === 1 && seen[0].done < 50 && seen[0].total === 50);
   });
 
   test("answers a query between the parts of a long list", async () => {
