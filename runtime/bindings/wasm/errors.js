@@ -9,8 +9,14 @@ export class EmbgemmaError extends Error {
   }
 }
 
+/** Whether the engine's memory can no longer be trusted. */
+export const isTrap = (error) => error instanceof WebAssembly.RuntimeError;
+
 /** What a message between Workers can carry, and back. */
 export function toMessage(error) {
+  if (isTrap(error)) {
+    return { code: "system", message: `the engine failed: ${error.message}; load the model again` };
+  }
   return { code: error instanceof EmbgemmaError ? error.code : "system", message: String(error.message ?? error) };
 }
 

@@ -20,17 +20,26 @@ class Remote {
   #count = 0;
   #worker;
   #ended = null; // why it takes no more calls
+  #failures; // of helpers, which the Worker cannot hear while it waits for them
 
   constructor(onProgress) {
+    this.failuresName = `embgemma-${crypto.randomUUID?.() ?? Math.random()}`;
+    this.#failures = new BroadcastChannel(this.failuresName);
+    this.#failures.onmessage = ({ data }) => this.end(fromMessage(data));
+    this.#failures.unref?.(); // in node: it keeps no program running
     this.#worker = startWorker(
       (Kind) => new Kind(new URL("./worker.js", import.meta.url), { type: "module", execArgv: [] }),
-      ({ id, result, error, progress }) => {
+      ({ id, result, error, trap, progress }) => {
         if (progress) {
           onProgress?.(progress);
           return;
         }
         if (this.#ended) {
           return; // an answer that was on its way
+        }
+        if (trap) {
+          this.end(fromMessage(error));
+          return;
         }
         const { resolve, reject } = this.#calls.get(id);
         this.#calls.delete(id);
@@ -60,6 +69,7 @@ class Remote {
       reject(this.#ended);
     }
     this.#calls.clear();
+    this.#failures.close();
     await this.#worker.end();
   }
 }
@@ -200,7 +210,7 @@ export class EmbeddingModel {
     const abort = () => remote.end(signal.reason);
     signal?.addEventListener("abort", abort, { once: true });
     try {
-      await remote.call("begin", choices);
+      await remote.call("begin", { ...choices, failures: remote.failuresName });
       await send(source, cache, remote, signal);
       return new EmbeddingModel(remote, await remote.call("finish", choices), truncateDim);
     } catch (error) {

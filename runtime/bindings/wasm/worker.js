@@ -2,7 +2,7 @@
 
 import { download } from "./download.js";
 import { Engine } from "./engine.js";
-import { EmbgemmaError, toMessage } from "./errors.js";
+import { EmbgemmaError, isTrap, toMessage } from "./errors.js";
 import { Intake } from "./intake.js";
 import { listen, postBack, startWorker } from "./workers.js";
 
@@ -27,13 +27,13 @@ function reporter() {
   };
 }
 
-async function begin({ isa, threads }) {
+async function begin({ isa, threads, failures }) {
   engine = await Engine.create(isa, threads);
   intake = new Intake(engine, reporter());
-  await Promise.all(Array.from({ length: threads - 1 }, (_, index) => startHelper(index)));
+  await Promise.all(Array.from({ length: threads - 1 }, (_, index) => startHelper(index, failures)));
 }
 
-function startHelper(index) {
+function startHelper(index, failures) {
   return new Promise((resolve, reject) => {
     const failed = (error) => reject(new EmbgemmaError("system", `a thread did not start: ${error.message}; ask for fewer`));
     const helper = startWorker(
@@ -42,7 +42,7 @@ function startHelper(index) {
       failed,
     );
     helpers.push(helper);
-    helper.post({ module: engine.module, memory: engine.memory, index, ...engine.helperMemory() });
+    helper.post({ module: engine.module, memory: engine.memory, index, failures, ...engine.helperMemory() });
   });
 }
 
@@ -213,7 +213,7 @@ listen(({ id, call, options }) => {
       const result = await calls[call](options ?? {});
       postBack({ id, result }, result?.vectors ? [result.vectors.buffer] : []);
     } catch (error) {
-      postBack({ id, error: toMessage(error) });
+      postBack({ id, error: toMessage(error), trap: isTrap(error) });
     }
   });
 });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -217,6 +217,22 @@ describe("loading", () => {
     await model.close();
     await call;
     await assert.rejects(model.embedQuery("x"), failsWith("closed", /closed/));
+  });
+
+  test("rejects calls when the engine or a thread of it fails", async (t) => {
+    const failing = async (name, words) => {
+      const folder = await mkdtemp(join(tmpdir(), "embgemma-"));
+      t.after(() => rm(folder, { recursive: true }));
+      await cp(process.env.EMBGEMMA_PACKAGE, folder, { recursive: true });
+      const code = await readFile(join(folder, name), "utf8");
+      await writeFile(join(folder, name), code.replace(words, "throw new WebAssembly.RuntimeError('unreachable')"));
+      return (await import(pathToFileURL(join(folder, "index.js")).href)).EmbeddingModel;
+    };
+    const failed = { code: "system", message: /engine failed: unreachable/ };
+    await assert.rejects((await failing("helper.js", "exports.eg_wasm_serve(index)")).load(path, { threads: 2 }), failed);
+    const model = await (await failing("worker.js", "engine.check(encode(address))")).load(path, { threads: 2 });
+    await Promise.all(["one", "two"].map((text) => assert.rejects(model.embedQuery(text), failed)));
+    await assert.rejects(model.fingerprint(), failed);
   });
 
   test("drops an answer that comes when it was closed", async () => {
