@@ -19,6 +19,20 @@ test("it measures a model", withPackage, () => {
   assert.match(stdout, /loaded +\d+/);
 });
 
+test("it ends without a word when nobody reads on", withPackage, () => {
+  const shell = '"$@" bench "$MODEL" --threads 1 --seconds 0.2 | head -n 1; echo ${PIPESTATUS[0]}';
+  const program = ["bash", process.execPath, join(PACKAGE, "cli.js")];
+  const done = spawnSync("bash", ["-c", shell, ...program], { encoding: "utf8", env: { ...process.env, MODEL } });
+  assert.deepEqual([done.stdout.split("\n")[1], done.stderr], ["0", ""]);
+});
+
+test("it has the instruction sets that its help names", withPackage, () => {
+  const names = run("--help").stdout.match(/--isa NAME +(.+) \(/)[1].split(/, | or /);
+  for (const isa of names) {
+    assert.match(run("bench", MODEL, "--threads", "1", "--isa", isa, "--seconds", "0.1").stdout, new RegExp(`ISA ${isa},`));
+  }
+});
+
 const WRONG = {
   "no command": [[], 2, /^usage: embgemma bench MODEL/],
   "no model": [["bench"], 2, /^usage: embgemma bench MODEL/],
