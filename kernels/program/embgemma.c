@@ -21,6 +21,8 @@ static const char usage[] =
     "bench: time by length of text, load time, memory, and the share of what this machine can do\n"
     "info:  what the model file holds, and what it runs on here\n";
 
+static const char byte_order_mark[] = "\xEF\xBB\xBF"; /* which some editors of Windows write before UTF-8 */
+
 static _Noreturn void fail(int code, const char *what, const char *which)
 {
     fprintf(stderr, "embgemma: %s%s\n", what, which);
@@ -43,6 +45,13 @@ typedef struct batch {
     size_t count;
     unsigned long long first_line; /* of the input; 1 is the first */
 } batch;
+
+static int begins_with_mark(const batch *b)
+{
+    const size_t bytes = sizeof byte_order_mark - 1;
+    return b->first_line == 1 && b->count > 0 && b->bytes[0] >= bytes &&
+           memcmp(b->texts[0], byte_order_mark, bytes) == 0;
+}
 
 /* Reads a line without its line break; free it. NULL at the end of the input. */
 static char *read_line(FILE *stream, size_t *length)
@@ -79,6 +88,10 @@ static int read_batch(FILE *stream, batch *b)
     while (b->count < BATCH && (b->texts[b->count] = read_line(stream, &b->bytes[b->count])) != NULL) {
         b->count++;
     }
+    if (begins_with_mark(b)) {
+        b->bytes[0] -= sizeof byte_order_mark - 1;
+        memmove(b->texts[0], b->texts[0] + sizeof byte_order_mark - 1, b->bytes[0]);
+    }
     return b->count > 0;
 }
 
@@ -90,6 +103,20 @@ static void write_vector(unsigned long long line, const float *vector, uint32_t 
         printf(i > 0 ? ", %.9g" : "%.9g", (double)vector[i]);
     }
     printf("], \"fingerprint\": \"%s\"}\n", fingerprint);
+}
+
+/* Embeds one text after another up to the one that cannot be, which it names. */
+static void embed_singly(const batch *b, eg_context *context, const char *prompt_name, uint32_t dim, float *vectors,
+                         const char *fingerprint)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        if (eg_embed(context, (const char *const *)&b->texts[i], &b->bytes[i], 1, prompt_name, dim, vectors) != EG_OK) {
+            fflush(stdout);
+            fprintf(stderr, "embgemma: line %llu of the input: %s\n", b->first_line + i, eg_error_message());
+            exit(EXIT_FAILURE);
+        }
+        write_vector(b->first_line + i, vectors, dim, fingerprint);
+    }
 }
 
 static void run_embed(const eg_options *options)
@@ -110,11 +137,12 @@ static void run_embed(const eg_options *options)
         const eg_status status = eg_embed(context, (const char *const *)b.texts, b.bytes, b.count, options->prompt_name,
                                           dim, vectors);
         if (status != EG_OK) {
-            fprintf(stderr, "embgemma: in the %zu lines from line %llu of the input: ", b.count, b.first_line);
-            fail(EXIT_FAILURE, "", eg_error_message());
+            embed_singly(&b, context, options->prompt_name, dim, vectors, fingerprint);
         }
         for (size_t i = 0; i < b.count; i++) {
-            write_vector(b.first_line + i, vectors + i * dim, dim, fingerprint);
+            if (status == EG_OK) {
+                write_vector(b.first_line + i, vectors + i * dim, dim, fingerprint);
+            }
             free(b.texts[i]);
         }
     }
