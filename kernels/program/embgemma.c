@@ -105,13 +105,20 @@ static void write_vector(unsigned long long line, const float *vector, uint32_t 
     printf("], \"fingerprint\": \"%s\"}\n", fingerprint);
 }
 
+static void write_output(void)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fail(EXIT_FAILURE, "cannot write standard output: ", strerror(errno));
+    }
+}
+
 /* Embeds one text after another up to the one that cannot be, which it names. */
 static void embed_singly(const batch *b, eg_context *context, const char *prompt_name, uint32_t dim, float *vectors,
                          const char *fingerprint)
 {
     for (size_t i = 0; i < b->count; i++) {
         if (eg_embed(context, (const char *const *)&b->texts[i], &b->bytes[i], 1, prompt_name, dim, vectors) != EG_OK) {
-            fflush(stdout);
+            write_output();
             fprintf(stderr, "embgemma: line %llu of the input: %s\n", b->first_line + i, eg_error_message());
             exit(EXIT_FAILURE);
         }
@@ -145,6 +152,7 @@ static void run_embed(const eg_options *options)
             }
             free(b.texts[i]);
         }
+        write_output();
     }
     free(vectors);
     eg_context_free(context);
@@ -191,6 +199,15 @@ static double number(const char *name, const char *text, double least, double mo
     return value;
 }
 
+static uint32_t whole_number(const char *name, const char *text)
+{
+    const uint32_t value = (uint32_t)number(name, text, 1, UINT32_MAX);
+    if (number(name, text, 1, UINT32_MAX) != (double)value) {
+        fail(WRONG_USE, name, " takes a whole number");
+    }
+    return value;
+}
+
 static void read_option(const char *name, const char *value, eg_options *options)
 {
     if (value == NULL) {
@@ -201,9 +218,9 @@ static void read_option(const char *name, const char *value, eg_options *options
     } else if (strcmp(name, "--prompt-name") == 0) {
         options->prompt_name = value;
     } else if (strcmp(name, "--threads") == 0) {
-        options->threads = (uint32_t)number(name, value, 1, UINT32_MAX);
+        options->threads = whole_number(name, value);
     } else if (strcmp(name, "--dim") == 0) {
-        options->dim = (uint32_t)number(name, value, 1, UINT32_MAX);
+        options->dim = whole_number(name, value);
     } else if (strcmp(name, "--seconds") == 0) {
         options->seconds = number(name, value, 0.1, 1e6);
     } else {
@@ -228,9 +245,7 @@ int main(int count, char **arguments)
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (strcmp(arguments[1], commands[i].name) == 0) {
             commands[i].run(&options);
-            if (fflush(stdout) != 0) {
-                fail(EXIT_FAILURE, "cannot write standard output: ", strerror(errno));
-            }
+            write_output();
             return EXIT_SUCCESS;
         }
     }
