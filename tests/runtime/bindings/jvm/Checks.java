@@ -289,7 +289,11 @@ public final class Checks {
         refused(argument, "text 1 is null", () -> model.embedDocuments(Arrays.asList("text", null)));
         refused(argument, "text 1 has half", () -> model.embedDocuments(List.of("text", "\uD83D alone")));
         refused(argument, "size 0", () -> model.fingerprint(null, 0));
-        refused(CompletionException.class, "null", () -> model.embedDocumentsAsync(Collections.singletonList(null)).join());
+        refused(argument, "list of texts is null", () -> model.embedDocuments(null));
+        refused(argument, "list of texts is null", () -> model.embedDocumentsAsync(null));
+        refused(CompletionException.class, "text 0 is null", () -> model.embedQueryAsync(null).join());
+        refused(CompletionException.class, "text 1 is null",
+                () -> model.embedDocumentsAsync(Arrays.asList("text", null)).join());
         model.close();
         refused(IllegalStateException.class, "closed", () -> model.embedQuery("text"));
         refused(IllegalStateException.class, "closed", () -> model.fingerprint(null, 1));

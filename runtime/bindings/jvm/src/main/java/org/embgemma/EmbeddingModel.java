@@ -224,7 +224,7 @@ public final class EmbeddingModel implements AutoCloseable {
         }
         byte[] name = promptName != null ? Native.name("the prompt's name", promptName) : null;
         List<byte[]> parts = new ArrayList<>();
-        int[] ends = new int[texts.size()];
+        int[] ends = new int[checked(texts).size()];
         float[] flat;
         byte[] joined;
         try {
@@ -253,6 +253,13 @@ public final class EmbeddingModel implements AutoCloseable {
         return vectors;
     }
 
+    private static List<String> checked(List<String> texts) {
+        if (texts == null) {
+            throw new IllegalArgumentException("the list of texts is null; expected one, which may be empty");
+        }
+        return texts;
+    }
+
     /** The prompt of this name, or none if the model lacks it. */
     private String promptOr(String name) {
         return promptNames.contains(name) ? name : "";
@@ -275,12 +282,15 @@ public final class EmbeddingModel implements AutoCloseable {
      * next text. Many short texts take less time in a batch.
      */
     public CompletableFuture<float[][]> embedAsync(List<String> texts, String promptName, int dim) {
-        List<String> own = new ArrayList<>(texts);
+        List<String> own = new ArrayList<>(checked(texts));
         return later(stopped -> embedEach(own, promptName, dim, stopped));
     }
 
     private float[][] embedEach(List<String> texts, String promptName, int dim, BooleanSupplier stopped) {
         float[][] vectors = new float[texts.size()][];
+        for (int i = 0; i < vectors.length; i++) {
+            Native.utf8("text " + i, texts.get(i)); // refuses it by its number in the list, before any work
+        }
         for (int i = 0; i < vectors.length; i++) {
             if (stopped.getAsBoolean()) {
                 throw new CancellationException();
