@@ -47,6 +47,7 @@ export interface EmbedOptions {
 export type ErrorCode = "argument" | "model" | "memory" | "unsupported" | "system" | "network" | "closed";
 
 export class EmbgemmaError extends Error {
+  private constructor();
   readonly code: ErrorCode;
 }
 
@@ -72,7 +73,8 @@ export class EmbeddingModel {
   /** Of the release, such as "0.1.0". */
   readonly version: string;
 
-  /** A vector of length 1, float32 (dim,). */
+  /** A vector of length 1, float32 (dim,). Half of a surrogate pair, as of a text that is cut amid a character, is taken
+   * for U+FFFD, as everywhere in browsers; Python and Java refuse it. */
   embedQuery(text: string, options?: EmbedOptions): Promise<Float32Array>;
   /** One vector for each text. Texts are embedded together, which changes no bit of any vector. */
   embedDocuments(texts: readonly string[], options?: EmbedOptions): Promise<Float32Array[]>;

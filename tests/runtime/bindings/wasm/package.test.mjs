@@ -56,6 +56,10 @@ describe("a model", () => {
     assert.deepEqual(await model.embedIds([{ ...ids, length: ids.length }]), await model.embedIds([[...ids]]));
   });
 
+  test("takes half of a surrogate pair for U+FFFD", async () => {
+    assert.deepEqual(await model.embedQuery("a\ud800b"), await model.embedQuery("a\ufffdb"));
+  });
+
   test("truncates", async () => {
     const [vector] = await model.embedDocuments([TEXTS[0]], { truncateDim: 64 });
     assert.equal(vector.length, 64);
