@@ -30,12 +30,16 @@ class Remote {
     this.#worker = startWorker(
       (Kind) => new Kind(new URL("./worker.js", import.meta.url), { type: "module", execArgv: [] }),
       ({ id, result, error, trap, progress }) => {
-        if (progress) {
-          onProgress?.(progress);
-          return;
-        }
         if (this.#ended) {
           return; // an answer that was on its way
+        }
+        if (progress) {
+          try {
+            onProgress?.(progress);
+          } catch (error) {
+            this.end(error); // the caller's own
+          }
+          return;
         }
         if (trap) {
           this.end(fromMessage(error));

@@ -177,6 +177,13 @@ describe("loading", () => {
     assert.equal(pool.compare(bytes), 0);
   });
 
+  test("ends when onProgress throws", async () => {
+    const onProgress = () => {
+      throw new RangeError("enough");
+    };
+    await assert.rejects(EmbeddingModel.load(path, { threads: 1, onProgress }), { name: "RangeError", message: "enough" });
+  });
+
   test("ends when it is aborted while a stream waits", async () => {
     const abort = new AbortController();
     const waits = streamOf(() => new Promise(() => setTimeout(() => abort.abort(), 100)));
