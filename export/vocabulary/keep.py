@@ -41,7 +41,8 @@ class Keep:
         texts: files of texts, see `texts`; every piece that occurs in them is kept, unless that is more than `pieces`.
         languages: codes such as "en", see `languages`; the pieces of nearly all of their words.
         scripts: scripts, see `scripts`; every piece of them is kept, unless that is more than `pieces`.
-        pieces: how many to keep in all: the most frequent of the texts first, then those of languages and of scripts.
+        pieces: how many to keep in all: the most frequent of the texts first, then those of languages and of scripts,
+            then others of the scripts that texts and languages have.
     """
 
     texts: tuple[Path, ...] = ()
@@ -134,7 +135,9 @@ def choose(vocabulary: Vocabulary, keep: Keep) -> Kept:
     closure.add(_most_frequent(counts), keep.pieces)
     closure.add(np.flatnonzero(first).tolist(), keep.pieces)
     closure.add(_most_frequent(words, 1 if keep.pieces else _LANGUAGE_SHARE), keep.pieces)
-    if keep.scripts or keep.pieces is not None:
+    if keep.scripts:
+        closure.add((i for i in of_scripts if scripts_of(names[i]) <= keep.scripts), keep.pieces)
+    if keep.pieces is not None:
         closure.add(of_scripts, keep.pieces)
     rows = _whole_blocks(closure, names, vocabulary.config.vocab)
     kept = rows[rows < pieces.count]

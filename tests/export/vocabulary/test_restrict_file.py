@@ -126,6 +126,16 @@ def test_a_script_keeps_its_pieces(tmp_path: Path) -> None:
     assert len({*others} & kept) < VOCAB_GRAIN  # these make the last block whole
 
 
+def test_a_script_keeps_no_other_script_of_the_texts(tmp_path: Path, texts: Path) -> None:
+    file = read_model_file(tiny.write_model(tmp_path / "whole.safetensors"))
+    kept = choose(vocabulary_of(file), Keep((texts,), scripts=read_scripts("Han")))
+    alone = choose(vocabulary_of(file), Keep((texts,)))
+    assert {i for name, i in read_pieces(tiny.tokenizer_model()).normal.items() if scripts_of(name) == {"Han"}} <= {
+        *kept.rows.tolist()
+    }
+    assert len(kept.rows) == len(alone.rows)
+
+
 @pytest.mark.parametrize(("languages", "kept"), [(("en",), {"▁the"}), (("en", "zh"), {"▁the", "你"})])
 def test_a_language_keeps_its_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, languages: tuple[str, ...], kept: set[str]
