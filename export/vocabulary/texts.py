@@ -28,13 +28,16 @@ def text_files(names: Iterable[str | Path]) -> list[Path]:
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """The texts of a file, one a line; raises InputError, which names the line, for what is no text."""
+    """The texts of a file, one a line; raises InputError, which names file and line, for what is no text."""
     with reading(path, InputError), path.open("rb") as stream:
         lines = bounded_lines(stream)
         records = (
             json_records(lines, "text", None, skip_blank=True) if path.suffix in _JSON_LINES else line_records(lines)
         )
-        for record in records:
-            if record.problem is not None:
-                raise InputError(f"line {record.line}: {record.problem}")
-            yield record.text
+        try:
+            for record in records:
+                if record.problem is not None:
+                    raise InputError(f"line {record.line}: {record.problem}")
+                yield record.text
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error

@@ -185,7 +185,8 @@ def test_the_command_takes_a_model_file_or_a_checkpoint(tmp_path: Path, texts: P
         (["--keep-scripts", "Latvian"], "'Latvian' is no script known here"),
         (["--keep-texts", "nothing.txt"], "nothing.txt"),
         (["--keep-texts", "empty"], "the folder has no texts"),
-        (["--keep-texts", "bad.jsonl"], "line 1"),
+        (["--keep-texts", "bad.jsonl"], "bad.jsonl: line 1: field 'text' is number"),
+        (["--keep-texts", "wide.txt"], "wide.txt: the input is UTF-16"),
         (["--keep-scripts", "Latin", "--scheme", "int4"], "--scheme is for checkpoints"),
         (["--keep-scripts", "Latin", "--no-calibration"], "--no-calibration is for checkpoints"),
     ],
@@ -197,6 +198,7 @@ def test_what_cannot_be_kept_is_said(
     tiny.write_model(Path("whole.safetensors"))
     Path("empty").mkdir()
     Path("bad.jsonl").write_text('{"text": 7}\n', encoding="utf-8")
+    Path("wide.txt").write_text("the", encoding="utf-16")
     before = sorted(tmp_path.iterdir())
     assert run("whole.safetensors", "-o", "part.safetensors", *arguments) == 2
     assert message in capsys.readouterr().err
