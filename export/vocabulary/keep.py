@@ -29,6 +29,7 @@ Table: TypeAlias = npt.NDArray[np.uint8]
 
 _SCRIPT_SHARE = 0.01  # of the tokens in texts, from which on all characters of a script are kept
 _LANGUAGE_SHARE = 0.98  # of the tokens in the words of languages that are kept, unless a number of pieces is given
+_NAMED = 3  # files in a message
 _MARKS = 2  # characters up to which a piece of no letters is always kept
 _UNUSED = re.compile(r"<unused\d+>")  # special pieces that no text has unless it spells them out
 
@@ -115,13 +116,16 @@ class Vocabulary:
 
 
 def choose(vocabulary: Vocabulary, keep: Keep) -> Kept:
-    """Chooses what a file keeps; raises InputError if nothing says what, or more is always kept than `keep.pieces`."""
+    """Chooses what a file keeps; raises InputError if nothing says what, or `keep.pieces` is too few."""
     if not (keep.texts or keep.languages or keep.scripts):
         raise InputError("nothing says which pieces to keep; give texts, languages or scripts")
     pieces, merges = read_table(vocabulary.table)
     names = {i: name for name, i in pieces.normal.items()}
     counter = Counter(vocabulary.tokenizer)
     counts, first = counter.of_files(keep.texts, vocabulary.prompts)
+    if keep.texts and not counts.any():
+        listed = ", ".join(map(str, keep.texts[:_NAMED]))
+        raise InputError(f"{listed}: there is no text to keep the pieces of; expected one a line")
     words = _words(counter, keep.languages)
     scripts = keep.scripts | _scripts_in(names, counts) | _scripts_in(names, words)
     of_scripts = [i for i, name in names.items() if scripts_of(name) <= scripts]

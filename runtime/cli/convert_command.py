@@ -53,7 +53,7 @@ def read_keep(arguments: argparse.Namespace) -> Any:
     from ..export.vocabulary.texts import text_files
 
     texts, languages, scripts = arguments.keep_texts, arguments.keep_languages, arguments.keep_scripts
-    if not (texts or languages or scripts):
+    if not texts and languages is None and scripts is None:
         if arguments.keep_pieces is not None:
             raise InputError(
                 "--keep-pieces says how many to keep, not which; give --keep-texts, --keep-languages or --keep-scripts"
@@ -71,6 +71,11 @@ def run_convert(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     keep = read_keep(arguments)
     output = Path(arguments.output)
+    if keep is None and Path(arguments.checkpoint).is_file():
+        raise InputError(
+            f"{arguments.checkpoint}: this is a file; give the folder of a checkpoint, or say what to keep of a model "
+            "file, by --keep-texts, --keep-languages or --keep-scripts"
+        )
     with Progress(quiet=arguments.quiet) as progress:
         if keep is None or Path(arguments.checkpoint).is_dir():
             _convert(arguments, keep, progress)

@@ -185,6 +185,9 @@ def test_the_command_takes_a_model_file_or_a_checkpoint(tmp_path: Path, texts: P
         (["--keep-scripts", "Latvian"], "'Latvian' is no script known here"),
         (["--keep-texts", "nothing.txt"], "nothing.txt"),
         (["--keep-texts", "empty"], "the folder has no texts"),
+        (["--keep-texts", "blank.txt"], "blank.txt: there is no text to keep"),
+        (["--keep-scripts", ""], "'' is no script known here"),
+        ([], "this is a file; give the folder of a checkpoint, or say what to keep"),
         (["--keep-texts", "bad.jsonl"], "bad.jsonl: line 1: field 'text' is number"),
         (["--keep-texts", "wide.txt"], "wide.txt: the input is UTF-16"),
         (["--keep-scripts", "Latin", "--scheme", "int4"], "--scheme is for checkpoints"),
@@ -198,6 +201,7 @@ def test_what_cannot_be_kept_is_said(
     tiny.write_model(Path("whole.safetensors"))
     Path("empty").mkdir()
     Path("bad.jsonl").write_text('{"text": 7}\n', encoding="utf-8")
+    Path("blank.txt").write_text("\n\n", encoding="utf-8")
     Path("wide.txt").write_text("the", encoding="utf-16")
     before = sorted(tmp_path.iterdir())
     assert run("whole.safetensors", "-o", "part.safetensors", *arguments) == 2
