@@ -100,10 +100,19 @@ def vocabulary_of(model_file: ModelFile) -> Vocabulary:
 
 
 def coverage_of(part: ModelFile, whole: ModelFile, texts: Iterable[Path]) -> Coverage:
-    """How much of the texts of files a model file covers that was made of another one, the whole."""
+    """How much of the texts of files a model file covers that was made of another one, the whole.
+
+    Raises InputError if that is itself a part, or has another vocabulary.
+    """
+    if VOCABULARY in whole.metadata:
+        raise InputError(f"{whole.path}: it has a part of a vocabulary; give the model file that has all of it")
     vocabulary, kept = vocabulary_of(whole), vocabulary_of(part)
     counts, _ = Counter(vocabulary.tokenizer).of_files(texts)
     (before, _), (after, _) = read_table(vocabulary.table), read_table(kept.table)
     names = {**before.normal, **before.special}
+    if not {*after.normal, *after.special} <= names.keys():
+        raise InputError(
+            f"{part.path} was not made of {whole.path}, which has other pieces; give the file it was made of"
+        )
     covered = [*before.byte_ids, *(i for name, i in names.items() if name in after.normal or name in after.special)]
     return Coverage(int(counts[covered].sum()), int(counts.sum()))

@@ -32,7 +32,9 @@ class Coverage:
     tokens: int = 0
 
     def __str__(self) -> str:
-        return f"{self.covered / max(1, self.tokens):.3%} of the {self.tokens:,} tokens of the texts are covered"
+        if not self.tokens:
+            return "there is no token in the texts"
+        return f"{self.covered / self.tokens:.3%} of the {self.tokens:,} tokens of the texts are covered"
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,9 @@ def _coverage_facts(model_file: ModelFile, arguments: argparse.Namespace) -> lis
     from ..export.restrict_file import coverage_of
     from ..export.vocabulary.texts import text_files
 
-    whole = read_model_file(arguments.whole)
-    return [("coverage", str(coverage_of(model_file, whole, text_files(arguments.coverage))))]
+    with opening(arguments.whole) as path:
+        coverage = coverage_of(model_file, read_model_file(path), text_files(arguments.coverage))
+    return [("coverage", str(coverage))]
 
 
 def _embedding_facts(model_file: ModelFile, dim: int) -> Iterator[Fact]:

@@ -236,6 +236,18 @@ def test_info_tells_what_is_kept(tmp_path: Path, texts: Path, capsys: Any) -> No
     assert re.search(r"coverage +\d+\.\d+% of the \d+ tokens of the texts are covered", out)
 
 
+def test_coverage_is_of_a_whole(tmp_path: Path, texts: Path, capsys: Any) -> None:
+    whole, part, empty = tmp_path / "whole.safetensors", tmp_path / "part.safetensors", tmp_path / "empty.txt"
+    tiny.write_model(whole)
+    empty.write_text("", encoding="utf-8")
+    assert run(whole, "-o", part, "--keep-texts", texts, "-q") == 0
+    for file, name, message in ((part, part, "it has a part of"), (part, "embgemma-tiny", "has other pieces")):
+        assert main(["info", str(file), "--coverage", str(texts), "--whole", str(name)]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["info", str(part), "--coverage", str(empty), "--whole", str(whole)]) == 0
+    assert re.search(r"coverage +there is no token", capsys.readouterr().out)
+
+
 def test_no_input_is_lost(tmp_path: Path, texts: Path, capsys: Any) -> None:
     folder = tiny.write_checkpoint(tmp_path / "checkpoint")
     whole = tiny.write_model(tmp_path / "whole.safetensors")
