@@ -45,6 +45,8 @@ class EmbgemmaDocumentEmbedder(Embedder):
         embedding_separator: str = "\n",
         **options: Any,
     ) -> None:
+        if isinstance(meta_fields_to_embed, str):  # whose letters would be taken for names
+            raise InputError(f"meta_fields_to_embed is {meta_fields_to_embed!r}; expected a list of names")
         Embedder.__init__(self, model, **options)  # not by super(): @component makes another class of this one
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
@@ -67,6 +69,8 @@ class EmbgemmaDocumentEmbedder(Embedder):
         return await asyncio.to_thread(self.run, documents)
 
     def _text(self, i: int, document: Document) -> str:
+        if not isinstance(document, Document):
+            raise InputError(f"documents[{i}] is of type {type(document).__name__}; expected a Document")
         if document.content is None:
             raise InputError(f"documents[{i}] has no text: its content is None; leave it out")
         values = [document.meta.get(name) for name in self.meta_fields_to_embed]

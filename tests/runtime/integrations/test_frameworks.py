@@ -219,6 +219,10 @@ def test_haystack_documents_with_fields_and_without_text() -> None:
     assert document.embedding is None
     with pytest.raises(InputError, match=r"documents\[1\] has no text"):
         embedder.run([document, module.Document(content=None)])
+    with pytest.raises(InputError, match=r"documents\[0\] is of type str; expected a Document"):
+        embedder.run("text")
+    with pytest.raises(InputError, match="meta_fields_to_embed is 'title'; expected a list"):
+        module.EmbgemmaDocumentEmbedder(meta_fields_to_embed="title")
 
 
 def test_chroma_opens_the_model_again(tmp_path: Path) -> None:
