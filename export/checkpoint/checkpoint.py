@@ -109,7 +109,8 @@ def read_checkpoint(
 def _read_checkpoint(folder: Path, sliding_window: int | None, base: Path | None) -> Checkpoint:
     """See `read_checkpoint`."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such folder; give the folder that holds config.json")
+        found = "this is a file" if folder.exists() else "there is no such folder"
+        raise CheckpointError(f"{folder}: {found}; give the folder that holds config.json")
     folders = find_folders(folder, base)
     modules, path = folders.modules, folders.encoder / "config.json"
     raw, config = _read_config(folders, sliding_window)

@@ -302,6 +302,8 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "none", "no such folder")
+    (tmp_path / "file").touch()
+    refused(tmp_path / "file", "this is a file; give the folder")
 
 
 @pytest.mark.parametrize("name", ["config.json", "modules.json", "config_sentence_transformers.json"])
