@@ -54,7 +54,7 @@ def make_app(service: Service, access: Access, index: Index | None = None) -> AS
         CORSMiddleware,
         allow_origins=sorted(access.origins),
         allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "Content-Type"),
+        allow_headers=("*",),  # clients of OpenAI send several of their own
     )
     return Starlette(
         routes=routes,
