@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,8 +77,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
         check_integer("max_queue", arguments.max_queue, 1),
     )
     access = Access(
-        hosts=frozenset(name.lower().rstrip(".") for name in [*arguments.allow_host, arguments.host]),
-        origins=frozenset(origin.rstrip("/") for origin in arguments.cors),
+        hosts=frozenset(name.lower().rstrip(".") for name in [*map(_host, arguments.allow_host), arguments.host]),
+        origins=frozenset(map(_origin, arguments.cors)),
         api_key=_key(arguments.api_key),
     )
     with ExitStack() as stack:
@@ -129,6 +130,21 @@ def _name(arguments: argparse.Namespace, model: EmbeddingModel) -> str:
     if arguments.model is not None and is_hub_name(arguments.model) and not Path(arguments.model).exists():
         return str(arguments.model)
     return model.path.stem
+
+
+def _host(name: str) -> str:
+    """A name of the server; raises InputError for what no request names as one."""
+    if not re.fullmatch(r"[^\s/:*]+", name):
+        raise InputError(f"--allow-host {name!r} is no name; expected one such as nas.lan, without scheme and port")
+    return name
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers write it, or "*"; raises InputError for what is none."""
+    origin = text.rstrip("/").lower()
+    if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/*]+", origin):
+        raise InputError(f"--cors {text!r} is no origin; expected one such as https://example.org, or *")
+    return origin
 
 
 def _key(given: str | None) -> str | None:

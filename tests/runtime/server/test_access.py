@@ -21,7 +21,7 @@ KEY = "a-secret-key"
 
 @pytest.fixture
 def locked(start_server: Callable[..., Running], model_path: Path) -> Running:
-    options = ("--api-key", KEY, "--cors", "https://example.org", "--allow-host", "nas.lan", "--name", "mine")
+    options = ("--api-key", KEY, "--cors", "https://Example.org/", "--allow-host", "nas.lan", "--name", "mine")
     limits = ("--max-texts", 3, "--max-queue", 40, "--max-body", 1)
     return start_server(model_path, *options, *limits)
 
@@ -147,6 +147,10 @@ def test_metrics(server: Running) -> None:
         (["--port", "0", "--host", "192.0.2.1"], 1, "cannot listen on http://192.0.2.1:0: "),
         (["--api-key", ""], 2, "the API key is empty"),
         (["--api-key", "ключ"], 2, "the API key is empty, or has characters other than"),
+        (["--allow-host", "nas.lan:8080"], 2, "--allow-host 'nas.lan:8080' is no name; expected one such as nas.lan"),
+        (["--allow-host", "http://nas.lan"], 2, "without scheme and port"),
+        (["--cors", "example.org"], 2, "--cors 'example.org' is no origin; expected one such as https://example.org"),
+        (["--cors", "https://example.org/page"], 2, "is no origin"),
         (["--default-prompt", "else"], 2, "it has query, document"),
         (["--name", ""], 2, "--name is empty"),
         (["--max-body", "0"], 2, "max_body=0; expected"),
