@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels.errors import ModelFileError, reading
 from ...kernels.tokenizer_table import (
     HEADER,
     ID_BITS,
@@ -19,13 +20,22 @@ from ...kernels.tokenizer_table import (
 )
 from .double_array import LABEL_MASK, LEAF, NO_LABEL, PAYLOAD_SHIFT, VALUED
 from .merges import Merges
-from .pieces import SPACE_SYMBOL, Pieces
+from .pieces import MOST_PIECE_BYTES, SPACE_SYMBOL, Pieces
 
 _UNIT_BYTES = 4
 
 
 def read_table(table: npt.NDArray[np.uint8]) -> tuple[Pieces, Merges]:
-    """The pieces that a valid table can make of texts, and what each is merged from."""
+    """The pieces that a table can make of texts, and what each is merged from; raises ModelFileError for a bad one."""
+    with reading("the tokenizer's table", ModelFileError):
+        pieces, merges = _read_table(table)
+        ids = {*pieces.normal.values(), *pieces.special.values(), *pieces.runs, *pieces.byte_ids}
+        if max(ids) >= pieces.count:
+            raise ModelFileError("a piece has no row")
+    return pieces, merges
+
+
+def _read_table(table: npt.NDArray[np.uint8]) -> tuple[Pieces, Merges]:
     h = table[: HEADER.itemsize].copy().view(HEADER)[0]
     text, special = _spellings(table, h)
     normal = {text[i].replace(" ", SPACE_SYMBOL): i for i in sorted(text)}
@@ -73,6 +83,8 @@ def _spellings(table: npt.NDArray[np.uint8], h: Any) -> tuple[dict[int, str], di
     at, alive = ends, np.ones(len(ends), bool)
     roots = np.full(len(ends), -1)
     while alive.any():
+        if len(letters) == MOST_PIECE_BYTES:
+            raise ModelFileError("a piece has no beginning")
         letters.append(np.where(alive, labels[at], 0).astype(np.uint8))  # no piece has a zero byte
         offsets = at ^ labels[at]
         for which, root in enumerate((int(h["text_root"]), int(h["special_root"]))):

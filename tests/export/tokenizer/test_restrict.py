@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from embgemma.export.tokenizer.double_array import LABEL_MASK, LEAF, NO_LABEL, PAYLOAD_SHIFT, VALUED
 from embgemma.export.tokenizer.pieces import NORMAL, piece_types, read_pieces
 from embgemma.export.tokenizer.read_table import read_table
 from embgemma.export.tokenizer.restrict import Closure, restrict_json, restrict_model, restrict_table
 from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
+from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.native import library_problem
 from embgemma.kernels.native_tokenizer import NativeTokenizer
+from embgemma.kernels.tokenizer_table import HEADER, JOIN_BYTES
 from embgemma.tokenizer import Tokenizer
 from tests import tiny
 
@@ -104,6 +107,28 @@ def test_a_part_may_be_restricted_again() -> None:
     models = restrict_model(restrict_model(MODEL, first), [first.index(i) for i in both]), restrict_model(MODEL, both)
     assert models[0] == models[1]
     assert sentencepiece.SentencePieceProcessor(model_proto=models[0]).get_piece_size() == len(both)
+
+
+def test_a_damaged_table_is_refused() -> None:
+    table = restrict_table(PIECES, MERGES, some_pieces(0.7))
+    bad = table.copy()
+    rng, refused = random.Random(5), 0
+    for _ in range(200):
+        at = rng.randrange(HEADER.itemsize, len(table))
+        bad[at] ^= rng.randrange(1, 256)
+        try:
+            read_table(bad)
+        except ModelFileError as error:
+            refused += str(error).startswith("the tokenizer's table: ")
+        bad[at] = table[at]
+    assert refused > 50
+    count = int(bad[: HEADER.itemsize].view(HEADER)["unit_count"][0])
+    begin = HEADER.itemsize + JOIN_BYTES
+    units = bad[begin : begin + 4 * count].view("<u4")
+    nodes = np.flatnonzero((units & (LEAF | VALUED) == 0) & (units & LABEL_MASK != NO_LABEL))
+    units[nodes] = units[nodes] & LABEL_MASK | (nodes ^ (units[nodes] & LABEL_MASK)) << PAYLOAD_SHIFT  # its own parent
+    with pytest.raises(ModelFileError, match="a piece has no beginning"):
+        read_table(bad)
 
 
 def test_a_closure_stops_before_it_is_too_large() -> None:
