@@ -17,7 +17,7 @@ def text_files(names: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, names):
         inside = (
-            sorted(file for file in path.rglob("*") if file.suffix in _IN_FOLDERS and file.is_file())
+            sorted(file for file in path.rglob("*") if file.suffix.lower() in _IN_FOLDERS and file.is_file())
             if path.is_dir()
             else [path]
         )
@@ -32,7 +32,9 @@ def read_texts(path: Path) -> Iterator[str]:
     with reading(path, InputError), path.open("rb") as stream:
         lines = bounded_lines(stream)
         records = (
-            json_records(lines, "text", None, skip_blank=True) if path.suffix in _JSON_LINES else line_records(lines)
+            json_records(lines, "text", None, skip_blank=True)
+            if path.suffix.lower() in _JSON_LINES
+            else line_records(lines)
         )
         try:
             for record in records:

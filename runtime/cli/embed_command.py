@@ -187,7 +187,7 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
     name = arguments.input or PIPE
     if name == PIPE and (sys.stdin is None or (arguments.input is None and sys.stdin.isatty())):
         raise InputError("no texts: give them as arguments, in a file with --input, or on standard input")
-    input_format = arguments.input_format or ("jsonl" if Path(name).suffix in JSON_SUFFIXES else "lines")
+    input_format = arguments.input_format or ("jsonl" if Path(name).suffix.lower() in JSON_SUFFIXES else "lines")
     if input_format == "lines":
         _refuse(arguments, "lines of plain text", "--field", "--id-field")
     with nullcontext(sys.stdin.buffer) if name == PIPE else Path(name).open("rb") as stream:

@@ -189,6 +189,7 @@ def test_the_command_takes_a_model_file_or_a_checkpoint(tmp_path: Path, texts: P
         (["--keep-scripts", ""], "'' is no script known here"),
         ([], "this is a file; give the folder of a checkpoint, or say what to keep"),
         (["--keep-texts", "bad.jsonl"], "bad.jsonl: line 1: field 'text' is number"),
+        (["--keep-texts", "LARGE"], "BAD.JSONL: line 1: field 'text' is number"),
         (["--keep-texts", "wide.txt"], "wide.txt: the input is UTF-16"),
         (["--keep-scripts", "Latin", "--scheme", "int4"], "--scheme is for checkpoints"),
         (["--keep-scripts", "Latin", "--no-calibration"], "--no-calibration is for checkpoints"),
@@ -201,6 +202,8 @@ def test_what_cannot_be_kept_is_said(
     tiny.write_model(Path("whole.safetensors"))
     Path("empty").mkdir()
     Path("bad.jsonl").write_text('{"text": 7}\n', encoding="utf-8")
+    Path("LARGE").mkdir()
+    Path("LARGE/BAD.JSONL").write_text('{"text": 7}\n', encoding="utf-8")
     Path("blank.txt").write_text("\n\n", encoding="utf-8")
     Path("wide.txt").write_text("the", encoding="utf-16")
     before = sorted(tmp_path.iterdir())

@@ -111,6 +111,9 @@ def test_json_lines_with_ids(embed: Any, model: embgemma.EmbeddingModel, json_fi
     out = (tmp_path / "out.jsonl").read_bytes()
     assert [row["id"] for row in rows_of(out)] == [0, 1, 2, 3]
     assert np.array_equal(matrix_of(out), model.encode(TEXTS))
+    code, large_letters, _ = embed("--input", json_file.rename(tmp_path / "TEXTS.JSONL"))
+    assert code == 0
+    assert np.array_equal(matrix_of(large_letters), model.encode(TEXTS))
 
 
 LINES = "\r\n".join(TEXTS).encode("utf-8-sig")  # with a byte order mark, as Windows has it; no final line break
