@@ -88,7 +88,7 @@ class Counter:
     def of_files(self, files: Iterable[Path], prompts: Iterable[str] = ()) -> tuple[Counts, Counts]:
         """How often each piece occurs in texts of files, and how often in their first words after a prompt."""
         counts, first = (np.zeros(self.tokenizer.vocab) for _ in range(2))
-        ends = {prompt.rsplit(" ", 2)[-2] + " " for prompt in prompts if prompt.count(" ") and prompt.endswith(" ")}
+        ends = {_last_word(prompt) for prompt in prompts if prompt.strip(" ")}
         for file in files:
             texts = read_texts(file)
             while part := [*islice(texts, _TEXTS_AT_ONCE)]:
@@ -96,3 +96,8 @@ class Counter:
                 for end in ends:
                     first += self.of_texts([end + text[:_HEAD] for text in part])
         return counts, first
+
+
+def _last_word(prompt: str) -> str:
+    """The last word of a prompt, with the space before it where a text's first word may grow together with it."""
+    return prompt[max(0, prompt.rstrip(" ").rfind(" ") + prompt.endswith(" ")) :]

@@ -16,6 +16,7 @@ import embgemma
 from embgemma.cli.main import main
 from embgemma.export.restrict_file import coverage_of, restrict, vocabulary_of
 from embgemma.export.tokenizer.pieces import read_pieces
+from embgemma.export.vocabulary.counts import Counter
 from embgemma.export.vocabulary.keep import Keep, choose
 from embgemma.export.vocabulary.languages import words_of
 from embgemma.export.vocabulary.scripts import read_scripts, scripts_of
@@ -113,6 +114,15 @@ def test_a_part_of_a_part_is_a_part(tmp_path: Path, texts: Path) -> None:
 )
 def test_scripts(text: str, scripts: str) -> None:
     assert scripts_of(text) == {*scripts.split()}
+
+
+@pytest.mark.parametrize("prompt", ["say n", "n", "x: ", "a b:\n", "title: none | text:  "])
+def test_first_words_are_counted_after_any_prompt(tmp_path: Path, prompt: str) -> None:
+    file = read_model_file(tiny.write_model(tmp_path / "whole.safetensors"))
+    (tmp_path / "texts.txt").write_text("ot", encoding="utf-8")
+    tokenizer = vocabulary_of(file).tokenizer
+    _, first = Counter(tokenizer).of_files([tmp_path / "texts.txt"], [prompt])
+    assert first[tokenizer.encode_batch([f"{prompt}ot"], 100).ids[-2]]
 
 
 def test_a_script_keeps_its_pieces(tmp_path: Path) -> None:
