@@ -13,13 +13,13 @@
 #   make test-swift    the C target of the Swift package, compiled for Apple's systems by zig
 #   make c-library     installs the C library, and uses it from a program in every supported way
 #   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
-#   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
 #   make wasm          the npm package in build/wasm/package, for browsers and node
 #   make test-wasm     the C tests of its kernels, and the package in node; the bits of the native engine
 #   make web-demo      a page that searches text files by meaning, at http://127.0.0.1:8017, and in build/web-demo
 #   make test-web      that page in Chromium, also without a network
-#   make compare-web   the package beside onnxruntime-web and transformers.js, in node and Chromium, with MODEL and BUNDLES
-#   make test-arm-wheel  the one for Linux on ARM in Debian's Python for ARM, run by qemu; after make wheels
+#   make compare-web   the package beside onnxruntime-web and transformers.js, in node and Chromium
+#   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
+#   make test-arm-wheel  the wheel for ARM in Debian's Python for ARM, run by qemu; after make wheels
 #   make c-archives    the C library for each platform in dist/c, and the program `embgemma` for Linux
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
