@@ -32,7 +32,7 @@ def serve(
 
     ready gets the address when connections are taken. Raises EmbgemmaError if the address cannot be had.
     """
-    with _listen(host, port) as listener:
+    with listen(host, port) as listener:
         config = uvicorn.Config(
             make_app(service, access, index),
             http=Connection,
@@ -51,11 +51,16 @@ def serve(
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections; raises EmbgemmaError if the address cannot be had."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         kind, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # which "localhost" means to most
-        return socket.create_server(address[:2], family=kind, backlog=WAITING_CONNECTIONS)
+        listener = socket.create_server(address[:2], family=kind, backlog=WAITING_CONNECTIONS)
+        # For its connections, since asyncio sets it for none that comes of create_server: an answer whose body waits
+        # until the client has confirmed the head takes 40 ms longer.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except (OSError, OverflowError, UnicodeError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
         raise EmbgemmaError(

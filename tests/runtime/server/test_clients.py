@@ -17,6 +17,7 @@ import openai
 import pytest
 
 from embgemma.server import connections, requests
+from embgemma.server.run import listen
 from tests.processes import PYTHON, start
 from tests.runtime.server.conftest import NAME, serving
 
@@ -161,3 +162,9 @@ def test_a_signal_ends_it_when_what_runs_is_finished(model_path: Path, number: s
         assert server.process.wait(PATIENCE) == 0
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(server.address)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_answer_waits_for_a_confirmation(host: str) -> None:
+    with listen(host, 0) as listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as taken:
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
