@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...kernels.errors import InputError, reading
-from ...search.records import bounded_lines, json_records, line_records
+from ...search.records import JSON_LINES, bounded_lines, json_records, line_records
 
-_JSON_LINES = (".jsonl", ".ndjson")
-_IN_FOLDERS = (".txt", ".md", *_JSON_LINES)
+_IN_FOLDERS = (".txt", ".md", *JSON_LINES)
 
 
 def text_files(names: Iterable[str | Path]) -> list[Path]:
@@ -33,7 +32,7 @@ def read_texts(path: Path) -> Iterator[str]:
         lines = bounded_lines(stream)
         records = (
             json_records(lines, "text", None, skip_blank=True)
-            if path.suffix.lower() in _JSON_LINES
+            if path.suffix.lower() in JSON_LINES
             else line_records(lines)
         )
         try:

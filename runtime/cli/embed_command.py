@@ -19,7 +19,7 @@ from ..kernels.errors import InputError, ModelFileError
 from ..model import EmbeddingModel, load
 from ..notices import Progress, TruncationWarning, tell
 from ..output_file import check_destination, keep_inputs
-from ..search.records import Record, argument_records, bounded_lines, json_records, line_records
+from ..search.records import JSON_LINES, Record, argument_records, bounded_lines, json_records, line_records
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, check_format, open_writer
 from .signals import check_standard_output
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-JSON_SUFFIXES = (".jsonl", ".ndjson")
 _SENTENCE = re.compile("[.!?…。！？][\"'”’)\\]]*\\s*$")  # its end
 PIPE = "-"  # names standard input or output in place of a file
 
@@ -187,7 +186,7 @@ def _open_records(arguments: argparse.Namespace) -> Iterator[tuple[Iterator[Reco
     name = arguments.input or PIPE
     if name == PIPE and (sys.stdin is None or (arguments.input is None and sys.stdin.isatty())):
         raise InputError("no texts: give them as arguments, in a file with --input, or on standard input")
-    input_format = arguments.input_format or ("jsonl" if Path(name).suffix.lower() in JSON_SUFFIXES else "lines")
+    input_format = arguments.input_format or ("jsonl" if Path(name).suffix.lower() in JSON_LINES else "lines")
     if input_format == "lines":
         _refuse(arguments, "lines of plain text", "--field", "--id-field")
     with nullcontext(sys.stdin.buffer) if name == PIPE else Path(name).open("rb") as stream:

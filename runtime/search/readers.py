@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..kernels.errors import InputError
 from .passages import Chunk
-from .records import MOST_LINE_BYTES, UTF_16_MARKS, bounded_lines, json_records
+from .records import JSON_LINES, MOST_LINE_BYTES, UTF_16_MARKS, bounded_lines, json_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 READ_BYTES = 1 << 16
-_JSON_LINES, _CSV = (".jsonl", ".ndjson"), (".csv", ".tsv")
-TABLES = (*_JSON_LINES, *_CSV)  # files of which a column is read
+_CSV = (".csv", ".tsv")
+TABLES = (*JSON_LINES, *_CSV)  # files of which a column is read
 MOST_TITLE = 100  # characters
 
 # A heading, or what opens or closes a block of code: CommonMark's sections 4.2 and 4.5.
@@ -64,7 +64,7 @@ def read_chunks(stream: BinaryIO, suffix: str, title: str, column: str, faults: 
     if stream.read(2) in UTF_16_MARKS:
         raise InputError("it is UTF-16; expected UTF-8: convert it, as with `iconv -f UTF-16 -t UTF-8`")
     stream.seek(0)
-    if suffix in _JSON_LINES:
+    if suffix in JSON_LINES:
         yield from _json_lines(stream, column, faults)
     elif suffix in _CSV:
         yield from _table(stream, suffix, column, faults)

@@ -12,6 +12,7 @@ from ..kernels.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+JSON_LINES = (".jsonl", ".ndjson")  # endings, in small letters, of files of JSON lines
 MOST_LINE_BYTES = 16 << 20  # a model takes some 10,000 bytes of a text
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8; some editors on Windows write it at the start of a file
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
