@@ -90,8 +90,6 @@ class Bodies:
             self._held += len(part)
             body += part
             self._check(len(body))
-        if self._held > BODIES_AT_ONCE * self.most:
-            raise RequestError(TOO_MANY, "too many large requests at once; send this one later", "busy", None, 1)
 
     def _check(self, size: int) -> None:
         if size > self.most:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from ..inputs import check_unicode
 from ..kernels.errors import InputError
-from .requests import BAD_REQUEST, TOO_MANY, RequestError, unless_gone
+from .requests import TOO_MANY, RequestError, unless_gone, wrong
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -47,14 +47,13 @@ class SearchPage:
     async def _search(self, request: Request) -> Response:
         query, count = request.query_params.get("q", ""), request.query_params.get("k", str(DEFAULT_RESULTS))
         if not (count.isascii() and count.isdecimal() and len(count) <= 3 and 1 <= int(count) <= MOST_RESULTS):
-            raise RequestError(BAD_REQUEST, f"k is not a whole number from 1 to {MOST_RESULTS}", "invalid_value", "k")
+            raise wrong("k", f"k is not a whole number from 1 to {MOST_RESULTS}")
         if not query.strip() or len(query) > MOST_CHARACTERS:
-            message = f"q has {len(query)} characters; expected words to look for, {MOST_CHARACTERS} at most"
-            raise RequestError(BAD_REQUEST, message, "invalid_value", "q")
+            raise wrong("q", f"q has {len(query)} characters; expected words to look for, {MOST_CHARACTERS} at most")
         try:
             check_unicode("q", query)
         except InputError as error:
-            raise RequestError(BAD_REQUEST, str(error), "invalid_value", "q") from None
+            raise wrong("q", str(error)) from None
         if self._searches >= MOST_SEARCHES:
             raise RequestError(TOO_MANY, "too many searches at once; try again in 1 s", "rate_limit_exceeded", None, 1)
         self._searches += 1
