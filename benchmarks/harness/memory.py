@@ -32,8 +32,8 @@ def process_memory() -> Memory:
     """The memory of the calling process now."""
     if platform.system() == "Linux":
         # Not getrusage: its peak starts at that of the process that started this one.
-        rollup = _kib_fields(Path("/proc/self/smaps_rollup"))
-        status = _kib_fields(Path("/proc/self/status"))
+        rollup = kib_fields(_shown(Path("/proc/self/smaps_rollup")))
+        status = kib_fields(_shown(Path("/proc/self/status")))
         private = rollup["Private_Clean"] + rollup["Private_Dirty"] if rollup else None
         return Memory(rollup.get("Rss"), private, rollup.get("Anonymous"), status.get("VmHWM"))
     if platform.system() == "Darwin":
@@ -43,10 +43,15 @@ def process_memory() -> Memory:
     return Memory(None, None, None, None)
 
 
-def _kib_fields(path: Path) -> dict[str, int]:
-    """The `Name:  123 kB` lines of a /proc file, in bytes; empty where the kernel hides the file."""
-    try:
-        lines = re.findall(r"^(\w+):\s*(\d+) kB$", path.read_text(), re.MULTILINE)
-    except OSError:
-        return {}
+def kib_fields(text: str) -> dict[str, int]:
+    """The `Name:  123 kB` lines of a file in /proc, in bytes."""
+    lines = re.findall(r"^(\w+):\s*(\d+) kB$", text, re.MULTILINE)
     return {name: int(number) * KIB for name, number in lines}
+
+
+def _shown(path: Path) -> str:
+    """What is in a file; nothing where the kernel hides it."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -28,6 +28,8 @@ import numpy as np
 from ...kernels.errors import InputError
 from ...model import EmbeddingModel, load
 from ..harness.command import progress
+from ..harness.memory import kib_fields
+from ..harness.page import MEGA
 from .tokenizer_speed import read_texts, sample_texts
 
 ROUNDS = 3
@@ -69,13 +71,12 @@ class Server:
     pid: int
 
     def cpu_seconds(self) -> float:
-        """Processor time that it took so far; 0 where that cannot be known."""
+        """Processor time that it took so far."""
         return sum(map(int, self._read("stat").rpartition(") ")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> float:
         """Megabytes of its own, not of the model file."""
-        rows = dict(line.split(":", 1) for line in self._read("status").splitlines())
-        return int(rows["RssAnon"].split()[0]) / 1000
+        return kib_fields(self._read("status"))["RssAnon"] / MEGA
 
     def _read(self, name: str) -> str:
         try:
