@@ -60,13 +60,6 @@ static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows
     multiply_tile(0, codes, rows, k, weights, codebooks, sums);
 }
 
-static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      const uint8_t *codebooks, int32_t *sums)
-{
-    start_sums(code_sums, rows, LEVEL_OFFSET, sums);
-    multiply_tile(1, codes, rows, k, weights, codebooks, sums);
-}
-
 extern const eg_matmul_ops eg_matmul__wasm;
 const eg_matmul_ops eg_matmul__wasm = {.tile_rows = TILE_ROWS,
                                        .chunk_rows = EG_CHUNK_ROWS,

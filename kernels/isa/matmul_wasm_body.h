@@ -234,6 +234,13 @@ EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, size_t row
     }
 }
 
+static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
+{
+    start_sums(code_sums, rows, LEVEL_OFFSET, sums);
+    multiply_tile(1, codes, rows, k, weights, codebooks, sums);
+}
+
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 {
     enum { CHAINS = 10, MACS = LANES * STEP };

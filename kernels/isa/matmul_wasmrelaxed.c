@@ -48,13 +48,6 @@ static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t
     return (const char *)codes;
 }
 
-static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      const uint8_t *codebooks, int32_t *sums)
-{
-    start_sums(code_sums, rows, LEVEL_OFFSET, sums);
-    multiply_tile(1, codes, rows, k, weights, codebooks, sums);
-}
-
 extern const eg_matmul_ops eg_matmul__wasm, eg_matmul__wasmrelaxed;
 
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
