@@ -11,9 +11,8 @@ from ..kernels.config import EncoderConfig
 from ..kernels.layout import MatrixFormat, RowFormat, matrices
 from ..notices import about, size_text
 from .quantise.calibrate import LAYER_CALIBRATION, LAYER_PACKING
-from .quantise.calibration import CalibrationBatch
+from .quantise.calibration import RUN_TOKENS, CalibrationBatch
 from .quantise.embedding import TABLE_CALIBRATION, TABLE_PACKING
-from .quantise.gradient import TOKENS_AT_ONCE
 
 # Stages, as progress tells of them.
 READING, BUILDING, CHECKING = "reading the checkpoint", "building the tokenizer", "checking the file"
@@ -27,8 +26,9 @@ _TABLE, _TABLE_OF_ONE_CODEBOOK = 270e-9, 170e-9  # a weight of an int4 table tha
 _SENSITIVITY, _LAYER = 50e-12, 40e-12  # a weight of the layers and a token of the calibration texts
 
 # Bytes while the tokenizer is read, which takes more than all other small things together; and float32 numbers of each
-# calibration token that are there at the same time, in widths of hidden and feed-forward states.
-_BASE, _LAYER_WIDTHS, _GRADIENT_WIDTHS = 400e6, 6, 10
+# calibration token that are there at the same time: in widths of hidden states for all, and in widths of hidden and
+# feed-forward states for those that go through the layers together.
+_BASE, _KEPT_WIDTHS, _RUN_WIDTHS = 400e6, 3, 10
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,8 @@ def _table_seconds(row: RowFormat, calibrated: bool) -> float:
 
 def _memory(config: EncoderConfig, tokens: int, calibrates_table: bool) -> float:
     """The bytes of the stage that takes most."""
-    layer = tokens * _LAYER_WIDTHS * (config.hidden + config.ffn)
-    table = 0
+    run = _RUN_WIDTHS * (config.hidden + config.ffn)
     if calibrates_table:
-        states = (config.layers + 1) * config.hidden + _GRADIENT_WIDTHS * (config.hidden + config.ffn)
-        table = 2 * tokens * config.hidden + min(tokens, TOKENS_AT_ONCE) * states
-    return _BASE + np.dtype(np.float32).itemsize * max(layer, table)
+        run += (config.layers + 1) * config.hidden
+    numbers = tokens * _KEPT_WIDTHS * config.hidden + min(tokens, RUN_TOKENS) * run
+    return _BASE + np.dtype(np.float32).itemsize * numbers

@@ -1,19 +1,21 @@
 """Quantises the layers one after another, each for the inputs that those before it leave.
 
 The calibration texts go through the model once, as the engine will compute it: with int8 activations and the matrices
-quantised so far. The inputs of a matrix say which of its errors matter; see gptq.py. ../EXPERIMENTS.md has what else
-was tried. Model files and ONNX models differ in how a matrix is stored, in the blocks that are rotated, and in who
-rotates the inputs of `o`.
+quantised so far. The inputs of a matrix say which of its errors matter; see gptq.py. Texts go from matrix to matrix in
+runs, so that memory hardly grows with their number. ../EXPERIMENTS.md has what else was tried. Model files and ONNX
+models differ in how a matrix is stored, in the blocks that are rotated, and in who rotates the inputs of `o`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from ...kernels.config import EncoderConfig
 from ...kernels.rotation import ROTATION, rotate_blocks
 from ...notices import Progress
 from ..checkpoint.checkpoint import Checkpoint
@@ -22,8 +24,11 @@ from ..checkpoint.folds import Layer, folded_layer, folded_matrix, folded_norm, 
 from . import forward
 from .calibration import CalibrationBatch
 from .embedding import EmbeddingTable
-from .forward import Offsets, Product
+from .forward import Int8Rounded, Offsets
 from .gptq import Float64
+
+# A run of texts that goes through a layer; see `forward.layer_steps`.
+Steps = Generator[tuple[str, Float32], Float32, None]
 
 LAYER_CALIBRATION, LAYER_PACKING = "calibrating layer", "packing layer"  # what progress tells
 
@@ -98,37 +103,47 @@ def calibrated_parts(
         return matrix
 
     progress.begin(LAYER_CALIBRATION, source.config.layers)
+    runs = list(batch.runs())
     hidden = table.stored_rows(batch.ids)  # (tokens, hidden): the texts as the engine will compute them
     for i in range(source.config.layers):
         layer = rotated_layer(source, i, block, values=rotated_values)
-        quantized: dict[str, Matrix] = {}
-        product = _rounding_product(f"layers.{i}", layer, quantized, counted, block, rotated_values=rotated_values)
-        _, hidden = forward.layer_values(source.config, i, layer, hidden, batch.offsets, product)
+        steps = [_layer_steps(source.config, i, layer, hidden[tokens], offsets) for tokens, offsets in runs]
+        quantized = _rounded_layer(f"layers.{i}", layer, steps, counted, block, rotated_values=rotated_values)
         yield from ((f"layers.{i}.{part}", quantized.get(part, tensor)) for part, tensor in layer.items())
     final_norm = folded_norm(source, "final_norm")
     yield "final_norm", final_norm
-    normed = forward.rms_norm(hidden, final_norm, source.config.rms_norm_eps)
-    x = forward.int8_rounded(rotate_blocks(forward.pooled(normed, pieces_of(batch.offsets)), block))
-    yield "head", rounder("head", rotate_blocks(folded_matrix(source, "head"), block), gram_matrix(x))
+    normed = (forward.rms_norm(hidden[tokens], final_norm, source.config.rms_norm_eps) for tokens, _ in runs)
+    means = [forward.pooled(x, pieces_of(offsets)) for x, (_, offsets) in zip(normed, runs, strict=True)]
+    gram = Int8Rounded.of(rotate_blocks(np.concatenate(means), block)).gram_matrix()
+    yield "head", rounder("head", rotate_blocks(folded_matrix(source, "head"), block), gram)
 
 
-def _rounding_product(
-    name: str, layer: Layer, quantized: dict[str, Matrix], rounder: Rounder[Matrix], block: int, *, rotated_values: bool
-) -> Product:
-    """Rounds each matrix of a layer to `quantized` for its inputs, and multiplies as the engine will."""
+def _layer_steps(config: EncoderConfig, index: int, layer: Layer, hidden: Float32, offsets: Offsets) -> Steps:
+    """Those of forward.py; what they return overwrites hidden."""
+    _, hidden[:] = yield from forward.layer_steps(config, index, layer, hidden, offsets)
 
-    def product(part: str, x: Float32) -> Float32:
+
+def _rounded_layer(
+    name: str, layer: Layer, runs: Sequence[Steps], rounder: Rounder[Matrix], block: int, *, rotated_values: bool
+) -> dict[str, Matrix]:
+    """Rounds each matrix of a layer for its inputs in all runs of texts, and takes them through as the engine will."""
+
+    def rounded(part: str, x: Float32) -> Int8Rounded:
         is_rotated = part == "o" and rotated_values
-        x = forward.int8_rounded(x if is_rotated else rotate_blocks(x, block))
-        quantized[part] = rounder(f"{name}.{part}", layer[part], gram_matrix(x))
-        return np.asarray(x @ quantized[part].weights().T)
+        return Int8Rounded.of(x if is_rotated else rotate_blocks(x, block))
 
-    return product
-
-
-def gram_matrix(x: Float32) -> Float64:
-    """The sum of x xᵀ over tokens, (columns, columns), for x (tokens, columns)."""
-    return np.asarray(x.T @ x, np.float64)
+    quantized: dict[str, Matrix] = {}
+    inputs = [rounded(*next(run)) for run in runs]  # of the next matrix
+    for part in (part for part, tensor in layer.items() if tensor.ndim > 1):
+        gram = np.zeros((layer[part].shape[1],) * 2)
+        for x in inputs:
+            gram += x.gram_matrix()
+        quantized[part] = rounder(f"{name}.{part}", layer[part], gram)
+        weights = quantized[part].weights()
+        for number, run in enumerate(runs):
+            with suppress(StopIteration):  # after the last matrix
+                inputs[number] = rounded(*run.send(inputs[number].values() @ weights.T))
+    return quantized
 
 
 def pieces_of(offsets: Offsets) -> Offsets:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...inputs import check_path, check_unicode
+from ...kernels.batch import runs_of_texts
 from ...kernels.errors import InputError, ModelFileError
 from ...kernels.safetensors_file import JSON, read_bounded, shorten
 from ...tokenizer import Tokenizer
@@ -27,6 +29,9 @@ from .forward import Offsets
 
 # Longer texts are cut: their attention takes time and teaches little more.
 _MAX_TOKENS = 512
+
+# Tokens that go through layers together, at most: their gradients need their states before every layer, 157 MB.
+RUN_TOKENS = 2048
 
 SHIPPED = Path(__file__).with_name("calibration.jsonl")
 SHIPPED_SHORT = Path(__file__).with_name("calibration_short.jsonl")
@@ -41,6 +46,12 @@ class CalibrationBatch:
 
     ids: npt.NDArray[np.int32]
     offsets: Offsets
+
+    def runs(self) -> Iterator[tuple[slice, Offsets]]:
+        """Texts that go through layers together: which tokens they are, and offsets from their first on."""
+        for first, last in runs_of_texts(self.offsets, RUN_TOKENS):
+            start, stop = self.offsets[[first, last]]
+            yield slice(start, stop), self.offsets[first : last + 1] - start
 
 
 def calibration_files(path: str | os.PathLike[str] | None, *, used: bool = True) -> list[Path]:

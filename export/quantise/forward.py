@@ -1,13 +1,16 @@
-"""The model in float32 NumPy, layer by layer, over all calibration texts at once.
+"""The model in float32 NumPy, layer by layer, over many texts at once.
 
 kernels/reference.py explains the steps. Here texts are stored end to end, so that the inputs of each matrix are one
-array.
+array. A layer stops at each of its matrices, since a matrix may have to see the inputs of other texts as well before it
+is rounded and multiplies.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +26,10 @@ Offsets = npt.NDArray[np.int64]  # (texts + 1,): text i is tokens offsets[i] …
 
 # Multiplies inputs (tokens, in_features) by the matrix of this name in a layer: (tokens, out_features).
 Product = Callable[[str, Float32], Float32]
+
+# A layer that yields the name of each matrix and its inputs, is sent their product, and returns the stream (tokens,
+# hidden) before the feed-forward, and after the layer.
+Steps = Generator[tuple[str, Float32], Float32, tuple[Float32, Float32]]
 
 _ELEMENTWISE_ROWS = 512  # tokens at a time where many temporaries are made, so that they stay in cache
 
@@ -49,13 +56,28 @@ def layer_values(
 
     product is how inputs are multiplied; by default, with the matrices of the layer.
     """
-    eps = config.rms_norm_eps
+    steps = layer_steps(config, index, layer, hidden, offsets)
     multiply = product or (lambda name, x: x @ layer[name].T)
-    qkv = multiply("qkv", rms_norm(hidden, layer["input_norm"], eps))
-    out = multiply("o", attention(config, index, layer, qkv, offsets))
+    asked = next(steps)
+    try:
+        while True:
+            asked = steps.send(multiply(*asked))
+    except StopIteration as end:
+        middle, after = end.value
+        return middle, after
+
+
+def layer_steps(config: EncoderConfig, index: int, layer: Layer, hidden: Float32, offsets: Offsets) -> Steps:
+    """Layer `index` on hidden (tokens, hidden), from one matrix to the next.
+
+    Between two steps it keeps the stream alone: what is sent is used up, and what is yielded is given away.
+    """
+    eps = config.rms_norm_eps
+    attended = partial(attention, config, index, layer, offsets=offsets)
+    out = yield "o", attended((yield "qkv", rms_norm(hidden, layer["input_norm"], eps)))
     middle = hidden + rms_norm(out, layer["post_attention_norm"], eps)
-    gate_up = multiply("gate_up", rms_norm(middle, layer["pre_ffn_norm"], eps))
-    out = multiply("down", geglu(gate_up))
+    del out
+    out = yield "down", geglu((yield "gate_up", rms_norm(middle, layer["pre_ffn_norm"], eps)))
     return middle, middle + rms_norm(out, layer["post_ffn_norm"], eps)
 
 
@@ -69,11 +91,28 @@ def mean_square(x: Float32, eps: float) -> Float32:
     return np.asarray(np.einsum("tc,tc->t", x, x)[:, None] / np.float32(x.shape[1]) + np.float32(eps))
 
 
-def int8_rounded(x: Float32) -> Float32:
-    """x (rows, columns) rounded to int8, symmetric, one scale per row."""
-    scale = np.maximum(x.max(axis=1), -x.min(axis=1))[:, None] / np.float32(INT8_MAX)
-    codes = x / np.where(scale > 0, scale, np.float32(1))
-    return np.asarray(np.rint(codes, out=codes) * scale)
+@dataclass(frozen=True)
+class Int8Rounded:
+    """Activations (rows, columns) rounded to int8, symmetric: codes, and a scale for each row (rows, 1) float32."""
+
+    codes: npt.NDArray[np.int8]
+    scale: Float32
+
+    @classmethod
+    def of(cls, x: Float32) -> Int8Rounded:
+        """x (rows, columns), rounded."""
+        scale = np.maximum(x.max(axis=1), -x.min(axis=1))[:, None] / np.float32(INT8_MAX)
+        codes = x / np.where(scale > 0, scale, np.float32(1))
+        return cls(np.rint(codes, out=codes).astype(np.int8), scale)
+
+    def values(self) -> Float32:
+        """As float32, (rows, columns)."""
+        return np.asarray(self.codes * self.scale)
+
+    def gram_matrix(self) -> npt.NDArray[np.float64]:
+        """The sum of x xᵀ over rows x, (columns, columns)."""
+        x = self.values()
+        return np.asarray(x.T @ x, np.float64)
 
 
 def attention(config: EncoderConfig, index: int, layer: Layer, qkv: Float32, offsets: Offsets) -> Float32:

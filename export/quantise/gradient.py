@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 
-from ...kernels.batch import runs_of_texts
 from ...kernels.config import EncoderConfig
 from ...kernels.layout import PANEL
 from ...kernels.reference import GELU_CUBIC, GELU_SCALE
@@ -18,8 +17,6 @@ from ..checkpoint.folds import Layer, folded_layer, folded_matrix, folded_norm
 from . import forward
 from .calibration import CalibrationBatch
 from .forward import Offsets
-
-TOKENS_AT_ONCE = 4096  # whose states before every layer are kept: 12.6 MB each, and there are 25
 
 
 def embedding_sensitivity(
@@ -33,11 +30,9 @@ def embedding_sensitivity(
     """
     random = np.random.default_rng(0)
     gradient = np.empty_like(embedded)
-    for first, last in runs_of_texts(batch.offsets, TOKENS_AT_ONCE, len(batch.offsets)):
-        offsets = batch.offsets[first : last + 1]
-        tokens = slice(offsets[0], offsets[-1])
-        step = partial(advance, (last - first) / (2 * source.config.layers + 1))
-        gradient[tokens] = _sensitivity(source, offsets - offsets[0], embedded[tokens], random, step)
+    for tokens, offsets in batch.runs():
+        step = partial(advance, (len(offsets) - 1) / (2 * source.config.layers + 1))
+        gradient[tokens] = _sensitivity(source, offsets, embedded[tokens], random, step)
     return gradient
 
 
