@@ -1,8 +1,8 @@
-"""The cost of quantisation: model files and other runtimes' formats on golden texts and evaluation sets.
+"""The cost of quantisation: model files and other runtimes' formats in all languages and on evaluation sets.
 
-EMBGEMMA_GOLDEN names a folder of float32 embeddings, to which vectors are compared, and EMBGEMMA_EVALDATA a folder of
-evaluation sets, which are scored as MTEB does, at every Matryoshka size; one of them is enough. These sets only
-measure: nothing in this project is tuned on them.
+Texts in some 460 languages come along. EMBGEMMA_GOLDEN names a folder of float32 embeddings, to which vectors are
+compared, and EMBGEMMA_EVALDATA a folder of evaluation sets, which are scored as MTEB does, at every Matryoshka size.
+These two only measure: nothing in this project is tuned on them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..peers import OURS, PEERS, Variant, Vectors
 from ..peers.ours import converted
 from ..speed import options as shared
 from ..speed.model_source import CHECKPOINT_VARIABLE, explain_full_disk, path_from_environment
+from .quality_languages import Language, read_languages
 from .quality_report import Found, Quality, page
 from .quality_scores import Nearness, Scores, cut, nearness, resampled_scores
 from .quality_tasks import Task, read_tasks
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N,…",
         help=f"sizes of vector; the summary has the largest (default: {','.join(map(str, DIMENSIONS))})",
     )
+    parser.add_argument("--all-languages", action="store_true", help="list every language, not only the farthest")
     shared.add_threads_and_cache(parser)
     shared.add_plot(parser)
     parser.add_argument("--markdown", action="store_true", help="tables for a README")
@@ -88,11 +90,13 @@ class Material:
         golden: texts, and their float32 vectors (texts, hidden); None without such a folder.
         tasks: evaluation sets, and the lists of texts of each.
         dimensions: sizes of vector, largest first.
+        languages: and their texts, end to end.
     """
 
     golden: tuple[list[Ids], Vectors] | None
     tasks: list[tuple[Task, list[list[Ids]]]]
     dimensions: tuple[int, ...]
+    languages: tuple[list[Language], list[Ids]]
 
 
 def _run(options: argparse.Namespace) -> str:
@@ -104,7 +108,7 @@ def _run(options: argparse.Namespace) -> str:
         from .quality_plot import write_plot
 
         write_plot(found, options.plot)
-    return page(found).text(options.markdown)
+    return page(found, all_languages=options.all_languages).text(options.markdown)
 
 
 def measure_formats(
@@ -127,8 +131,8 @@ def measure_formats(
         measured = []
         for variant in variants:
             progress(f"measuring {variant.key}")
-            measured.append(measure(variant, material, cache, threads))
-    return Found(environment, measured, [task for task, _ in material.tasks], notes)
+            measured.append(measure(variant, variants[0], material, cache, threads))
+    return Found(environment, measured, [task for task, _ in material.tasks], material.languages[0], notes)
 
 
 def _variants(
@@ -158,15 +162,13 @@ def _name(path: Path) -> str:
 
 
 def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequence[int]) -> Material:
-    """Golden texts and evaluation sets, as the environment names them, tokenized by the reference model's tokenizer."""
+    """All texts, tokenized by the reference model's tokenizer: golden ones and sets are those the environment names."""
     golden, evaluation = path_from_environment(GOLDEN_VARIABLE), path_from_environment(EVALUATION_VARIABLE)
-    if golden is None and evaluation is None:
-        raise InputError(f"set {GOLDEN_VARIABLE} or {EVALUATION_VARIABLE} to a folder of reference data")
     texts = None if golden is None else read_golden(golden)
     tasks = [] if evaluation is None else read_tasks(evaluation, wanted)
     with load(reference.path, threads=1) as model:
 
-        def tokenized(prompt: str, texts: list[str]) -> list[Ids]:
+        def tokenized(prompt: str | None, texts: list[str]) -> list[Ids]:
             ids = model.token_ids(texts, prompt_name=prompt if prompt in model.prompts else None)
             return [np.array(text, np.int32) for text in ids]
 
@@ -175,11 +177,13 @@ def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequenc
         if not sizes:
             raise InputError(f"--dims {','.join(map(str, dimensions))}: vectors of this model have {hidden} values")
         of_tasks = [(task, [tokenized(*part) for part in task.texts]) for task in tasks]
-        return Material(texts, of_tasks, sizes)
+        languages = read_languages()
+        in_languages = tokenized(None, [text for language in languages for text in language.texts])
+        return Material(texts, of_tasks, sizes, (languages, in_languages))
 
 
-def measure(variant: Variant, material: Material, cache: Path, threads: int | None) -> Quality:
-    """Encodes the texts that are not in the cache, and scores all at every size."""
+def measure(variant: Variant, reference: Variant, material: Material, cache: Path, threads: int | None) -> Quality:
+    """Encodes the texts that are not in the cache, and scores all at every size; languages at the full size alone."""
     near: dict[int, Nearness] = {}
     if material.golden is not None:
         texts, expected = material.golden
@@ -190,4 +194,7 @@ def measure(variant: Variant, material: Material, cache: Path, threads: int | No
         vectors = embed(variant, lists, cache, threads)
         for dim in material.dimensions:
             scores[dim].append(resampled_scores(task, [cut(part, dim) for part in vectors]))
-    return Quality(variant.peer, variant.name, size(variant), near, {dim: np.array(of) for dim, of in scores.items()})
+    (right,), (found,) = (embed(one, [material.languages[1]], cache, threads) for one in (reference, variant))
+    cosines = np.einsum("td,td->t", right, found, dtype=np.float64)
+    of_dims = {dim: np.array(of) for dim, of in scores.items()}
+    return Quality(variant.peer, variant.name, size(variant), near, of_dims, cosines)

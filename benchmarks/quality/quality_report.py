@@ -12,6 +12,7 @@ from ..compare.compare_report import title
 from ..harness.machine import Environment
 from ..harness.page import NOTHING, Page, Table, megabytes
 from ..speed.report import describe
+from .quality_languages import Cosines, Language, language_tables
 from .quality_scores import NEIGHBOURS, Loss, Nearness, loss
 from .quality_tasks import PUBLISHED, PUBLISHED_DIMENSION, Task
 
@@ -34,6 +35,7 @@ class Quality:
         bytes: of its files.
         nearness: to the golden vectors, by size of vector; empty if there are none.
         scores: by size of vector, (tasks, 1 + resamples) as resampled_scores gives them.
+        languages: cosines to the reference, at the full size of vector.
     """
 
     runtime: str
@@ -41,6 +43,7 @@ class Quality:
     bytes: int
     nearness: dict[int, Nearness]
     scores: dict[int, npt.NDArray[np.float64]]
+    languages: Cosines
 
     @property
     def title(self) -> str:
@@ -60,15 +63,18 @@ class Found:
     environment: Environment
     measured: Sequence[Quality]
     tasks: Sequence[Task]
+    languages: Sequence[Language]
     notes: Sequence[str]
 
 
-def page(found: Found) -> Page:
+def page(found: Found, *, all_languages: bool = False) -> Page:
     """The report; the first format is what others are compared with."""
     measured, tasks = found.measured, found.tasks
     tables = [_summary(measured, tasks), *(_everything(measured, tasks, dim) for dim in measured[0].scores)]
     if tasks and len(measured) > 1:
         tables.append(_losses(measured, tasks))
+    cosines = {one.title: one.languages for one in measured[1:]}
+    tables += language_tables(found.languages, cosines, measured[0].title, everything=all_languages)
     return Page({"machine": describe(found.environment)}, tables, [*_notes(measured, tasks), *found.notes])
 
 
@@ -150,6 +156,8 @@ def _mean_loss(reference: Quality, one: Quality, dim: int) -> Loss:
 def _notes(measured: Sequence[Quality], tasks: Sequence[Task]) -> list[str]:
     """How to read the tables."""
     notes = ["MB: of the files; only those of embgemma hold a tokenizer."]
+    if len(measured) > 1:
+        notes.append("languages: a short and a longer text of each, without a prompt, that calibration does not see.")
     if measured[0].nearness:
         notes.append(
             "cosine: to the golden float32 vectors; similarity error: mean distance of the cosines of two texts; "

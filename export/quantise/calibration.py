@@ -35,6 +35,7 @@ RUN_TOKENS = 2048
 
 SHIPPED = Path(__file__).with_name("calibration.jsonl")
 SHIPPED_SHORT = Path(__file__).with_name("calibration_short.jsonl")
+SHIPPED_LANGUAGES = Path(__file__).with_name("calibration_languages.jsonl")  # not used yet
 
 _MOST_BYTES = 64 << 20  # of a file; a hundred thousand texts
 _LEAST_TEXTS = 8  # with fewer, the statistics of a channel are noise

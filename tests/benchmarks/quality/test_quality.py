@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import embgemma
+from embgemma.benchmarks.quality.quality_languages import read_languages
 from embgemma.benchmarks.quality.quality_report import Quality, frontier
 from embgemma.benchmarks.quality.quality_scores import NEIGHBOURS, Nearness, cut, loss, nearness, resampled_scores
 from embgemma.benchmarks.quality.quality_tasks import Similarity
@@ -16,6 +17,7 @@ from embgemma.export.convert import convert
 from tests import tiny
 from tests.benchmarks.tiny_sets import write_rows
 
+SCRIPTS = {language.script for language in read_languages()}
 TEXTS = ["in the north", "that was it", "on and on", "be with it", "not by the", "the", "to be", "it is that"]
 
 
@@ -74,14 +76,24 @@ def test_the_report_is_made_once(
     assert bench(*arguments) == report
 
 
-def test_one_kind_of_data_is_enough(
+def test_all_data_but_the_languages_may_be_missing(
     arguments: list[str], bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "STS13" not in bench(*arguments, "--task", "Tatoeba")
     monkeypatch.delenv("EMBGEMMA_EVALDATA")
     assert "loss" not in rows(bench(*arguments))
     monkeypatch.delenv("EMBGEMMA_GOLDEN")
-    assert "set EMBGEMMA_GOLDEN or EMBGEMMA_EVALDATA" in bench(*arguments, fails=True)
+    assert set(rows(bench(*arguments))) >= {"all", "Latin", "Armenian"}  # of the texts that come along
+
+
+def test_languages_are_compared_with_float32(arguments: list[str], bench: Callable[..., str]) -> None:
+    found = rows(bench(*arguments, "--task", "Tatoeba", "--all-languages"))
+    assert int(found["all"][0]) == sum(int(cells[0]) for name, cells in found.items() if name in SCRIPTS)
+    assert [*found["Swedish"][:2]] == ["swe", "Latin"]
+    for name in ("all", "Cyrillic", "Swedish"):
+        mean, percentile, least = map(float, found[name][-1].split(" / "))
+        assert 0.9 < least <= percentile <= 1
+        assert least - 0.001 < mean < 1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +135,7 @@ def test_size_against_error_is_drawn(arguments: list[str], folder: Path, bench: 
 def test_the_frontier_leaves_out_what_is_larger_and_farther() -> None:
     sizes_and_cosines = [(100, 0.97), (200, 0.96), (200, 0.99), (300, 0.99), (1200, 1.0)]
     formats = [
-        Quality("ours", str(i), size, {8: Nearness(cosine, 0, 0, 0, 0)}, {8: np.empty((0, 0))})
+        Quality("ours", str(i), size, {8: Nearness(cosine, 0, 0, 0, 0)}, {8: np.empty((0, 0))}, np.empty(0))
         for i, (size, cosine) in enumerate(sizes_and_cosines)
     ]
     assert [one.precision for one in frontier(formats)] == ["0", "2", "4"]
