@@ -113,8 +113,8 @@ def development_rows(pages: Sequence[Translation]) -> Iterator[dict[str, Any]]:
     for number, page in enumerate(pages):
         seen = {run for text in page.paragraphs(0, range(sys.maxsize)) for run in _runs(text)}
         new = ([text for text in page.paragraphs(1, letters) if not seen & _runs(text)] for letters in (_SHORT, _LONG))
-        texts = [text for candidates in new for text in _spread(candidates, 1, number)]
-        yield {"tag": page.tag, "name": page.name, "script": page.script, "texts": texts}
+        if texts := [text for candidates in new for text in _spread(candidates, 1, number)]:
+            yield {"tag": page.tag, "name": page.name, "script": page.script, "texts": texts}
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:

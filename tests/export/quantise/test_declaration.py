@@ -60,6 +60,7 @@ def test_what_ships_is_in_hundreds_of_languages_and_compact() -> None:
     languages = read_languages()
     assert len(languages) == len({language.tag for language in languages}) > 400
     assert len({language.script for language in languages}) > 30
+    assert all(language.texts for language in languages)
     assert sum(len(language.texts) for language in languages) > 900
     calibration = [json.loads(line)["text"] for line in SHIPPED_LANGUAGES.read_text("utf-8").splitlines()]
     assert len(calibration) == len({*calibration}) > 400
