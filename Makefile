@@ -112,14 +112,22 @@ test-swift: $(VENV)/with-dev $(VENV)/with-release
 c-library: $(VENV)/with-dev
 	BIN=$(BIN) bash tests/packaging/c_library
 
+FUZZERS := $(notdir $(basename $(wildcard tests/kernels/*/fuzz_*.c)))
+PYTHON_FUZZERS := readers checkpoints
+.PHONY: $(FUZZERS) $(PYTHON_FUZZERS)
+
+# Two at a time: each takes one core.
 fuzz: $(VENV)/with-dev
 	$(BIN)/cmake -S kernels -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 		-DCMAKE_C_COMPILER=clang -DEMBGEMMA_BUILD_FUZZERS=ON
 	$(BIN)/cmake --build build/fuzz
-	for fuzzer in $$(find build/fuzz -maxdepth 1 -name 'fuzz_*'); do \
-		$$fuzzer -max_len=20000 -max_total_time=$(FUZZ_SECONDS) || exit 1; done
-	$(BIN)/python -m tests.fuzz.readers --seconds $(FUZZ_SECONDS)
-	$(BIN)/python -m tests.fuzz.checkpoints --seconds $(FUZZ_SECONDS)
+	$(MAKE) --jobs=2 --output-sync $(FUZZERS) $(PYTHON_FUZZERS)
+
+$(FUZZERS):
+	build/fuzz/$@ -max_len=20000 -max_total_time=$(FUZZ_SECONDS)
+
+$(PYTHON_FUZZERS):
+	$(BIN)/python -m tests.fuzz.$@ --seconds $(FUZZ_SECONDS)
 
 ZIG = -DCMAKE_TOOLCHAIN_FILE=cmake/zig.cmake -DEMBGEMMA_ZIG=$(abspath $(BIN)/python-zig)
 # Names of zig's for the systems of the wheels: the oldest that will do.

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -75,14 +76,19 @@ def checkpoint() -> Path:
 
 @pytest.fixture(scope="session")
 def converted(checkpoint: Path) -> Iterator[Callable[[Scheme], Path]]:
-    """Gives the model file of that checkpoint in a scheme."""
-    # Not pytest's own temporary folder, which keeps the files of three runs: these take 2 GB.
-    with tempfile.TemporaryDirectory() as folder:
+    """Gives the model file of that checkpoint in a scheme.
+
+    EMBGEMMA_CONVERTED names a folder that keeps the files for further runs of the same source; they take 2 GB.
+    """
+    kept = os.environ.get("EMBGEMMA_CONVERTED")
+    # Not pytest's own temporary folder, which keeps the files of three runs.
+    with nullcontext(kept) if kept else tempfile.TemporaryDirectory() as folder:
 
         @cache
         def path(scheme: Scheme) -> Path:
+            file = Path(folder) / f"{scheme}.safetensors"
             # Plain rounding: calibration takes minutes, and the tests do not depend on it.
-            return convert(checkpoint, Path(folder) / f"{scheme}.safetensors", scheme, calibrated=False)
+            return file if file.is_file() else convert(checkpoint, file, scheme, calibrated=False)
 
         yield path
 
