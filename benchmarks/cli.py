@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cli.exit import exit_code
-from ..cli.signals import check_standard_output, open_standard_error
+from ..cli.signals import check_standard_output, prepare_standard_streams
 from ..kernels.errors import InputError
 from ..notices import tell
 from . import results
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "speed")
-    open_standard_error()
+    prepare_standard_streams()
     parser = build_parser()
     options = parser.parse_args(arguments)
     if getattr(options, "device", "cpu") != "cpu":

@@ -25,7 +25,7 @@ from .pull_command import add_pull_arguments, run_pull
 from .search_command import add_search_arguments, run_search
 from .serve_command import DESCRIPTION as SERVE_DESCRIPTION
 from .serve_command import add_serve_arguments, run_serve
-from .signals import open_standard_error
+from .signals import prepare_standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 1: failed, or some lines of the input could not be read. 2: wrong arguments (argparse raises SystemExit).
     """
-    open_standard_error()
+    prepare_standard_streams()
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.run is None:

@@ -5,6 +5,7 @@ A command ends through every `finally`, so that nothing unfinished stays.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name)]
 
 
-def open_standard_error() -> None:
-    """Makes messages vanish if standard error was closed before the start, when Python has None in its place."""
+def prepare_standard_streams() -> None:
+    """Makes output UTF-8, which holds every path and text, and messages vanish if standard error was closed before.
+
+    Windows has another encoding for what goes to a file or a pipe. For a closed stream Python has None in its place.
+    """
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", errors="replace")  # noqa: SIM115  (as long as the process)
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # not so in a notebook
+            stream.reconfigure(encoding="utf-8", errors=errors)
 
 
 def check_standard_output() -> None:

@@ -45,6 +45,30 @@ def test_a_result_needs_standard_output(command: tuple[str, ...], model_path: Pa
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(
+    ("stream", "command"),
+    [
+        ("stdout", ("cli.main", "info", "HOME/model.safetensors")),
+        ("stdout", ("cli.main", "cache", "path")),
+        ("stderr", ("cli.main", "info", "HOME/nothing.safetensors")),
+        ("stderr", ("benchmarks.cli", "--model", "HOME/nothing.safetensors")),
+    ],
+)
+def test_output_is_utf8_where_the_system_has_another(
+    stream: str, command: tuple[str, ...], encoding: str, model_path: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "modèle 模型 🙂"
+    home.mkdir()
+    (home / "model.safetensors").symlink_to(model_path)
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "EMBGEMMA_HOME": str(home)}
+    module, *arguments = (part.replace("HOME", str(home)) for part in command)
+    code = f"import sys; from embgemma.{module} import main; sys.exit(main())"
+    done = run(PYTHON, "-c", code, *arguments, check=False, env=environment, capture_output=True)
+    assert str(home) in getattr(done, stream).decode()
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_closed_standard_error_loses_messages_alone(embedding: tuple[object, ...], tmp_path: Path) -> None:
     closing = ("sh", "-c", '"$@" 2>&-', "sh")
     assert len(run(*closing, *embedding, "a" * 3000, stdout=subprocess.PIPE).stdout.splitlines()) == 1
