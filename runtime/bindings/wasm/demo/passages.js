@@ -9,56 +9,60 @@ const TOKENS_OF_ASCII = 1 / 4; // of a character in English; one above ASCII cou
 const SENTENCE_END =
   /[.!?…]["'”’)\]]*\s+|[。！？]\s*|\n\s*\n\s*|\n(?=[ \t]*(?:[-*+|]|[0-9]{1,3}[.)])[ \t])/gu;
 
-/** The passages of a text, in order: their text, and the lines of the file on which they begin and end, from 1. */
+/** The passages of a text, in order: their text, and the lines of the file on which they begin and end, from 1. Takes
+ * time in proportion to the text: each of its characters is looked at a few times, however many sentences it has. */
 export function passages(text) {
   const found = [];
-  let held = "";
-  let line = 1; // on which `held` begins
-  const flush = () => {
+  let begin = 0; // of the passage that is being filled
+  let tokens = 0; // that it has
+  let line = 1; // on which it begins
+  const flush = (end) => {
+    const held = text.slice(begin, end);
     const passage = held.trim();
     if (passage !== "") {
       const first = line + breaks(held.slice(0, held.length - held.trimStart().length));
       found.push({ text: passage, line: first, lastLine: first + breaks(passage) });
     }
     line += breaks(held);
-    held = "";
+    begin = end;
+    tokens = 0;
   };
   for (const sentence of sentences(text)) {
-    if (estimatedTokens(held) + estimatedTokens(sentence) > MOST_TOKENS) flush();
-    held += sentence;
-    if (endsParagraph(sentence) && estimatedTokens(held) > FULL_ENOUGH) flush();
+    if (tokens + sentence.tokens > MOST_TOKENS) flush(sentence.begin);
+    tokens += sentence.tokens;
+    if (tokens > FULL_ENOUGH && endsParagraph(text.slice(sentence.begin, sentence.end))) flush(sentence.end);
   }
-  flush();
+  flush(text.length);
   return found;
 }
 
 function* sentences(text) {
   let begin = 0;
   for (const { index, 0: mark } of text.matchAll(SENTENCE_END)) {
-    yield* cut(text.slice(begin, index + mark.length));
+    yield* cut(text, begin, index + mark.length);
     begin = index + mark.length;
   }
-  yield* cut(text.slice(begin));
+  yield* cut(text, begin, text.length);
 }
 
-/** The sentence, in parts where it is too long for a passage, cut at spaces if there are some. */
-function* cut(sentence) {
-  let begin = 0;
-  for (let end; (end = fittingEnd(sentence, begin)) < sentence.length; begin = end) {
-    const part = sentence.slice(begin, end);
-    const space = Math.max(part.lastIndexOf("\n"), part.lastIndexOf(" ")) + 1;
-    if (space > part.length / 2) end = begin + space;
-    yield sentence.slice(begin, end);
+/** A sentence, { begin, end, tokens }, or parts of it where it is too long for a passage, cut at spaces if there are
+ * some. */
+function* cut(text, begin, end) {
+  while (begin < end) {
+    let tokens = 0;
+    let fitting = begin;
+    for (let next; fitting < end && (next = tokens + tokensOf(text.charCodeAt(fitting))) <= MOST_TOKENS; fitting++) {
+      tokens = next;
+    }
+    if (fitting < end) {
+      const part = text.slice(begin, fitting);
+      const space = Math.max(part.lastIndexOf("\n"), part.lastIndexOf(" ")) + 1;
+      if (space > part.length / 2) fitting = begin + space;
+      tokens = estimatedTokens(text.slice(begin, fitting));
+    }
+    yield { begin, end: fitting, tokens };
+    begin = fitting;
   }
-  yield sentence.slice(begin);
-}
-
-/** Where the part of a text ends that begins here and fits a passage. */
-function fittingEnd(text, begin) {
-  let tokens = 0;
-  let end = begin;
-  while (end < text.length && (tokens += tokensOf(text.charCodeAt(end))) <= MOST_TOKENS) end++;
-  return end;
 }
 
 function estimatedTokens(text) {

@@ -53,3 +53,19 @@ for (const [name, text] of Object.entries(LONG)) {
 test("what has no text has no passage", () => {
   for (const text of ["", " ", "\n\n \t\n"]) assert.deepEqual(passages(text), []);
 });
+
+test("looks at each character a few times, however many sentences there are", (t) => {
+  const { charCodeAt } = String.prototype;
+  let looks = 0;
+  String.prototype.charCodeAt = function (index) {
+    looks++;
+    return charCodeAt.call(this, index);
+  };
+  t.after(() => (String.prototype.charCodeAt = charCodeAt));
+  for (const unit of ["A. ", "。", "- a\n", "x.\n", "word ".repeat(200)]) {
+    const text = unit.repeat(60_000 / unit.length);
+    looks = 0;
+    passages(text);
+    assert.ok(looks <= 3 * text.length, `${unit}: ${looks} looks at ${text.length} characters`);
+  }
+});
