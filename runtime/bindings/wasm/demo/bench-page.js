@@ -6,6 +6,15 @@ import { prepareOffline } from "./offline.js";
 import { byId, element, showProblem, showStatus } from "./view.js";
 
 const IN_THE_BOX = "models/embgemma-tiny.safetensors";
+const MOST_THREADS = 64; // that the package takes
+
+/** Loads the model with the chosen threads, and shows how many that are where it is left open. */
+async function load(source) {
+  const [choice] = byId("threads").selectedOptions;
+  const model = await EmbeddingModel.load(source, { threads: Number(choice.value) || undefined });
+  if (choice.value === "0") choice.textContent = `as usual: ${model.threads}`;
+  return model;
+}
 
 /** Memory in bytes by name; that of the whole page is known in isolated pages of Chromium alone. */
 async function memory(model) {
@@ -23,7 +32,7 @@ async function measure() {
     byId("output").textContent = lines.join("\n");
   };
   await bench({
-    load: () => EmbeddingModel.load(file ?? IN_THE_BOX, { threads: Number(byId("threads").value) || undefined }),
+    load: () => load(file ?? IN_THE_BOX),
     memory,
     name: file?.name ?? "embgemma-tiny.safetensors",
     seconds: Number(byId("seconds").value),
@@ -51,7 +60,7 @@ async function run(event) {
 }
 
 if (!(await prepareOffline())) {
-  const most = self.crossOriginIsolated ? (navigator.hardwareConcurrency ?? 1) : 1;
+  const most = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency ?? 1, MOST_THREADS) : 1;
   for (let threads = 1; threads <= most; threads++) {
     byId("threads").append(element("option", { value: threads, textContent: threads }));
   }

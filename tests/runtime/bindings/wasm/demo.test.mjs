@@ -150,6 +150,8 @@ test("the benchmark works without a network", withBrowser, async () => {
   await page.waitForFunction(() => /Done|^$/.test(document.getElementById("status").innerText));
   assert.equal(await textOf("problem"), "");
   assert.match(await textOf("output"), /tokens +median ms[\s\S]* 8 +[\d.]+/);
+  const threads = await page.$eval("#threads", (select) => select.selectedOptions[0].innerText);
+  assert.match(await textOf("output"), new RegExp(`, ${/^as usual: (\d+)$/.exec(threads)[1]} threads`));
 });
 
 test("a host that sends no headers gives threads as well, at the second look", withBrowser, async () => {
