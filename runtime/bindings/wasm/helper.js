@@ -1,22 +1,22 @@
 // A helper thread: an instance over the engine's memory that waits for work until its Worker is ended.
 
 import { instantiate } from "./engine.js";
-import { toMessage } from "./errors.js";
+import { EmbgemmaError, toMessage } from "./errors.js";
 import { listen, postBack } from "./workers.js";
 
-listen(async ({ module, memory, index, failures, stack, tls }) => {
-  let ready = false;
+listen(async ({ id, module, memory, index, stack, tls }) => {
+  let exports;
   try {
-    const exports = await instantiate(module, memory);
+    exports = await instantiate(module, memory);
     exports.eg_wasm_enter(stack, tls);
-    ready = true;
-    postBack({ ready });
+  } catch (error) {
+    postBack({ id, error: toMessage(new EmbgemmaError("system", `a thread did not start: ${error.message}; ask for fewer`)) });
+    return;
+  }
+  postBack({ id });
+  try {
     exports.eg_wasm_serve(index);
   } catch (error) {
-    if (ready) {
-      new BroadcastChannel(failures).postMessage(toMessage(error));
-    } else {
-      postBack({ error: toMessage(error) });
-    }
+    postBack({ error: toMessage(error), trap: true }); // whatever it is, the engine waits for this thread
   }
 });

@@ -14,56 +14,78 @@ const PART_CHARACTERS = 20_000; // of a long list: short enough for other calls 
 const CHARACTERS_OF_TOKEN = 4; // about
 const PIECE = 4 << 20; // bytes
 
-/** A Worker with the engine, whose calls are promises. */
+/** A Worker with the engine and those of its helper threads. What they are asked to do are promises. */
 class Remote {
   #calls = new Map();
   #count = 0;
-  #worker;
+  #onProgress;
+  #engine;
+  #workers = []; // the engine's and the helpers'
   #ended = null; // why it takes no more calls
-  #failures; // of helpers, which the Worker cannot hear while it waits for them
 
   constructor(onProgress) {
-    this.failuresName = `embgemma-${crypto.randomUUID?.() ?? Math.random()}`;
-    this.#failures = new BroadcastChannel(this.failuresName);
-    this.#failures.onmessage = ({ data }) => this.end(fromMessage(data));
-    this.#failures.unref?.(); // in node: it keeps no program running
-    this.#worker = startWorker(
-      (Kind) => new Kind(new URL("./worker.js", import.meta.url), { type: "module", execArgv: [] }),
-      ({ id, result, error, trap, progress }) => {
-        if (this.#ended) {
-          return; // an answer that was on its way
-        }
-        if (progress) {
-          try {
-            onProgress?.(progress);
-          } catch (error) {
-            this.end(error); // the caller's own
-          }
-          return;
-        }
-        if (trap) {
-          this.end(fromMessage(error));
-          return;
-        }
-        const { resolve, reject } = this.#calls.get(id);
-        this.#calls.delete(id);
-        this.#worker.keepRunning(this.#calls.size > 0);
-        error ? reject(fromMessage(error)) : resolve(result);
-      },
-      (error) => this.end(new EmbgemmaError("system", `the engine's Worker failed: ${error.message}`)),
+    this.#onProgress = onProgress;
+    this.#engine = this.#start(
+      (Kind, name) => new Kind(new URL("./worker.js", import.meta.url), { type: "module", execArgv: [], name }),
     );
   }
 
-  call(call, options, transfer) {
+  #start(make) {
+    const failed = (error) => this.end(new EmbgemmaError("system", `the engine failed: ${error.message}; load the model again`));
+    const worker = startWorker(make, (message) => this.#hear(message), failed);
+    worker.keepRunning(false);
+    this.#workers.push(worker);
+    return worker;
+  }
+
+  #hear({ id, result, error, trap, progress }) {
+    if (this.#ended) {
+      return; // an answer that was on its way
+    }
+    if (progress) {
+      try {
+        this.#onProgress?.(progress);
+      } catch (error) {
+        this.end(error); // the caller's own
+      }
+      return;
+    }
+    if (trap) {
+      this.end(fromMessage(error));
+      return;
+    }
+    const { resolve, reject } = this.#calls.get(id);
+    this.#calls.delete(id);
+    this.#engine.keepRunning(this.#calls.size > 0);
+    error ? reject(fromMessage(error)) : resolve(result);
+  }
+
+  #ask(worker, message, transfer) {
     if (this.#ended) {
       return Promise.reject(this.#ended);
     }
     return new Promise((resolve, reject) => {
       const id = this.#count++;
-      this.#worker.post({ id, call, options }, transfer); // throws what cannot be sent
+      worker.post({ id, ...message }, transfer); // throws what cannot be sent
       this.#calls.set(id, { resolve, reject });
-      this.#worker.keepRunning(true);
+      this.#engine.keepRunning(true);
     });
+  }
+
+  call(call, options, transfer) {
+    return this.#ask(this.#engine, { call, options }, transfer);
+  }
+
+  /** Starts the engine, and its helpers over its memory. They are Workers of the caller: the engine's Worker hears
+   * nothing while it waits for them, so it could not tell that one is gone. */
+  async begin(choices) {
+    const helpers = Array.from({ length: choices.threads - 1 }, () =>
+      this.#start(
+        (Kind, name) => new Kind(new URL("./helper.js", import.meta.url), { type: "module", execArgv: [], name }),
+      ),
+    );
+    const places = await this.call("begin", choices);
+    await Promise.all(helpers.map((helper, index) => this.#ask(helper, { index, ...places[index] })));
   }
 
   /** Rejects all calls, those in progress and later ones. */
@@ -73,8 +95,7 @@ class Remote {
       reject(this.#ended);
     }
     this.#calls.clear();
-    this.#failures.close();
-    await this.#worker.end();
+    await Promise.all(this.#workers.map((worker) => worker.end()));
   }
 }
 
@@ -214,7 +235,7 @@ export class EmbeddingModel {
     const abort = () => remote.end(signal.reason);
     signal?.addEventListener("abort", abort, { once: true });
     try {
-      await remote.call("begin", { ...choices, failures: remote.failuresName });
+      await remote.begin(choices);
       await send(source, cache, remote, signal);
       return new EmbeddingModel(remote, await remote.call("finish", choices), truncateDim);
     } catch (error) {

@@ -1,16 +1,15 @@
-// The Worker that has the engine: opens the model, starts helpers, and answers calls one after another.
+// The Worker that has the engine: opens the model, and answers calls one after another.
 
 import { download } from "./download.js";
 import { Engine } from "./engine.js";
 import { EmbgemmaError, isTrap, toMessage } from "./errors.js";
 import { Intake } from "./intake.js";
-import { listen, postBack, startWorker } from "./workers.js";
+import { listen, postBack } from "./workers.js";
 
 const PIECE = 4 << 20; // bytes of a file read at once
 const PROGRESS_MS = 100; // at most so often
 
 let engine, intake, model, context, dim;
-const helpers = [];
 
 // ---- opening a model -----------------------------------------------------------------------------------------------
 
@@ -27,23 +26,12 @@ function reporter() {
   };
 }
 
-async function begin({ isa, threads, failures }) {
+/** Returns what each helper needs to begin. */
+async function begin({ isa, threads }) {
   engine = await Engine.create(isa, threads);
   intake = new Intake(engine, reporter());
-  await Promise.all(Array.from({ length: threads - 1 }, (_, index) => startHelper(index, failures)));
-}
-
-function startHelper(index, failures) {
-  return new Promise((resolve, reject) => {
-    const failed = (error) => reject(new EmbgemmaError("system", `a thread did not start: ${error.message}; ask for fewer`));
-    const helper = startWorker(
-      (Kind) => new Kind(new URL("./helper.js", import.meta.url), { type: "module", execArgv: [] }),
-      (answer) => (answer.ready ? resolve() : failed(answer.error)),
-      failed,
-    );
-    helpers.push(helper);
-    helper.post({ module: engine.module, memory: engine.memory, index, failures, ...engine.helperMemory() });
-  });
+  const { module, memory } = engine;
+  return Array.from({ length: threads - 1 }, () => ({ module, memory, ...engine.helperMemory() }));
 }
 
 let downloadAgain = null; // what a model was opened from, if that may be an old copy

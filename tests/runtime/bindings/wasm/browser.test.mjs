@@ -14,7 +14,7 @@ const TYPES = { ".js": "text/javascript", ".wasm": "application/wasm" };
 const ISOLATING = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 const PAUSE = 300; // ms, after which the browser has passed on what has come
 const SERVE = "exports.eg_wasm_serve(index)"; // what a thread of the engine does
-const TRAP = "throw new WebAssembly.RuntimeError('unreachable')";
+const ENDS = { failing: "throw new WebAssembly.RuntimeError('unreachable')", closing: "self.close()" };
 const TEXTS = ["Venus is Earth's twin.", "Mars is red.", "Saturn has rings."];
 
 let bytes, expected, server, origin, browser, context, page;
@@ -32,8 +32,8 @@ function answer(request, response) {
   } else if (path.startsWith("/isolated/") || path.startsWith("/plain/")) {
     const headers = path.startsWith("/isolated/") ? ISOLATING : {};
     const name = path.split("/").at(-1);
-    const failing = path.includes("/failing/") && name === "helper.js";
-    const changed = (content) => (failing ? String(content).replace(SERVE, TRAP) : content);
+    const end = name === "helper.js" && ENDS[path.split("/").at(-2)];
+    const changed = (content) => (end ? String(content).replace(SERVE, end) : content);
     readFile(join(PACKAGE, name)).then(changed).then(
       (content) => response.writeHead(200, { "Content-Type": TYPES[extname(name)], ...headers }).end(content),
       () => response.writeHead(200, { "Content-Type": "text/html", ...headers }).end("<!doctype html>"),
@@ -111,10 +111,12 @@ test("has one thread in a page that is not isolated", withBrowser, async () => {
   assert.deepEqual([loaded.threads, loaded.vectors], [1, expected], loaded.message);
 });
 
-test("rejects calls when a thread of the engine fails", withBrowser, async () => {
-  await open("isolated/failing");
-  const { code, message } = await load({ threads: 2 });
-  assert.deepEqual([code, message], ["system", "the engine failed: unreachable; load the model again"]);
+test("rejects calls when a thread of the engine fails, or is gone", withBrowser, async () => {
+  for (const [end, words] of [["failing", "unreachable"], ["closing", "a Worker was ended from outside"]]) {
+    await open(`isolated/${end}`);
+    const { code, message } = await load({ threads: 2 });
+    assert.deepEqual([code, message], ["system", `the engine failed: ${words}; load the model again`]);
+  }
 });
 
 test("keeps a copy, and needs no network after that", withBrowser, async () => {

@@ -230,20 +230,43 @@ describe("loading", () => {
     await assert.rejects(model.embedQuery("x"), failsWith("closed", /closed/));
   });
 
-  test("rejects calls when the engine or a thread of it fails", async (t) => {
-    const failing = async (name, words) => {
-      const folder = await mkdtemp(join(tmpdir(), "embgemma-"));
-      t.after(() => rm(folder, { recursive: true }));
-      await cp(process.env.EMBGEMMA_PACKAGE, folder, { recursive: true });
-      const code = await readFile(join(folder, name), "utf8");
-      await writeFile(join(folder, name), code.replace(words, "throw new WebAssembly.RuntimeError('unreachable')"));
-      return (await import(pathToFileURL(join(folder, "index.js")).href)).EmbeddingModel;
-    };
-    const failed = { code: "system", message: /engine failed: unreachable/ };
-    await assert.rejects((await failing("helper.js", "exports.eg_wasm_serve(index)")).load(path, { threads: 2 }), failed);
-    const model = await (await failing("worker.js", "engine.check(encode(address))")).load(path, { threads: 2 });
-    await Promise.all(["one", "two"].map((text) => assert.rejects(model.embedQuery(text), failed)));
-    await assert.rejects(model.fingerprint(), failed);
+  /** The package with other words in one of its files. */
+  async function changed(t, name, words, others) {
+    const folder = await mkdtemp(join(tmpdir(), "embgemma-"));
+    t.after(() => rm(folder, { recursive: true }));
+    await cp(process.env.EMBGEMMA_PACKAGE, folder, { recursive: true });
+    const code = await readFile(join(folder, name), "utf8");
+    assert.ok(code.includes(words), words);
+    await writeFile(join(folder, name), code.replace(words, others));
+    return (await import(pathToFileURL(join(folder, "index.js")).href)).EmbeddingModel;
+  }
+
+  const [SERVE, ENCODE] = ["exports.eg_wasm_serve(index)", "engine.check(encode(address))"];
+  const ends = [
+    ["fails", "throw new WebAssembly.RuntimeError('unreachable')", /engine failed: unreachable; load/],
+    ["ends without a word", "process.exit(3)", /engine failed: a Worker was ended from outside \(exit code 3\); load/],
+  ];
+  for (const [how, words, message] of ends) {
+    test(`rejects calls when the engine or a thread of it ${how}`, async (t) => {
+      const failed = { code: "system", message };
+      await assert.rejects((await changed(t, "helper.js", SERVE, words)).load(path, { threads: 2 }), failed);
+      const model = await (await changed(t, "worker.js", ENCODE, words)).load(path, { threads: 2 });
+      await Promise.all(["one", "two"].map((text) => assert.rejects(model.embedQuery(text), failed)));
+      await assert.rejects(model.fingerprint(), failed);
+    });
+  }
+
+  test("rejects calls when any thread is killed while it works", async (t) => {
+    const START = "const watching = new AbortController()";
+    const model = await changed(t, "workers.js", START, `globalThis.started.push(worker); ${START}`);
+    for (const killed of [0, 1, 2]) {
+      globalThis.started = [];
+      const opened = await model.load(path, { threads: 3 });
+      const call = opened.embedDocuments(Array(50).fill("word ".repeat(400)));
+      setTimeout(() => globalThis.started[killed].terminate(), 100);
+      await assert.rejects(call, { code: "system", message: /ended from outside/ });
+      await assert.rejects(opened.embedQuery("x"), { code: "system" });
+    }
   });
 
   test("drops an answer that comes when it was closed", async () => {
