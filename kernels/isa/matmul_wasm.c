@@ -9,11 +9,12 @@
 typedef int16_t element;
 
 enum {
-    STEP = 2,
     LEVEL_OFFSET = 0,
     BLOCK_ROWS = 5, /* 5 rows x 2 registers = 10 sums, 2 weights, 1 input, 1 product: 14 of the 15 that V8 has on x86 */
     ROOM = 64 * 1152, /* of take_codes: TILE_ROWS rows of MOST_K */
+    MOST_SPLIT = 1,
 };
+#define SPLIT(rows) 1
 
 static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
 {
@@ -22,20 +23,16 @@ static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
 
 static inline v128_t look_up(v128_t table, v128_t indices) { return wasm_i8x16_swizzle(table, indices); }
 
-static inline void store_lines(const v128_t lines[4], char *to);
+static inline void store_run(v128_t levels, char *to);
 static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride);
 
 #include "isa/matmul_wasm_body.h"
 
-/* The 4 inputs of a channel become two pairs, which are GROUP channels apart. lines: 4 inputs of 4 channels each. */
-static inline void store_lines(const v128_t lines[4], char *to)
+/* 16 inputs of a channel become two vectors, a step apart. */
+static inline void store_run(v128_t levels, char *to)
 {
-    EG_UNROLL
-    for (size_t line = 0; line < 4; line++) {
-        const v128_t low = wasm_i16x8_extend_low_i8x16(lines[line]), high = wasm_i16x8_extend_high_i8x16(lines[line]);
-        wasm_v128_store(to + 2 * line * VECTORS * sizeof(v128_t), SHUFFLE(low, high, 0, 2, 4, 6));
-        wasm_v128_store(to + (2 * line + 1) * VECTORS * sizeof(v128_t), SHUFFLE(low, high, 1, 3, 5, 7));
-    }
+    wasm_v128_store(to, wasm_i16x8_extend_low_i8x16(levels));
+    wasm_v128_store(to + STEP_BYTES, wasm_i16x8_extend_high_i8x16(levels));
 }
 
 /* Widens the codes of a tile; returns how far apart their rows are. */
@@ -56,8 +53,7 @@ static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t
 static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       const uint8_t *codebooks, int32_t *sums)
 {
-    start_sums(code_sums, rows, 0, sums);
-    multiply_tile(0, codes, rows, k, weights, codebooks, sums);
+    multiply_tile(0, codes, code_sums, rows, k, weights, codebooks, sums);
 }
 
 extern const eg_matmul_ops eg_matmul__wasm;

@@ -1,39 +1,212 @@
 /* Integer matmul on WebAssembly's 128-bit vectors, for matmul_wasm.c and matmul_wasmrelaxed.c, which define:
  *
  *   element                    of weights and codes as they are multiplied: int16_t or int8_t
- *   STEP                       inputs of a channel in 32 bits: 2 or 4
- *   multiply_add(sums, weights, codes)   adds STEP products to each of 4 channels' sums
+ *   multiply_add(sums, weights, codes)   adds the products of two vectors of elements, each to one of 4 sums
  *   look_up(table, indices)    16 bytes of a table by 16 indices, each below 16
- *   store_lines(lines, to)     stores 16 inputs of 4 channels in the buffer; lines: as int8 is stored, 4 inputs each
+ *   store_run(levels, to)      stores 16 inputs of a channel in the buffer; levels: int8
  *   take_codes(…)              the codes of a tile as elements: in place, or in the room for them
  *   BLOCK_ROWS                 rows of a block, 5 or 6
+ *   SPLIT(rows), MOST_SPLIT    in how many parts a block of so many rows sums a channel; the most of them
  *   LEVEL_OFFSET               what is added to the levels of int4, and undone by the sums of codes
  *
  * The weights of GROUP channels are unpacked once for all rows of a call, to a buffer for a first-level cache:
- * [k / STEP][GROUP][STEP] elements. A block of rows then multiplies them, with all its sums in registers. */
+ * [k / WIDE][GROUP][WIDE] elements. A vector has inputs of one channel, as the file's codebooks want it; its 4 sums are
+ * added up at the end. A block of rows multiplies a pair of channels, with all its sums in registers. */
 #include <wasm_simd128.h>
 
 #include "common/compiler.h"
 #include "isa/kernels.h"
 
+#include <string.h>
+
 enum {
-    LANES = 4, /* channels of a register */
-    GROUP = 8, /* channels that are unpacked at once */
-    VECTORS = GROUP / LANES,
+    LANES = 4, /* of 32 bits in a vector */
+    PAIR = 2,  /* channels that a block multiplies at once */
     TILE_ROWS = EG_CHUNK_ROWS,
     MOST_K = 1152,                /* inputs taken at once */
     LINE = EG_PANEL * EG_K_GROUP, /* bytes: 4 inputs of int8, 8 of int4, for a panel */
-    QUARTER = LINE / 4,           /* of a line: 4 channels */
+    VECTOR = sizeof(v128_t),
+    WIDE = VECTOR / sizeof(element), /* inputs of a vector */
+    GROUP = WIDE,                    /* channels that are unpacked at once: 18 KB */
+    STEP_BYTES = GROUP * VECTOR,     /* of the buffer */
     RUN = EG_CODEBOOK_INPUTS,
-    RUN_BYTES = RUN * GROUP * (int)sizeof(element), /* of the buffer */
+    RUN_BYTES = RUN / WIDE * STEP_BYTES,
+    AT_ONCE = EG_ROTATION, /* inputs of an iteration: every width is a multiple of it */
 };
 
 /* Keeps the compiler from computing a value earlier or later: it would have most values of several steps alive at once,
- * for which a browser has no registers. */
-#define SETTLE(value) __asm__("" : "+r"(value))
+ * for which a browser has no registers. Of a pointer, it leaves the constants that are added to it to the instructions
+ * that load and store. */
+#define SETTLE(value) __asm__ volatile("" : "+r"(value))
 
 /* Lanes of 32 bits of two vectors. */
 #define SHUFFLE(a, b, ...) wasm_i32x4_shuffle(a, b, __VA_ARGS__)
+
+/* ---- unpacking ------------------------------------------------------------------------------------------------- */
+
+#define WITH_OFFSET_16(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)                                                 \
+    (a) + LEVEL_OFFSET, (b) + LEVEL_OFFSET, (c) + LEVEL_OFFSET, (d) + LEVEL_OFFSET, (e) + LEVEL_OFFSET,                \
+        (f) + LEVEL_OFFSET, (g) + LEVEL_OFFSET, (h) + LEVEL_OFFSET, (i) + LEVEL_OFFSET, (j) + LEVEL_OFFSET,            \
+        (k) + LEVEL_OFFSET, (l) + LEVEL_OFFSET, (m) + LEVEL_OFFSET, (n) + LEVEL_OFFSET, (o) + LEVEL_OFFSET,            \
+        (p) + LEVEL_OFFSET
+#define WITH_OFFSET(codebook) WITH_OFFSET_16(codebook)
+
+static const _Alignas(64) int8_t level_tables[EG_CODEBOOKS * EG_CODEBOOK_LEVELS] = {
+    WITH_OFFSET(EG_INT4_CODEBOOK_0), WITH_OFFSET(EG_INT4_CODEBOOK_1), WITH_OFFSET(EG_INT4_CODEBOOK_2),
+    WITH_OFFSET(EG_INT4_CODEBOOK_3)};
+
+/* A table's levels. An instruction adds a constant to an address by itself, but compilers do not ask it to. */
+EG_ALWAYS_INLINE v128_t level_table(size_t place)
+{
+    v128_t levels;
+    __asm__("local.get %1\n\tv128.load %2\n\tlocal.set %0" : "=r"(levels) : "r"(place), "i"(level_tables));
+    return levels;
+}
+
+/* 64 inputs of 4 channels. lines: at the channels' quarter of a panel's lines. places: of the tables of 4 channels in
+ * level_tables, EG_PANEL apart for each run. */
+EG_ALWAYS_INLINE void unpack_int4(const uint8_t *lines, const uint8_t *places, char *to)
+{
+    const v128_t nibble = wasm_i8x16_const_splat(0xF);
+    EG_UNROLL
+    for (size_t run = 0; run < EG_CODEBOOK_BYTE_INPUTS / RUN; run++) {
+        const v128_t first = wasm_v128_load(lines + 2 * run * LINE),
+                     second = wasm_v128_load(lines + (2 * run + 1) * LINE);
+        EG_UNROLL
+        for (size_t half = 0; half < 2; half++) { /* two channels: first and second line of each, then the nibbles */
+            const v128_t both = half == 0 ? SHUFFLE(first, second, 0, 4, 1, 5) : SHUFFLE(first, second, 2, 6, 3, 7);
+            const v128_t low = wasm_v128_and(both, nibble), high = wasm_v128_and(wasm_u16x8_shr(both, 4), nibble);
+            EG_UNROLL
+            for (size_t odd = 0; odd < 2; odd++) {
+                const size_t channel = 2 * half + odd;
+                const v128_t codes = odd == 0 ? SHUFFLE(low, high, 0, 4, 1, 5) : SHUFFLE(low, high, 2, 6, 3, 7);
+                store_run(look_up(level_table(places[run * EG_PANEL + channel]), codes),
+                          to + run * RUN_BYTES + channel * VECTOR);
+            }
+        }
+    }
+}
+
+/* first: of the group's channels in the panel. */
+static void unpack_int4_group(const uint8_t *lines, const uint8_t *codebooks, size_t first, size_t k, char *to)
+{
+    const v128_t place = wasm_i8x16_const_splat((EG_CODEBOOKS - 1) * EG_CODEBOOK_LEVELS);
+    uint8_t places[EG_CODEBOOK_BYTE_INPUTS / RUN * EG_PANEL];
+    lines += first * EG_K_GROUP;
+    for (size_t i = 0; i < k; i += EG_CODEBOOK_BYTE_INPUTS) {
+        const v128_t ids = wasm_v128_load(codebooks);
+        wasm_v128_store(places, wasm_v128_and(wasm_i16x8_shl(ids, 4), place));
+        wasm_v128_store(places + EG_PANEL, wasm_v128_and(wasm_i16x8_shl(ids, 2), place));
+        wasm_v128_store(places + 2 * EG_PANEL, wasm_v128_and(ids, place));
+        wasm_v128_store(places + 3 * EG_PANEL, wasm_v128_and(wasm_u16x8_shr(ids, 2), place));
+        const uint8_t *stored = places + first;
+        __asm__ volatile("" : "+r"(stored) : : "memory"); /* or bytes of vectors are taken, which is slower */
+        SETTLE(lines);
+        SETTLE(to);
+        EG_UNROLL
+        for (size_t channel = 0; channel < GROUP; channel += LANES) {
+            unpack_int4(lines + channel * EG_K_GROUP, stored + channel, to + channel * VECTOR);
+        }
+        lines += EG_CODEBOOK_BYTE_INPUTS / (2 * EG_K_GROUP) * LINE;
+        codebooks += EG_PANEL;
+        to += EG_CODEBOOK_BYTE_INPUTS / RUN * RUN_BYTES;
+    }
+}
+
+/* ---- multiplying ----------------------------------------------------------------------------------------------- */
+
+/* The sums of a pair of channels for `rows` rows, a constant at every call, of codes that are `stride` bytes apart.
+ * starts: for each row, what is added to its sums, in one of the lanes. */
+EG_ALWAYS_INLINE void multiply_block(const char *codes, size_t stride, size_t rows, size_t k, const char *weights,
+                                     const v128_t *starts, int32_t *out)
+{
+    const size_t split = SPLIT(rows);
+    v128_t sums[BLOCK_ROWS][MOST_SPLIT][PAIR];
+    const char *inputs[BLOCK_ROWS];
+    EG_UNROLL
+    for (size_t row = 0; row < rows; row++) {
+        inputs[row] = codes + row * stride;
+        EG_UNROLL
+        for (size_t v = 0; v < PAIR; v++) {
+            sums[row][0][v] = wasm_v128_load(starts + row);
+            EG_UNROLL
+            for (size_t part = 1; part < split; part++) {
+                sums[row][part][v] = wasm_i32x4_const_splat(0);
+            }
+        }
+    }
+    for (size_t i = 0; i < k; i += AT_ONCE) {
+        SETTLE(weights);
+        EG_UNROLL
+        for (size_t row = 0; row < rows; row++) {
+            SETTLE(inputs[row]);
+        }
+        EG_UNROLL
+        for (size_t step = 0; step < AT_ONCE / WIDE; step++) {
+            v128_t lines[PAIR];
+            EG_UNROLL
+            for (size_t v = 0; v < PAIR; v++) {
+                lines[v] = wasm_v128_load(weights + step * STEP_BYTES + v * VECTOR);
+                SETTLE(lines[v]);
+            }
+            EG_UNROLL
+            for (size_t row = 0; row < rows; row++) {
+                v128_t input = wasm_v128_load(inputs[row] + step * VECTOR);
+                EG_UNROLL
+                for (size_t v = 0; v < PAIR; v++) {
+                    v128_t *sum = &sums[row][step % split][v];
+                    *sum = multiply_add(*sum, lines[v], input);
+                    SETTLE(*sum);
+                }
+            }
+        }
+        weights += AT_ONCE / WIDE * STEP_BYTES;
+        EG_UNROLL
+        for (size_t row = 0; row < rows; row++) {
+            inputs[row] += AT_ONCE * sizeof(element);
+        }
+    }
+    SETTLE(out);
+    EG_UNROLL
+    for (size_t row = 0; row < rows; row++) {
+        EG_UNROLL
+        for (size_t part = 1; part < split; part++) {
+            EG_UNROLL
+            for (size_t v = 0; v < PAIR; v++) {
+                sums[row][0][v] = wasm_i32x4_add(sums[row][0][v], sums[row][part][v]);
+            }
+        }
+        const v128_t a = sums[row][0][0], b = sums[row][0][1];
+        const v128_t halves = wasm_i32x4_add(SHUFFLE(a, b, 0, 4, 1, 5), SHUFFLE(a, b, 2, 6, 3, 7));
+        const v128_t both = wasm_i32x4_add(halves, SHUFFLE(halves, halves, 2, 3, 0, 1));
+        const double bits = wasm_f64x2_extract_lane(both, 0);
+        memcpy(out + row * EG_TILE_CHANNELS, &bits, sizeof bits);
+    }
+}
+
+static void multiply_group(const char *codes, size_t stride, size_t rows, size_t k, const char *weights,
+                           const v128_t *starts, int32_t *out)
+{
+    for (size_t row = 0; row < rows;) {
+        const size_t taken = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
+        const char *from = codes + row * stride;
+        int32_t *to = out + row * EG_TILE_CHANNELS;
+        for (size_t v = 0; v < GROUP; v += PAIR) {
+            const char *pair = weights + v * VECTOR;
+            switch (taken) {
+            case 1: multiply_block(from, stride, 1, k, pair, starts + row, to + v); break;
+            case 2: multiply_block(from, stride, 2, k, pair, starts + row, to + v); break;
+            case 3: multiply_block(from, stride, 3, k, pair, starts + row, to + v); break;
+            case 4: multiply_block(from, stride, 4, k, pair, starts + row, to + v); break;
+            case 5: multiply_block(from, stride, 5, k, pair, starts + row, to + v); break;
+            default: multiply_block(from, stride, BLOCK_ROWS, k, pair, starts + row, to + v); break;
+            }
+        }
+        row += taken;
+    }
+}
+
+/* ---- tiles ----------------------------------------------------------------------------------------------------- */
 
 /* 4 vectors of 4 lanes of 32 bits, in place. */
 EG_ALWAYS_INLINE void transpose(v128_t v[4])
@@ -46,190 +219,59 @@ EG_ALWAYS_INLINE void transpose(v128_t v[4])
     v[3] = wasm_i64x2_shuffle(c, d, 1, 3);
 }
 
-/* ---- unpacking ------------------------------------------------------------------------------------------------- */
-
-static const int8_t int4_levels[] = {EG_INT4_LEVELS};
-
-typedef struct level_tables {
-    _Alignas(16) int8_t levels[EG_CODEBOOKS][EG_CODEBOOK_LEVELS];
-} level_tables;
-
-static void fill_tables(level_tables *tables)
+static void unpack_int8_group(const char *lines, size_t first, size_t k, char *to)
 {
-    for (size_t i = 0; i < sizeof int4_levels; i++) {
-        tables->levels[i / EG_CODEBOOK_LEVELS][i % EG_CODEBOOK_LEVELS] = (int8_t)(int4_levels[i] + LEVEL_OFFSET);
-    }
-}
-
-/* 64 inputs of 4 channels. lines: at the channels' quarter of a panel's lines. codebooks: a byte for each channel. */
-EG_ALWAYS_INLINE void unpack_int4(const level_tables *tables, const uint8_t *lines, const uint8_t *codebooks, char *to)
-{
-    const v128_t nibble = wasm_i8x16_const_splat(0xF);
-    EG_UNROLL
-    for (size_t run = 0; run < EG_CODEBOOK_BYTE_INPUTS / RUN; run++) {
-        const v128_t first = wasm_v128_load(lines + 2 * run * LINE),
-                     second = wasm_v128_load(lines + (2 * run + 1) * LINE);
-        v128_t levels[LANES];
-        EG_UNROLL
-        for (size_t half = 0; half < 2; half++) { /* two channels: first and second line of each, then the nibbles */
-            const v128_t both = half == 0 ? SHUFFLE(first, second, 0, 4, 1, 5) : SHUFFLE(first, second, 2, 6, 3, 7);
-            const v128_t low = wasm_v128_and(both, nibble), high = wasm_v128_and(wasm_u16x8_shr(both, 4), nibble);
-            levels[2 * half] = SHUFFLE(low, high, 0, 4, 1, 5);
-            levels[2 * half + 1] = SHUFFLE(low, high, 2, 6, 3, 7);
-        }
-        EG_UNROLL
-        for (size_t channel = 0; channel < LANES; channel++) {
-            const size_t id = codebooks[channel] >> run * EG_CODEBOOK_BITS & (EG_CODEBOOKS - 1);
-            levels[channel] = look_up(wasm_v128_load(tables->levels[id]), levels[channel]);
-        }
-        transpose(levels);
-        store_lines(levels, to + run * RUN_BYTES);
-    }
-}
-
-static void unpack_int4_group(const level_tables *tables, const uint8_t *lines, const uint8_t *codebooks, size_t k,
-                              char *to)
-{
-    for (size_t i = 0; i < k; i += EG_CODEBOOK_BYTE_INPUTS) {
-        EG_UNROLL
-        for (size_t vector = 0; vector < VECTORS; vector++) {
-            unpack_int4(tables, lines + vector * QUARTER, codebooks + vector * LANES, to + vector * sizeof(v128_t));
-        }
-        lines += EG_CODEBOOK_BYTE_INPUTS / (2 * EG_K_GROUP) * LINE;
-        codebooks += EG_PANEL;
-        to += EG_CODEBOOK_BYTE_INPUTS / RUN * RUN_BYTES;
-    }
-}
-
-/* ---- multiplying ----------------------------------------------------------------------------------------------- */
-
-/* Adds to the sums of a group for `rows` rows, a constant at every call, of codes that are `stride` bytes apart. */
-EG_ALWAYS_INLINE void multiply_block(const char *codes, size_t stride, size_t rows, size_t k, const char *weights,
-                                     int32_t *out)
-{
-    enum { AT_ONCE = 1, WORD = STEP * (int)sizeof(element) };
-    v128_t sums[BLOCK_ROWS][VECTORS];
-    const char *inputs[BLOCK_ROWS];
-    EG_UNROLL
-    for (size_t row = 0; row < rows; row++) {
-        inputs[row] = codes + row * stride;
-        EG_UNROLL
-        for (size_t v = 0; v < VECTORS; v++) {
-            sums[row][v] = wasm_v128_load(out + row * EG_TILE_CHANNELS + v * LANES);
-        }
-    }
-    for (size_t i = 0; i < k; i += STEP * AT_ONCE) {
-        SETTLE(weights);
-        EG_UNROLL
-        for (size_t row = 0; row < rows; row++) {
-            SETTLE(inputs[row]);
-        }
-        EG_UNROLL
-        for (size_t step = 0; step < AT_ONCE; step++) {
-            v128_t lines[VECTORS];
-            EG_UNROLL
-            for (size_t v = 0; v < VECTORS; v++) {
-                lines[v] = wasm_v128_load(weights + (step * VECTORS + v) * sizeof(v128_t));
-            }
-            EG_UNROLL
-            for (size_t row = 0; row < rows; row++) {
-                const v128_t input = wasm_v128_load32_splat(inputs[row] + step * WORD);
-                EG_UNROLL
-                for (size_t v = 0; v < VECTORS; v++) {
-                    sums[row][v] = multiply_add(sums[row][v], lines[v], input);
-                    SETTLE(sums[row][v]);
-                }
-            }
-        }
-        weights += AT_ONCE * VECTORS * sizeof(v128_t);
-        EG_UNROLL
-        for (size_t row = 0; row < rows; row++) {
-            inputs[row] += AT_ONCE * WORD;
-        }
-    }
-    EG_UNROLL
-    for (size_t row = 0; row < rows; row++) {
-        EG_UNROLL
-        for (size_t v = 0; v < VECTORS; v++) {
-            wasm_v128_store(out + row * EG_TILE_CHANNELS + v * LANES, sums[row][v]);
-        }
-    }
-}
-
-/* Blocks of about equal size: a block of few rows has too few sums for the latency of a multiplication. */
-static void multiply_group(const char *codes, size_t stride, size_t rows, size_t k, const char *weights, int32_t *out)
-{
-    size_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    for (size_t row = 0; row < rows; blocks--) {
-        const size_t taken = (rows - row + blocks - 1) / blocks;
-        const char *from = codes + row * stride;
-        int32_t *to = out + row * EG_TILE_CHANNELS;
-        switch (taken) {
-        case 1: multiply_block(from, stride, 1, k, weights, to); break;
-        case 2: multiply_block(from, stride, 2, k, weights, to); break;
-        case 3: multiply_block(from, stride, 3, k, weights, to); break;
-        case 4: multiply_block(from, stride, 4, k, weights, to); break;
-        case 5: multiply_block(from, stride, 5, k, weights, to); break;
-        default: multiply_block(from, stride, BLOCK_ROWS, k, weights, to); break;
-        }
-        row += taken;
-    }
-}
-
-/* ---- tiles ----------------------------------------------------------------------------------------------------- */
-
-static void unpack_int8_group(const char *lines, size_t k, char *to)
-{
+    lines += first * EG_K_GROUP;
     for (size_t i = 0; i < k; i += RUN) {
+        SETTLE(lines);
+        SETTLE(to);
         EG_UNROLL
-        for (size_t v = 0; v < VECTORS; v++) {
+        for (size_t channel = 0; channel < GROUP; channel += LANES) {
             v128_t four[4];
             EG_UNROLL
             for (size_t line = 0; line < 4; line++) {
-                four[line] = wasm_v128_load(lines + line * LINE + v * QUARTER);
+                four[line] = wasm_v128_load(lines + line * LINE + channel * EG_K_GROUP);
             }
-            store_lines(four, to + v * sizeof(v128_t));
+            transpose(four);
+            EG_UNROLL
+            for (size_t i4 = 0; i4 < LANES; i4++) {
+                store_run(four[i4], to + (channel + i4) * VECTOR);
+            }
         }
         lines += 4 * LINE;
         to += RUN_BYTES;
     }
 }
 
-static void start_sums(const int32_t *code_sums, size_t rows, int32_t offset, int32_t *sums)
-{
-    for (size_t row = 0; row < rows; row++) {
-        const v128_t start = wasm_i32x4_splat(-offset * code_sums[row]);
-        for (size_t i = 0; i < EG_TILE_CHANNELS; i += LANES) {
-            wasm_v128_store(sums + row * EG_TILE_CHANNELS + i, start);
-        }
-    }
-}
-
 /* is_int4 is a constant. */
-EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, size_t rows, size_t k, const char *weights,
-                                    const uint8_t *codebooks, int32_t *sums)
+EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                                    const char *weights, const uint8_t *codebooks, int32_t *sums)
 {
-    enum { OF_PANEL = EG_PANEL / GROUP }; /* groups */
     element room[ROOM];
+    v128_t starts[TILE_ROWS];
     _Alignas(16) char unpacked[MOST_K / RUN * RUN_BYTES];
-    level_tables tables;
-    if (is_int4) {
-        fill_tables(&tables);
-    }
+    int32_t more[TILE_ROWS * EG_TILE_CHANNELS]; /* of later inputs than the first MOST_K */
     for (size_t begin = 0; begin < k; begin += MOST_K) {
         const size_t count = k - begin < MOST_K ? k - begin : MOST_K;
+        for (size_t row = 0; row < rows; row++) {
+            starts[row] = wasm_i32x4_make(begin == 0 && is_int4 ? -LEVEL_OFFSET * code_sums[row] : 0, 0, 0, 0);
+        }
         size_t stride;
         const char *from = take_codes(codes + begin, k, rows, count, room, &stride);
-        for (size_t group = 0; group < EG_TILE_CHANNELS / GROUP; group++) {
-            const size_t first = EG_PANEL * (group / OF_PANEL * k + begin); /* weights before these lines */
-            const char *lines = weights + (is_int4 ? first / 2 : first) + group % OF_PANEL * VECTORS * QUARTER;
+        int32_t *to = begin == 0 ? sums : more;
+        for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel += GROUP) {
+            const size_t of_panel = channel % EG_PANEL;
+            const size_t before = (channel - of_panel) * k + EG_PANEL * begin; /* weights before these lines */
             if (is_int4) {
-                const uint8_t *ids = codebooks + first / EG_CODEBOOK_BYTE_INPUTS + group % OF_PANEL * GROUP;
-                unpack_int4_group(&tables, (const uint8_t *)lines, ids, count, unpacked);
+                unpack_int4_group((const uint8_t *)weights + before / 2, codebooks + before / EG_CODEBOOK_BYTE_INPUTS,
+                                  of_panel, count, unpacked);
             } else {
-                unpack_int8_group(lines, count, unpacked);
+                unpack_int8_group(weights + before, of_panel, count, unpacked);
             }
-            multiply_group(from, stride, rows, count, unpacked, sums + group * GROUP);
+            multiply_group(from, stride, rows, count, unpacked, starts, to + channel);
+        }
+        for (size_t i = 0; begin > 0 && i < rows * EG_TILE_CHANNELS; i++) {
+            sums[i] += more[i];
         }
     }
 }
@@ -237,13 +279,12 @@ EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, size_t row
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       const uint8_t *codebooks, int32_t *sums)
 {
-    start_sums(code_sums, rows, LEVEL_OFFSET, sums);
-    multiply_tile(1, codes, rows, k, weights, codebooks, sums);
+    multiply_tile(1, codes, code_sums, rows, k, weights, codebooks, sums);
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)
 {
-    enum { CHAINS = 10, MACS = LANES * STEP };
+    enum { CHAINS = 10, MACS = 16 / (int)sizeof(element) };
     v128_t sums[CHAINS], weights = wasm_i32x4_splat(*sink & 0x3F3F3F3F);
     EG_UNROLL
     for (int chain = 0; chain < CHAINS; chain++) {

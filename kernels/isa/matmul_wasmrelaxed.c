@@ -13,11 +13,13 @@
 typedef int8_t element;
 
 enum {
-    STEP = 4,
     LEVEL_OFFSET = 30, /* EG_INT4_OFFSET */
     BLOCK_ROWS = 6,    /* 6 rows x 2 registers = 12 sums, 2 weights, 1 input: all 15 that V8 has on x86 */
     ROOM = 1,          /* codes stay where they are */
+    MOST_SPLIT = 4,
 };
+/* Few rows have too few sums to hide the latency of a multiplication, so each adds to several in turn. */
+#define SPLIT(rows) (rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1)
 
 static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
 {
@@ -26,18 +28,12 @@ static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
 
 static inline v128_t look_up(v128_t table, v128_t indices) { return wasm_i8x16_relaxed_swizzle(table, indices); }
 
-static inline void store_lines(const v128_t lines[4], char *to);
+static inline void store_run(v128_t levels, char *to);
 static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride);
 
 #include "isa/matmul_wasm_body.h"
 
-static inline void store_lines(const v128_t lines[4], char *to)
-{
-    EG_UNROLL
-    for (size_t line = 0; line < 4; line++) {
-        wasm_v128_store(to + line * VECTORS * sizeof(v128_t), lines[line]);
-    }
-}
+static inline void store_run(v128_t levels, char *to) { wasm_v128_store(to, levels); }
 
 static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride)
 {
