@@ -115,28 +115,53 @@ static void unpack_int4_group(const uint8_t *lines, const uint8_t *codebooks, si
 
 /* ---- multiplying ----------------------------------------------------------------------------------------------- */
 
-/* The sums of a pair of channels for `rows` rows, a constant at every call, of codes that are `stride` bytes apart.
- * starts: for each row, what is added to its sums, in one of the lanes. */
-EG_ALWAYS_INLINE void multiply_block(const char *codes, size_t stride, size_t rows, size_t k, const char *weights,
-                                     const v128_t *starts, int32_t *out)
+/* Has a cache line fetched that is needed soon. There is no instruction for that; a value that nobody uses is not
+ * waited for. */
+EG_ALWAYS_INLINE void fetch(const char *line)
+{
+    __asm__ volatile("local.get %0\n\ti32.load8_u 0\n\tdrop" : : "r"(line));
+}
+
+/* Whether there is memory up to this address. */
+static int in_memory(const char *end)
+{
+    enum { PAGE = 65536 };
+    return (size_t)end / PAGE < __builtin_wasm_memory_size(0);
+}
+
+/* Of some rows and channels; see multiply_block. */
+typedef struct product {
+    const char *codes; /* of the first row; others are `stride` bytes apart */
+    size_t stride, k;
+    const char *weights;  /* in the buffer */
+    const v128_t *starts; /* for each row, what is added to its sums, in one of the lanes */
+    const char *ahead;    /* of weights that are unpacked next: k / AT_ONCE places, ahead_step bytes apart */
+    size_t ahead_step;
+    int32_t *out;
+} product;
+
+/* The sums of a pair of channels for `rows` rows, a constant at every call. */
+EG_ALWAYS_INLINE void multiply_block(product p, size_t rows)
 {
     const size_t split = SPLIT(rows);
     v128_t sums[BLOCK_ROWS][MOST_SPLIT][PAIR];
     const char *inputs[BLOCK_ROWS];
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
-        inputs[row] = codes + row * stride;
+        inputs[row] = p.codes + row * p.stride;
         EG_UNROLL
         for (size_t v = 0; v < PAIR; v++) {
-            sums[row][0][v] = wasm_v128_load(starts + row);
+            sums[row][0][v] = wasm_v128_load(p.starts + row);
             EG_UNROLL
             for (size_t part = 1; part < split; part++) {
                 sums[row][part][v] = wasm_i32x4_const_splat(0);
             }
         }
     }
-    for (size_t i = 0; i < k; i += AT_ONCE) {
-        SETTLE(weights);
+    for (size_t i = 0; i < p.k; i += AT_ONCE) {
+        fetch(p.ahead);
+        p.ahead += p.ahead_step;
+        SETTLE(p.weights);
         EG_UNROLL
         for (size_t row = 0; row < rows; row++) {
             SETTLE(inputs[row]);
@@ -146,7 +171,7 @@ EG_ALWAYS_INLINE void multiply_block(const char *codes, size_t stride, size_t ro
             v128_t lines[PAIR];
             EG_UNROLL
             for (size_t v = 0; v < PAIR; v++) {
-                lines[v] = wasm_v128_load(weights + step * STEP_BYTES + v * VECTOR);
+                lines[v] = wasm_v128_load(p.weights + step * STEP_BYTES + v * VECTOR);
                 SETTLE(lines[v]);
             }
             EG_UNROLL
@@ -160,13 +185,13 @@ EG_ALWAYS_INLINE void multiply_block(const char *codes, size_t stride, size_t ro
                 }
             }
         }
-        weights += AT_ONCE / WIDE * STEP_BYTES;
+        p.weights += AT_ONCE / WIDE * STEP_BYTES;
         EG_UNROLL
         for (size_t row = 0; row < rows; row++) {
             inputs[row] += AT_ONCE * sizeof(element);
         }
     }
-    SETTLE(out);
+    SETTLE(p.out);
     EG_UNROLL
     for (size_t row = 0; row < rows; row++) {
         EG_UNROLL
@@ -180,29 +205,31 @@ EG_ALWAYS_INLINE void multiply_block(const char *codes, size_t stride, size_t ro
         const v128_t halves = wasm_i32x4_add(SHUFFLE(a, b, 0, 4, 1, 5), SHUFFLE(a, b, 2, 6, 3, 7));
         const v128_t both = wasm_i32x4_add(halves, SHUFFLE(halves, halves, 2, 3, 0, 1));
         const double bits = wasm_f64x2_extract_lane(both, 0);
-        memcpy(out + row * EG_TILE_CHANNELS, &bits, sizeof bits);
+        memcpy(p.out + row * EG_TILE_CHANNELS, &bits, sizeof bits);
     }
 }
 
-static void multiply_group(const char *codes, size_t stride, size_t rows, size_t k, const char *weights,
-                           const v128_t *starts, int32_t *out)
+/* The same for all rows and the channels of a group. */
+static void multiply_group(product p, size_t rows)
 {
-    for (size_t row = 0; row < rows;) {
-        const size_t taken = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
-        const char *from = codes + row * stride;
-        int32_t *to = out + row * EG_TILE_CHANNELS;
-        for (size_t v = 0; v < GROUP; v += PAIR) {
-            const char *pair = weights + v * VECTOR;
-            switch (taken) {
-            case 1: multiply_block(from, stride, 1, k, pair, starts + row, to + v); break;
-            case 2: multiply_block(from, stride, 2, k, pair, starts + row, to + v); break;
-            case 3: multiply_block(from, stride, 3, k, pair, starts + row, to + v); break;
-            case 4: multiply_block(from, stride, 4, k, pair, starts + row, to + v); break;
-            case 5: multiply_block(from, stride, 5, k, pair, starts + row, to + v); break;
-            default: multiply_block(from, stride, BLOCK_ROWS, k, pair, starts + row, to + v); break;
+    for (size_t row = 0; row < rows; row += BLOCK_ROWS) {
+        for (size_t channel = 0; channel < GROUP; channel += PAIR) {
+            product pair = p;
+            pair.weights += channel * VECTOR;
+            pair.ahead += channel / PAIR * (p.k / AT_ONCE) * p.ahead_step;
+            pair.out += channel;
+            switch (rows - row) {
+            case 1: multiply_block(pair, 1); break;
+            case 2: multiply_block(pair, 2); break;
+            case 3: multiply_block(pair, 3); break;
+            case 4: multiply_block(pair, 4); break;
+            case 5: multiply_block(pair, 5); break;
+            default: multiply_block(pair, BLOCK_ROWS); break;
             }
         }
-        row += taken;
+        p.codes += BLOCK_ROWS * p.stride;
+        p.starts += BLOCK_ROWS;
+        p.out += BLOCK_ROWS * EG_TILE_CHANNELS;
     }
 }
 
@@ -262,13 +289,19 @@ EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, const int3
         for (size_t channel = 0; channel < EG_TILE_CHANNELS; channel += GROUP) {
             const size_t of_panel = channel % EG_PANEL;
             const size_t before = (channel - of_panel) * k + EG_PANEL * begin; /* weights before these lines */
+            const size_t per_byte = is_int4 ? 2 : 1;
+            const char *lines = weights + before / per_byte;
             if (is_int4) {
-                unpack_int4_group((const uint8_t *)weights + before / 2, codebooks + before / EG_CODEBOOK_BYTE_INPUTS,
-                                  of_panel, count, unpacked);
+                unpack_int4_group((const uint8_t *)lines, codebooks + before / EG_CODEBOOK_BYTE_INPUTS, of_panel, count,
+                                  unpacked);
             } else {
-                unpack_int8_group(weights + before, of_panel, count, unpacked);
+                unpack_int8_group(lines, of_panel, count, unpacked);
             }
-            multiply_group(from, stride, rows, count, unpacked, starts, to + channel);
+            const size_t ahead = in_memory(lines + 2 * EG_PANEL * k) ? EG_PANEL + of_panel : of_panel;
+            const product group = {
+                from,        stride, count, unpacked, starts, lines + ahead * k / per_byte, PAIR * AT_ONCE / per_byte,
+                to + channel};
+            multiply_group(group, rows);
         }
         for (size_t i = 0; begin > 0 && i < rows * EG_TILE_CHANNELS; i++) {
             sums[i] += more[i];

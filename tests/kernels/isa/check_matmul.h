@@ -115,7 +115,7 @@ static inline void check_tile(const char *isa, eg_integer_tile *tile, int bits, 
  * turn, since emulated and sanitized runs are slow. */
 static inline void check_matmul_ops(const char *isa, const eg_matmul_ops *ops)
 {
-    static const size_t widths[] = {64, 128, 192, 768, 1152};
+    static const size_t widths[] = {64, 128, 192, 768, 1152, 2368};
     enum { WIDTHS = sizeof widths / sizeof *widths, NARROW = 192, FEW_ROWS = 8 };
     CHECK(ops->tile_rows >= 1 && ops->tile_rows <= EG_TILE_MAX_ROWS, "%s: tile_rows %zu", isa, ops->tile_rows);
     for (size_t w = 0; w < WIDTHS; w++) {
