@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define EXPORT(name)             __attribute__((export_name(#name))) name
 #define IMPORT(name)             __attribute__((import_module("embgemma"), import_name(#name)))
@@ -21,9 +22,105 @@ IMPORT(cores) uint32_t cores(void);
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-void *EXPORT(eg_aligned_new)(size_t alignment, size_t bytes) { return aligned_alloc(alignment, bytes); }
+/* The C library rounds a large block up to a power of two. Such blocks are taken here instead, as so many pages of the
+ * module's memory. They are few: scratch, rotary tables, a tokenizer. Only the program's own thread asks for them. */
+enum { PAGE = 65536, LARGE = 4 * PAGE, MOST_BLOCKS = 256 };
 
-void EXPORT(eg_aligned_free)(void *memory) { free(memory); }
+typedef struct large_block {
+    uintptr_t begin, pages; /* begin: in pages */
+    int used;
+} large_block;
+
+static large_block blocks[MOST_BLOCKS]; /* by address; free neighbours are one */
+static size_t block_count;
+
+static void insert_block(size_t index, large_block block)
+{
+    memmove(blocks + index + 1, blocks + index, (block_count - index) * sizeof *blocks);
+    blocks[index] = block;
+    block_count++;
+}
+
+/* Makes a block and a free one behind it one block. */
+static void join_with_next(size_t index)
+{
+    blocks[index].pages += blocks[index + 1].pages;
+    block_count--;
+    memmove(blocks + index + 1, blocks + index + 2, (block_count - index - 1) * sizeof *blocks);
+}
+
+static int is_free_after(size_t index)
+{
+    const large_block *block = &blocks[index];
+    return index + 1 < block_count && !block[1].used && block->begin + block->pages == block[1].begin;
+}
+
+/* The smallest free block of so many pages, or else the last one, made larger; block_count if there is no memory. */
+static size_t find_block(uintptr_t pages)
+{
+    size_t best = block_count;
+    for (size_t i = 0; i < block_count; i++) {
+        if (!blocks[i].used && blocks[i].pages >= pages &&
+            (best == block_count || blocks[i].pages < blocks[best].pages)) {
+            best = i;
+        }
+    }
+    if (best < block_count) {
+        return best;
+    }
+    large_block *last = block_count > 0 ? &blocks[block_count - 1] : NULL;
+    const uintptr_t end = __builtin_wasm_memory_size(0);
+    const int grows = last != NULL && !last->used && last->begin + last->pages == end;
+    const uintptr_t more = grows ? pages - last->pages : pages;
+    if (__builtin_wasm_memory_grow(0, more) == SIZE_MAX) {
+        return block_count;
+    }
+    if (grows) {
+        last->pages = pages;
+    } else {
+        insert_block(block_count, (large_block){.begin = end, .pages = more});
+    }
+    return block_count - 1;
+}
+
+static void *large_new(size_t bytes)
+{
+    const uintptr_t pages = (bytes - 1) / PAGE + 1;
+    const size_t index = find_block(pages);
+    if (index == block_count) {
+        return NULL;
+    }
+    large_block *block = &blocks[index];
+    if (block->pages > pages) {
+        insert_block(index + 1, (large_block){.begin = block->begin + pages, .pages = block->pages - pages});
+        block->pages = pages;
+    }
+    block->used = 1;
+    return (void *)(block->begin * PAGE);
+}
+
+void *EXPORT(eg_aligned_new)(size_t alignment, size_t bytes)
+{
+    const int has_room = block_count + 2 <= MOST_BLOCKS; /* for a new one and what is split off */
+    return bytes < LARGE || !has_room ? aligned_alloc(alignment, bytes) : large_new(bytes);
+}
+
+void EXPORT(eg_aligned_free)(void *memory)
+{
+    for (size_t i = 0; i < block_count; i++) {
+        if (memory == (void *)(blocks[i].begin * PAGE)) {
+            blocks[i].used = 0;
+            if (is_free_after(i)) {
+                join_with_next(i);
+            }
+            if (i > 0 && !blocks[i - 1].used && is_free_after(i - 1)) {
+                join_with_next(i - 1);
+            }
+            return;
+        }
+    }
+    free(memory);
+}
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 

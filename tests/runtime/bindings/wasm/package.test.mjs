@@ -269,6 +269,26 @@ describe("loading", () => {
     }
   });
 
+  test("takes as much memory as it asks for, and takes what was freed", async () => {
+    const { Engine } = await import(pathToFileURL(resolve(process.env.EMBGEMMA_PACKAGE, "engine.js")).href);
+    const engine = await Engine.create("wasm", 1);
+    const before = engine.totalBytes;
+    const taken = () => (engine.totalBytes - before) / 65536; // pages
+    const sizes = [33, 5, 40, 17, 9, 70];
+    const held = sizes.map((pages) => engine.allocate(pages * 65536 - 64));
+    assert.equal(taken(), 174);
+    held.forEach((address, i) => engine.bytes(address, sizes[i] * 65536 - 64).fill(i + 1));
+    for (const i of [2, 0, 4, 1]) engine.free(held[i]); // the first three, which are one then, and another
+    const anew = [9, 78, 5, 120].map((pages) => [engine.allocate(pages * 65536), pages * 65536]);
+    assert.equal(taken(), 174 + 5 + 120);
+    anew.forEach(([address, size], i) => engine.bytes(address, size).fill(100 + i));
+    for (const i of [3, 5]) assert.ok(engine.bytes(held[i], sizes[i] * 65536 - 64).every((byte) => byte === i + 1));
+    anew.forEach(([address, size], i) => assert.ok(engine.bytes(address, size).every((byte) => byte === 100 + i)));
+    engine.free(anew[3][0]); // the last, which grows
+    engine.allocate(130 * 65536);
+    assert.equal(taken(), 174 + 5 + 130);
+  });
+
   test("drops an answer that comes when it was closed", async () => {
     const model = await EmbeddingModel.load(path, { threads: 1 });
     const call = assert.rejects(model.embedQuery("x"), failsWith("closed", /closed/));
