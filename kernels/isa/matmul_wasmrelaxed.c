@@ -3,7 +3,7 @@
  * fit int16 make it exact on every engine, whichever instructions it takes:
  *
  * int4: levels + 30 are 0 … 60. Sums start at -30 · Σ codes to undo the offset.
- * int8: has 8 bits, so the int16 products of matmul_wasm.c are taken. */
+ * int8: has 8 bits, so the int16 products of matmul_wasm.c are taken: see export/EXPERIMENTS.md. */
 #if !defined(__wasm_relaxed_simd__)
 #error "compile with -mrelaxed-simd"
 #endif
