@@ -87,7 +87,7 @@ def check_new(path: Path) -> None:
         raise InputError(f"{path}: it exists; open it with Index.open, or run `embgemma index` again")
 
 
-def create(path: Path, settings: Settings) -> apsw.Connection:
+def create(path: Path, settings: Settings) -> None:
     """Makes the file with its tables, at once or not at all; an empty file may be there."""
     check_new(path)
     with sole_writer(path), _connection(path, new=True) as connection:
@@ -99,7 +99,16 @@ def create(path: Path, settings: Settings) -> apsw.Connection:
             rows = [(name, json.dumps(value)) for name, value in asdict(settings).items()]
             connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA}")
-        return connection
+        connection.close()
+
+
+def file_state(path: Path) -> tuple[int, ...]:
+    """Changes when a file does, or when another one has its place; () if there is none."""
+    try:
+        state = path.stat()
+    except OSError:  # what is wrong with it is said when it is opened
+        return ()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def open_existing(path: Path) -> tuple[apsw.Connection, Settings]:
@@ -170,8 +179,11 @@ def errors_of(path: Path) -> Iterator[None]:
         raise IndexFileError(f"{path}: another process is using this index; try again when it is done") from error
     except apsw.NotADBError as error:
         raise _no_index(path) from error
-    except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError, apsw.IOError) as error:
-        raise IndexFileError(f"{path}: cannot read or write the file: {error}") from error
+    except apsw.ReadOnlyError as error:
+        moved = getattr(error, "extendedresult", None) == apsw.SQLITE_READONLY_DBMOVED  # which its stub lacks
+        raise (_moved(path) if moved else _unusable(path, error)) from error
+    except (apsw.PermissionsError, apsw.CantOpenError, apsw.IOError) as error:
+        raise _unusable(path, error) from error
     except apsw.ConnectionClosedError as error:
         raise EmbgemmaError("the index is closed; open it again") from error
     except apsw.Error as error:
@@ -189,6 +201,14 @@ def as_written(path: Path) -> Iterator[None]:
 
 def _full(path: Path) -> IndexFileError:
     return IndexFileError(f"{path}: the disk is full; nothing that was written is lost: make room, and run it again")
+
+
+def _unusable(path: Path, reason: object) -> IndexFileError:
+    return IndexFileError(f"{path}: cannot read or write the file: {reason}")
+
+
+def _moved(path: Path) -> IndexFileError:
+    return IndexFileError(f"{path}: the file was removed, moved or replaced while it was written to; run it again")
 
 
 def _no_index(path: Path) -> IndexFileError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..find import IN_THE_BOX, path_in_the_box
 from ..inputs import check_choice, check_integer, check_path, check_texts
 from ..kernels.errors import InputError
 from ..model import EmbeddingModel, load
-from .database import IndexFileError, as_written, check_new, create, open_existing, sole_writer
+from .database import IndexFileError, as_written, check_new, create, sole_writer
 from .embedder import Embedder, check_lengths, new_settings
 from .passages import Chunk, Passage
 from .store import Store
@@ -65,18 +66,24 @@ class Index:
     Passages are embedded as documents. Where the model's prompt for these has "title: none", as that of EmbeddingGemma,
     their heading or the name of their file is the title.
 
+    If another process changes the file, or puts another one in its place, the next call opens it again, and raises what
+    `open` raises for one that is gone, is damaged, or was made with another model.
+
     The path and the words of what is found are checked. Vectors have no checksum: a damaged bit may change a score.
 
     Attributes:
         path: of the file.
-        settings: what it was made with.
     """
 
     def __init__(self, store: Store, model: EmbeddingModel, *, closes_model: bool) -> None:
-        self._store, self._model, self._closes_model = store, model, closes_model
-        self._embedder = Embedder(model, store.settings)
+        self._model, self._closes_model = model, closes_model
+        self._writing = threading.RLock()  # of the thread that changes something
+        self._following = threading.Lock()
         self.path: Path = store.path
-        self.settings: Settings = store.settings
+        self._use(store)
+
+    def _use(self, store: Store) -> None:
+        self._store, self._embedder = store, Embedder(self._model, store.settings)
 
     @classmethod
     def create(
@@ -111,7 +118,8 @@ class Index:
         with _model(model, options) as (opened, closes):
             name = IN_THE_BOX if opened.path == path_in_the_box() else None  # it has another path in each environment
             settings = new_settings(opened, name, dim, precision, passage_tokens, overlap)
-            return cls(Store(place, create(place, settings), settings), opened, closes_model=closes)
+            create(place, settings)
+            return cls(Store(place), opened, closes_model=closes)
 
     @classmethod
     def open(
@@ -125,26 +133,15 @@ class Index:
             ModelFileError: its model cannot be opened.
         """
         place = check_path("path", path).resolve()
-        store = Store(place, *open_existing(place))
-        settings = store.settings
-        try:
-            if model is None and not (settings.model == IN_THE_BOX or Path(settings.model).exists()):
+        with _opened(place) as store:
+            made_with = store.settings.model
+            if model is None and not (made_with == IN_THE_BOX or Path(made_with).exists()):
                 raise IndexFileError(
-                    f"{path}: the model of this index, {settings.model}, is gone: give its path by --model or model="
+                    f"{path}: the model of this index, {made_with}, is gone: give its path by --model or model="
                 )
-            with _model(settings.model if model is None else model, options) as (opened, closes):
-                found = opened.fingerprint(prompt=settings.prompt, truncate_dim=settings.dim)
-                if found != settings.fingerprint:
-                    raise IndexFileError(
-                        f"{path}: another model made this index (its fingerprint is {settings.fingerprint}, that of "
-                        f"{opened.path} is {found}): give that model, or index into another file"
-                    )
-                with as_written(place):
-                    check_lengths(opened, settings.prompt, settings.passage_tokens, settings.overlap)
+            with _model(made_with if model is None else model, options) as (opened, closes):
+                _check_model(store, opened)
                 return cls(store, opened, closes_model=closes)
-        except BaseException:
-            store.close()
-            raise
 
     def search(self, query: str, k: int = 10) -> list[Result]:
         """The k passages that fit the query best, or all if there are fewer; the best comes first.
@@ -154,14 +151,17 @@ class Index:
         if not isinstance(query, str):
             raise InputError(f"query is of type {type(query).__name__}; expected str")
         check_integer("k", k, 1, MOST_RESULTS)
-        return self.nearest(self._embedder.embed_query(query), k)
+        return self.nearest(self._current()[1].embed_query(query), k)
 
     def nearest(self, vector: npt.NDArray[np.float32], k: int = 10) -> list[Result]:
         """What `search` gives for a query of which this is the unit vector (dim,), with the model's prompt for it."""
-        found = self._store.nearest(vector, check_integer("k", k, 1, MOST_RESULTS))
+        store, embedder = self._current()
+        if vector.shape != (store.settings.dim,):
+            raise InputError(f"vector has the shape {vector.shape}; expected {(store.settings.dim,)}, as in the index")
+        found = store.nearest(vector, check_integer("k", k, 1, MOST_RESULTS))
         with as_written(self.path):
             for _, (_, line, last_line, start, title, text, _, digest) in found:
-                if short_hash(self._embedder.text_of(Passage(text, line, last_line, start, title)).encode()) != digest:
+                if short_hash(embedder.text_of(Passage(text, line, last_line, start, title)).encode()) != digest:
                     raise ValueError("a passage is not what was embedded")
         return [
             Result(
@@ -205,7 +205,7 @@ class Index:
         """
         told, counted = tell or (lambda _: None), progress or (lambda *_: None)
         with self._writer() as writer:
-            return Update(self._store, self._embedder, writer, column, prune, told, counted).run(paths)
+            return Update(writer, column, prune, told, counted).run(paths)
 
     def add(
         self, texts: Iterable[str], ids: Sequence[str] | None = None, metadata: Sequence[Any] | None = None
@@ -234,11 +234,10 @@ class Index:
         with self._writer() as writer:
             for key, text, value in zip(keys, texts, stored, strict=True):
                 digest = short_hash(f"{value}\0{text}".encode())
-                if self._store.hash_of(key.encode(), added=True) != digest:
+                if writer.store.hash_of(key.encode(), added=True) != digest:
                     chunks = [Chunk(text, 1, 0, fresh=True)]
-                    writer.write(
-                        Source(key.encode(), added=True, hash=digest, metadata=value), self._embedder.passages(chunks)
-                    )
+                    source = Source(key.encode(), added=True, hash=digest, metadata=value)
+                    writer.write(source, writer.embedder.passages(chunks))
             writer.flush()
         return keys
 
@@ -249,13 +248,18 @@ class Index:
             return writer.remove_gone()
 
     @property
+    def settings(self) -> Settings:
+        """What it was made with."""
+        return self._current()[0].settings
+
+    @property
     def model(self) -> EmbeddingModel:
         """What embeds its passages and its queries."""
         return self._model
 
     def __len__(self) -> int:
         """The number of passages."""
-        return self._store.count()
+        return self._current()[0].count()
 
     def close(self) -> None:
         """Closes the file, and the model if it was given as a path."""
@@ -276,8 +280,41 @@ class Index:
 
     @contextmanager
     def _writer(self) -> Iterator[Writer]:
-        with self._store.writing, sole_writer(self.path):
-            yield Writer(self._store, self._embedder)
+        with self._writing, sole_writer(self.path):
+            yield Writer(*self._current())
+
+    def _current(self) -> tuple[Store, Embedder]:
+        """The file as it is now. One that another thread still uses is closed when that is done."""
+        with self._following:
+            if not self._store.is_current():
+                with _opened(self.path) as store:
+                    _check_model(store, self._model)
+                    self._use(store)
+            return self._store, self._embedder
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Store]:
+    """The store of an index, which is closed if the block raises."""
+    store = Store(path)
+    try:
+        yield store
+    except BaseException:
+        store.close()
+        raise
+
+
+def _check_model(store: Store, model: EmbeddingModel) -> None:
+    """Raises IndexFileError unless the model made an index."""
+    settings, path = store.settings, store.path
+    found = model.fingerprint(prompt=settings.prompt, truncate_dim=settings.dim)
+    if found != settings.fingerprint:
+        raise IndexFileError(
+            f"{path}: another model made this index (its fingerprint is {settings.fingerprint}, that of {model.path} "
+            f"is {found}): give that model, or index into another file"
+        )
+    with as_written(path):
+        check_lengths(model, settings.prompt, settings.passage_tokens, settings.overlap)
 
 
 @contextmanager

@@ -8,18 +8,15 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .database import as_written, errors_of, scalar
+from .database import as_written, errors_of, file_state, open_existing, scalar
 from .vectors import cosine, to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import apsw
     import numpy as np
     import numpy.typing as npt
-
-    from .database import Settings
 
 # SQLite finds candidates by the distance of stored vectors; their cosines with the query, which is not rounded, decide.
 MORE_CANDIDATES = 10
@@ -29,11 +26,12 @@ MOST_CANDIDATES = 4096  # of sqlite-vec
 class Store:
     """The open file of an index; threads take turns."""
 
-    def __init__(self, path: Path, connection: apsw.Connection, settings: Settings) -> None:
-        self.path, self.connection, self.settings = path, connection, settings
+    def __init__(self, path: Path) -> None:
+        self._state: tuple[int, ...] | None = file_state(path)  # before it is opened, so that no later change is missed
+        self.path = path
+        self.connection, self.settings = open_existing(path)
         self._lock = threading.Lock()
-        self.writing = threading.RLock()  # of the thread that changes something
-        int8 = settings.precision == "int8"
+        int8 = self.settings.precision == "int8"
         self._value = "vec_int8(?)" if int8 else "?"
         self.insert_vector = f"INSERT INTO vectors(rowid, vector) VALUES (?, {self._value})"
 
@@ -51,13 +49,24 @@ class Store:
             try:
                 yield
                 self.connection.execute("COMMIT")
+                if kind == "IMMEDIATE" and self._state:
+                    self._state = (*self._state[:2], *file_state(self.path)[2:])
             finally:
                 if self.connection.in_transaction:  # SQLite may have rolled it back by itself, as on a full disk
                     self.connection.execute("ROLLBACK")
 
+    def is_current(self) -> bool:
+        """Whether nobody else has changed the file since it was opened, or put another one in its place.
+
+        SQLite itself may miss the second.
+        """
+        with self._lock:
+            return self._state is None or self._state == file_state(self.path)
+
     def close(self) -> None:
         """Closes the file."""
         with self._lock:
+            self._state = None
             self.connection.close()
 
     def count(self) -> int:

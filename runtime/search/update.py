@@ -19,10 +19,8 @@ from .writer import Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from .embedder import Embedder
     from .passages import Chunk
     from .sources import Found
-    from .store import Store
     from .writer import Writer
 
 READERS = 1  # counts up when files are read in another way, so that all are read again
@@ -58,8 +56,6 @@ class Update:
 
     def __init__(
         self,
-        store: Store,
-        embedder: Embedder,
         writer: Writer,
         column: str,
         prune: bool,
@@ -67,7 +63,7 @@ class Update:
         progress: Callable[[int, int], object],
     ) -> None:
         check_unicode("column", column)
-        self._store, self._embedder, self._writer = store, embedder, writer
+        self._store, self._embedder, self._writer = writer.store, writer.embedder, writer
         self._column, self._prune, self._tell, self._progress = column, prune, tell, progress
         self._changes = Changes()
         self._gone: list[bytes] = []

@@ -52,7 +52,7 @@ class Writer:
     """Writes to an index; there is one at a time."""
 
     def __init__(self, store: Store, embedder: Embedder) -> None:
-        self._store, self._embedder, self._connection = store, embedder, store.connection
+        self.store, self.embedder, self._connection = store, embedder, store.connection
         self._queue: list[tuple[Source, Passage | None, bytes]] = []  # None: the source ends
         self._new: dict[bytes, str] = {}  # texts to embed, by hash
         self._vectors: dict[bytes, bytes] = {}  # stored vectors of others in the queue, by hash
@@ -64,7 +64,7 @@ class Writer:
     def write(self, source: Source, passages: Iterable[Passage]) -> None:
         """Stores a source in place of what has its path; vectors of texts that are in the index are not computed."""
         for passage in passages:
-            text = self._embedder.text_of(passage)
+            text = self.embedder.text_of(passage)
             key = short_hash(text.encode())
             self._queue.append((source, passage, key))
             if key not in self._new and key not in self._vectors:
@@ -75,7 +75,7 @@ class Writer:
 
     def _find_or_embed(self, key: bytes, text: str) -> None:
         sql = "SELECT vector FROM vectors WHERE rowid = (SELECT id FROM passages WHERE hash = ? LIMIT 1)"
-        with self._store.guard():
+        with self.store.guard():
             vector = scalar(self._connection, sql, (key,))
         if vector is None:
             self._new[key] = text
@@ -87,11 +87,9 @@ class Writer:
         if not self._queue:
             return
         started = time.monotonic()
-        computed = (
-            dict(zip(self._new, self._embedder.embed(list(self._new.values())), strict=True)) if self._new else {}
-        )
+        computed = dict(zip(self._new, self.embedder.embed(list(self._new.values())), strict=True)) if self._new else {}
         vectors = {**self._vectors, **computed}
-        with self._store.transaction():
+        with self.store.transaction():
             for source, passage, key in self._queue:
                 if source.id is None:
                     self._begin(source)
@@ -127,7 +125,7 @@ class Writer:
             self.kept += 1
             return
         connection.execute(f"INSERT INTO passages({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", places)
-        connection.execute(self._store.insert_vector, (connection.last_insert_rowid(), vector))
+        connection.execute(self.store.insert_vector, (connection.last_insert_rowid(), vector))
 
     def _by_hash(self, which: str, values: tuple[Any, ...] = ()) -> dict[bytes, list[int]]:
         """The passages of some sources. One look-up for all: a text may be there many times."""
@@ -152,7 +150,7 @@ class Writer:
     def mark_gone(self, paths: Iterable[bytes], *, added: bool = False) -> None:
         """Gives up what has these paths, and nothing else; `remove_gone` removes it."""
         self._gone = None
-        with self._store.transaction():
+        with self.store.transaction():
             self._connection.execute("UPDATE sources SET gone = 0 WHERE gone")
             self._connection.executemany(
                 "UPDATE sources SET gone = 1, hash = NULL WHERE path = ? AND added = ?",
@@ -161,7 +159,7 @@ class Writer:
 
     def remove_gone(self) -> int:
         """Removes what is gone; returns the number of sources. Vectors then fill their blocks again."""
-        with self._store.transaction():
+        with self.store.transaction():
             gone = self._connection.execute("SELECT id FROM sources WHERE gone").fetchall()
             for (source,) in gone:
                 self._remove(source)
@@ -178,6 +176,6 @@ class Writer:
         connection.execute("CREATE TEMP TABLE packed AS SELECT rowid AS id, vector FROM vectors; DROP TABLE vectors")
         connection.execute(table)
         connection.executemany(
-            self._store.insert_vector, connection.execute("SELECT id, vector FROM packed ORDER BY id")
+            self.store.insert_vector, connection.execute("SELECT id, vector FROM packed ORDER BY id")
         )
         connection.execute("DROP TABLE packed")

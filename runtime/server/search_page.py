@@ -16,7 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..inputs import check_unicode
-from ..kernels.errors import InputError
+from ..kernels.errors import EmbgemmaError, InputError
+from ..notices import tell
 from .requests import TOO_MANY, RequestError, unless_gone, wrong
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_RESULTS, MOST_RESULTS = 10, 100
 MOST_SEARCHES = 64  # at once
 MOST_CHARACTERS = 4000  # of a query
+UNAVAILABLE = 503
 SECURITY = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
 
 
@@ -37,6 +39,7 @@ class SearchPage:
     def __init__(self, index: Index, service: Service) -> None:
         self._index, self._service = index, service
         self._searches = 0
+        self._problem = ""  # of the last search, with the index
         self._page = (files(__package__) / "page.html").read_text("utf-8")
         self._headers = {**SECURITY, "Content-Security-Policy": _policy(self._page), "Cache-Control": "no-cache"}
         self.routes = [Route("/", self._show), Route("/search", self._search)]
@@ -66,9 +69,19 @@ class SearchPage:
         return Response(json.dumps(answer), media_type="application/json", headers=SECURITY)  # in ASCII
 
     async def _find(self, query: str, count: int) -> list[Result]:
-        prompt, dim = self._service.prompt_name("query", ""), self._index.settings.dim
-        embedded = await self._service.embed([query], prompt, dim, truncate=True)
-        return await asyncio.to_thread(self._index.nearest, embedded.vectors[0], count)
+        prompt = self._service.prompt_name("query", "")
+        try:
+            settings = await asyncio.to_thread(lambda: self._index.settings)  # may open the file again
+            embedded = await self._service.embed([query], prompt, settings.dim, truncate=True)
+            found = await asyncio.to_thread(self._index.nearest, embedded.vectors[0], count)
+        except EmbgemmaError as error:
+            if str(error) != self._problem:  # or each letter that is typed would say so again
+                tell(f"the index cannot be searched: {error}")
+            self._problem = str(error)
+            message = "the index cannot be searched now; the server's messages on standard error say why"
+            raise RequestError(UNAVAILABLE, message, "index_unavailable") from None
+        self._problem = ""
+        return found
 
 
 def _policy(page: str) -> str:

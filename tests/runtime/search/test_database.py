@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -21,7 +24,7 @@ from tests import tiny
 from tests.runtime.search.test_index import contents
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 # Ends itself, without any cleaning up, at a call of this method of a Writer.
 KILLED = """
@@ -189,8 +192,9 @@ def test_two_make_one_index(tmp_path: Path, model: embgemma.EmbeddingModel, monk
     path, connection = tmp_path / "new.db", database._connection
 
     def late(*arguments: Any, **options: Any) -> Any:
-        with pytest.raises(IndexFileError, match="another process is writing to this index; wait"):
-            Index.create(path, model)
+        if options["new"]:
+            with pytest.raises(IndexFileError, match="another process is writing to this index; wait"):
+                Index.create(path, model)
         return connection(*arguments, **options)
 
     monkeypatch.setattr(database, "_connection", late)
@@ -254,9 +258,11 @@ def execute(sql: str) -> Any:
     return run
 
 
+@pytest.mark.parametrize("still_open", [False, True])
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
+        (lambda path: path.write_bytes(b""), "this is no index"),
         (lambda path: path.write_text("some text " * 100, "utf-8"), "this is no index"),
         (lambda path: path.write_bytes(path.read_bytes()[:4096]), "damaged"),
         (damage_page, "damaged"),
@@ -285,14 +291,69 @@ def execute(sql: str) -> Any:
         (lambda path: (path.unlink(), path.mkdir()), "it is a folder or a device"),
     ],
 )
-def test_files_that_are_no_index(index: Index, model: embgemma.EmbeddingModel, harm: Any, said: str) -> None:
+def test_files_that_are_no_index(
+    index: Index, model: embgemma.EmbeddingModel, harm: Any, said: str, still_open: bool
+) -> None:
     index.add(["text"])
-    index.close()
+    assert len(index.search("the")) == 1
+    if not still_open:
+        index.close()
     harm(index.path)
-    with pytest.raises(embgemma.EmbgemmaError, match=said), Index.open(index.path, model) as opened:
-        opened.search("the")
+    with pytest.raises(embgemma.EmbgemmaError, match=said):
+        (index if still_open else Index.open(index.path, model)).search("the")
     for suffix in ("-lock", "-journal"):
         assert not index.path.with_name(f"notes.db{suffix}").exists()
+
+
+@pytest.mark.parametrize("put", [os.replace, shutil.copyfile, shutil.copy2])
+def test_an_open_index_is_that_which_has_its_place(
+    index: Index, model: embgemma.EmbeddingModel, tmp_path: Path, put: Callable[..., object]
+) -> None:
+    """Both have as many pages and were written to as often, so SQLite may take one for the other."""
+    with Index.create(tmp_path / "new.db", model, passage_tokens=20, overlap=0, precision="float32", dim=32) as new:
+        for each, text in ((index, "the old"), (new, "the new")):
+            each.add([text])
+            assert [result.passage for result in each.search("the")] == [text]
+    shutil.copyfile(index.path, tmp_path / "old.db")
+    put(new.path, index.path)
+    assert [result.passage for result in index.search("the")] == ["the new"]
+    index.add(["the newest"])
+    assert (len(index), index.settings.passage_tokens, index.settings.dim) == (2, 20, 32)
+    put(tmp_path / "old.db", index.path)
+    index.add(["the newest"])
+    assert {result.passage for result in index.search("the")} == {"the old", "the newest"}
+    contents(index)
+
+
+def test_an_open_index_gives_way_to_none_of_another_model(index: Index, tmp_path: Path) -> None:
+    index.add(["the old"])
+    with Index.create(tmp_path / "new.db", "embgemma-tiny", dim=index.settings.dim) as new:
+        new.add(["the new"])
+    kept = index.path.rename(tmp_path / "old.db")
+    new.path.replace(index.path)
+    before = index.path.read_bytes()
+    for call in (lambda: index.search("the"), lambda: index.add(["more"]), lambda: len(index)):
+        with pytest.raises(IndexFileError, match=r"notes\.db: another model made this index"):
+            call()
+    assert index.path.read_bytes() == before
+    kept.replace(index.path)
+    assert [result.passage for result in index.search("the")] == ["the old"]
+
+
+def replace_by_itself(path: Path) -> None:
+    Path(shutil.copyfile(path, f"{path}-new")).replace(path)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, replace_by_itself])
+def test_a_file_that_goes_while_it_is_written_to(index: Index, many: Path, harm: Callable[[Path], object]) -> None:
+    calls = iter([harm])
+
+    def harm_once(*_: object) -> None:
+        for call in calls:
+            call(index.path)
+
+    with pytest.raises(IndexFileError, match="was removed, moved or replaced while it was written to; run it again"):
+        index.update([many], progress=harm_once)
 
 
 def test_closed(index: Index) -> None:

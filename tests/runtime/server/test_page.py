@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from embgemma.cli.main import main
+from embgemma.find import IN_THE_BOX
 from embgemma.search import Index
+from tests import tiny
 from tests.runtime.server.browser import Page, open_browser
 from tests.runtime.server.conftest import Running, serving
 
@@ -172,9 +174,39 @@ def test_an_index_that_is_damaged_later(tmp_path: Path) -> None:
     with serving("--index", tmp_path / "notes.db") as running:
         with Index.open(tmp_path / "notes.db", threads=1) as index:
             index._store.connection.execute("UPDATE passages SET text = 'another'")
-        answer = running.ask("GET", "/search?q=oil")
-        assert answer.status == 500
-        assert str(tmp_path) not in json.dumps(answer.json)
+        for _ in range(3):
+            answer = running.ask("GET", "/search?q=oil")
+            assert answer.status == 503
+            assert str(tmp_path) not in json.dumps(answer.json)
         running.process.terminate()
         assert running.process.stderr is not None
-        assert b"the index is damaged" in running.process.stderr.read()
+        assert running.process.stderr.read().count(b"the index is damaged") == 1
+
+
+def test_an_index_in_the_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    other = tiny.write_model(tmp_path / "other.safetensors")
+    for name, model, dim in (("notes.db", IN_THE_BOX, 64), ("new.db", IN_THE_BOX, 32), ("other.db", other, 64)):
+        with Index.create(tmp_path / name, model, dim=dim, threads=1) as index:
+            index.add([f"Oil of {name}."])
+
+    def found() -> tuple[int, list[str]]:
+        answer = running.ask("GET", "/search?q=oil")
+        return answer.status, [each["passage"] for each in answer.json.get("results", [])]
+
+    with serving("--index", path) as running:
+        assert found() == (200, ["Oil of notes.db."])
+        (tmp_path / "new.db").replace(path)
+        assert found() == (200, ["Oil of new.db."])
+        kept = path.rename(tmp_path / "kept.db")
+        assert found() == (503, [])
+        (tmp_path / "other.db").replace(path)
+        assert found() == (503, [])
+        assert running.embed(input="oil").status == 200
+        kept.replace(path)
+        assert found() == (200, ["Oil of new.db."])
+        running.process.terminate()
+        assert running.process.stderr is not None
+        first, second = running.process.stderr.read().decode().splitlines()
+        assert "there is no such index" in first
+        assert "another model made this index" in second
