@@ -16,6 +16,7 @@ from starlette.routing import Route
 from ..kernels.errors import EmbgemmaError
 from ..notices import tell
 from .answers import error_answer
+from .drained import Drained
 from .guard import Access, Guard
 from .metrics import Measured
 from .ollama_calls import OllamaCalls
@@ -42,13 +43,18 @@ def make_app(service: Service, access: Access, index: Index | None = None) -> AS
     async def metrics(_: Request) -> Response:
         return Response(service.metrics.text(), media_type=METRICS_TYPE)
 
+    async def greeting(_: Request) -> Response:
+        return Response(
+            f"embgemma serves {service.name}: README.md of its server lists the calls\n", media_type="text/plain"
+        )
+
     bodies = Bodies(service.limits.body)
     routes = [
         Route("/health", health),
         Route("/metrics", metrics),
         *OpenAICalls(service, bodies).routes,
         *OllamaCalls(service, bodies).routes,
-        *(SearchPage(index, service).routes if index is not None else []),
+        *(SearchPage(index, service).routes if index is not None else [Route("/", greeting)]),
     ]
     cors = Middleware(
         CORSMiddleware,
@@ -56,9 +62,10 @@ def make_app(service: Service, access: Access, index: Index | None = None) -> AS
         allow_methods=("GET", "POST"),
         allow_headers=("*",),  # clients of OpenAI send several of their own
     )
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[
+            Middleware(Drained),
             Middleware(Measured, metrics=service.metrics, paths={route.path for route in routes}),
             *([cors] if access.origins else []),
             Middleware(Guard, access=access),
@@ -72,6 +79,8 @@ def make_app(service: Service, access: Access, index: Index | None = None) -> AS
             Exception: _failed,
         },
     )
+    app.router.redirect_slashes = False  # to an address that a reverse proxy before us may not have
+    return app
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 IGNORED = ("options", "keep_alive")  # they say how Ollama runs a model, which here is running
 FIELDS = ("model", "input", "truncate", "dimensions", "input_type", "prompt_name", *IGNORED)
 OLD_FIELDS = ("model", "prompt", *IGNORED)
+SHOW_FIELDS = ("model", "name", "verbose")
+FAMILY = "gemma3"
 
 
 class OllamaCalls:
@@ -30,13 +33,17 @@ class OllamaCalls:
         self.routes = [
             Route("/api/embed", self._embed, methods=["POST"]),
             Route("/api/embeddings", self._embeddings, methods=["POST"]),
-            Route("/api/tags", self._tags),
+            Route("/api/show", self._show, methods=["POST"]),
+            *(Route(path, self._models) for path in ("/api/tags", "/api/ps")),
+            Route("/api/version", self._version),
         ]
 
     async def _embed(self, request: Request) -> Response:
         service, start = self._service, time.perf_counter_ns()
         async with self._bodies.fields(request, FIELDS) as fields:
             truncate = truth_field(fields, "truncate", default=True)
+            if fields.get("dimensions") == 0:  # as good as none, for clients of Ollama
+                del fields["dimensions"]
             dim = integer_field(fields, "dimensions", service.full_dim, service.full_dim)
             named = [text_field(fields, name, "") for name in ("input_type", "prompt_name")]
             found = await self._vectors(request, fields, fields.get("input", []), named, dim, truncate)
@@ -68,7 +75,30 @@ class OllamaCalls:
         prompt = self._service.prompt_name(*named)
         return await unless_gone(request, self._service.embed(inputs, prompt, dim, truncate=truncate))
 
-    async def _tags(self, _: Request) -> Response:
+    async def _models(self, _: Request) -> Response:
+        return JSONResponse({"models": [self._facts()]})
+
+    async def _show(self, request: Request) -> Response:
+        async with self._bodies.fields(request, SHOW_FIELDS) as fields:
+            self._service.check_model(text_field(fields, "model", text_field(fields, "name", "")))
+        sizes = {"context_length": self._service.model.max_seq_length, "embedding_length": self._service.full_dim}
+        info = {"general.architecture": FAMILY, **{f"{FAMILY}.{name}": size for name, size in sizes.items()}}
+        return JSONResponse({**self._facts(), "model_info": info, "capabilities": ["embedding"]})
+
+    async def _version(self, _: Request) -> Response:
+        from .. import __version__
+
+        return JSONResponse({"version": __version__})
+
+    def _facts(self) -> dict[str, object]:
+        """What a list says of the model; clients print the beginning of the digest, and the time."""
         name, model = self._service.name, self._service.model
-        facts = {"name": name, "model": name, "details": {"family": "gemma3", "quantization_level": model.scheme}}
-        return JSONResponse({"models": [facts]})
+        state = model.path.stat() if model.path.exists() else None
+        return {
+            "name": name,
+            "model": name,
+            "modified_at": datetime.fromtimestamp(state.st_mtime if state else 0, timezone.utc).isoformat(),
+            "size": state.st_size if state else 0,
+            "digest": model.fingerprint(self._service.default_prompt),
+            "details": {"format": "safetensors", "family": FAMILY, "quantization_level": model.scheme},
+        }

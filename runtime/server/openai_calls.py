@@ -43,7 +43,7 @@ class OpenAICalls:
             dim = integer_field(fields, "dimensions", service.full_dim, service.full_dim)
             truncate = truth_field(fields, "truncate", default=False)
             named = [text_field(fields, name, "") for name in ("input_type", "prompt_name")]
-            inputs = service.check_inputs(fields.get("input", ""))
+            inputs = service.check_inputs(fields.get("input"))
             if any(named) and not isinstance(inputs[0], str):
                 raise wrong("input", "token ids hold their prompt; leave out input_type and prompt_name, or send text")
             prompt = service.prompt_name(*named)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,15 +123,40 @@ def test_what_is_too_much(locked: Running, fields: dict[str, Any], status: int, 
     assert status == 200 or says in answer.message
 
 
+@pytest.mark.parametrize(
+    ("path", "key", "status"),
+    [("/v1/embeddings", KEY, 413), ("/v1/embeddings", "x", 401), ("/v1/else", KEY, 404), ("/v1/models", KEY, 405)],
+)
+def test_an_early_answer_reaches_a_client_that_still_sends(locked: Running, path: str, key: str, status: int) -> None:
+    """urllib asks for the end of the connection, which must not come while it sends."""
+    headers = {"Authorization": f"Bearer {key}"}
+    asking = urllib.request.Request(locked.url + path, b" " * (1 << 25), headers)
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(asking)
+    with raised.value:
+        assert (raised.value.code, "error" in json.load(raised.value)) == (status, True)
+
+
+def test_a_client_that_waits_for_leave_to_send_is_refused_at_once(server: Running) -> None:
+    head = (
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(server.address, timeout=60) as connection:
+        connection.sendall(head)
+        assert connection.recv(12) == b"HTTP/1.1 413"
+
+
 def test_other_methods_and_paths(server: Running) -> None:
     answer = server.ask("HEAD", "/health")
     assert (answer.status, answer.body, int(answer.headers["content-length"]) > 0) == (200, b"", True)
+    assert server.ask("POST", "/v1/embeddings/", {"input": "a"}).status == 404  # no redirect to another address
     for method, path in [("GET", "/v1/embeddings"), ("HEAD", "/v1/embeddings"), ("POST", "/v1/models")]:
         answer = server.ask(method, path)
         assert (answer.status, answer.headers["allow"] != "") == (405, True)
     assert server.ask("OPTIONS", "/v1/embeddings").status == 405
     assert "unknown_url" in server.ask("GET", "/v1/else%0a%1b[31m").json["error"]["code"]
-    assert server.ask("GET", "/").status == 404  # there is no index
+    assert server.ask("GET", "/").body.startswith(b"embgemma serves small")
+    assert server.ask("GET", "/search?q=a").status == 404  # there is no index
 
 
 def test_metrics(server: Running) -> None:

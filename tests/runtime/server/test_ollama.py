@@ -8,12 +8,12 @@ import numpy as np
 import ollama
 import pytest
 
+import embgemma
 from tests.runtime.server.conftest import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import embgemma
     from tests.runtime.server.conftest import Running
 
 TEXTS = ["the of and", "you 你好 😀"]
@@ -35,6 +35,7 @@ def test_embed(client: ollama.Client, model: embgemma.EmbeddingModel, name: str)
     found = client.embed(name, TEXTS[0], dimensions=32)
     expected = model.encode(TEXTS[:1], truncate_dim=32, normalize_embeddings=True)
     assert np.array_equal(np.array(found.embeddings, np.float32), expected)
+    assert client.embed(name, TEXTS[0], dimensions=0).embeddings == client.embed(name, TEXTS[0]).embeddings
 
 
 def test_the_older_call(client: ollama.Client, model: embgemma.EmbeddingModel) -> None:
@@ -53,8 +54,20 @@ def test_long_texts_are_cut_unless_they_may_not(client: ollama.Client) -> None:
         client.embed(NAME, "the of and " * 60, truncate=False)
 
 
-def test_models(client: ollama.Client) -> None:
-    assert [each.model for each in client.list().models] == [NAME]
+def test_models(client: ollama.Client, server: Running, model: embgemma.EmbeddingModel) -> None:
+    for listed in (client.list(), client.ps()):
+        (found,) = listed.models
+        assert (found.model, found.size) == (NAME, model.path.stat().st_size)
+        assert len(str(found.digest)) >= 12  # of which the command `ollama` prints so many
+    shown = client.show(NAME)
+    assert shown.capabilities == ["embedding"]
+    assert shown.modelinfo is not None
+    assert shown.modelinfo["gemma3.embedding_length"] == 64
+    assert server.ask("POST", "/api/show", {"name": NAME}).status == 200
+    assert server.ask("GET", "/api/version").json == {"version": embgemma.__version__}
+    assert server.ask("HEAD", "/").status == 200  # by which it sees that there is a server
+    with pytest.raises(ollama.ResponseError, match="the model 'else' is not here"):
+        client.show("else")
     with pytest.raises(ollama.ResponseError, match="the model 'else' is not here"):
         client.embed("else", "the")
 

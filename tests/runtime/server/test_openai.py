@@ -142,8 +142,8 @@ def test_bodies_that_are_refused(server: Running, body: bytes, says: str) -> Non
 @pytest.mark.parametrize(
     ("fields", "param", "says"),
     [
-        ({}, "input", "input[0] is empty"),
-        ({"input": None}, "input", "input[0] is empty"),
+        ({}, "input", "input is null; expected a string"),
+        ({"input": None}, "input", "input is null; expected a string"),
         ({"input": ""}, "input", "input[0] is empty"),
         ({"input": ["a", ""]}, "input", "input[1] is empty"),
         ({"input": []}, "input", "input is an empty array"),
