@@ -1,7 +1,13 @@
-"""Chroma: `EmbgemmaEmbeddingFunction`. Import this module before a collection that was made with it is opened."""
+"""Chroma: `EmbgemmaEmbeddingFunction`.
+
+Chroma compares the function that a collection was made with and the one that it is opened with by their names alone. So
+each name has the fingerprint of its vectors. Chroma finds a function by its name once there was one in this process.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from .base import Embedder, needs
@@ -11,15 +17,14 @@ with needs("chromadb"):
     from chromadb.utils.embedding_functions import register_embedding_function
 
 
-@register_embedding_function
 class EmbgemmaEmbeddingFunction(Embedder, EmbeddingFunction[Documents]):
-    """Embeds queries and documents, each with its prompt.
-
-    A collection keeps its arguments and opens the model again by itself; it refuses a model that was changed.
-    """
+    """Embeds queries and documents, each with its prompt; a collection of other vectors refuses it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # EmbeddingFunction asks for one
         super().__init__(*args, **options)
+        name = partial(str, f"{self.name()}-{self.fingerprint}")
+        self.name = name  # type: ignore[method-assign]
+        register_embedding_function(SimpleNamespace(name=name, build_from_config=self.build_from_config))
 
     def __call__(self, input: Documents) -> Embeddings:  # noqa: A002  (the name is Chroma's)
         """Vectors of documents, in their order."""
@@ -35,7 +40,7 @@ class EmbgemmaEmbeddingFunction(Embedder, EmbeddingFunction[Documents]):
 
     @staticmethod
     def name() -> str:
-        """The name that it is stored under."""
+        """The beginning of the name that it is stored under."""
         return "embgemma"
 
     def get_config(self) -> dict[str, Any]:

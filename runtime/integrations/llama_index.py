@@ -10,21 +10,33 @@ from .base import Embedder, needs
 
 with needs("llama-index-core"):
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
+    from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr, field_validator
 
 
 class EmbgemmaEmbedding(BaseEmbedding):
     """Embeds queries and documents, each with its prompt. The calls of `asyncio` run in a thread.
 
+    What is stored of it has the fingerprint of its vectors: it refuses another model under the same name, and caches of
+    pipelines tell them apart. An `embeddings_cache` is refused, since it has one vector for a query and a document of
+    the same words, of whatever model.
+
     Arguments that BaseEmbedding does not know, such as truncate_dim, are those of `embgemma.load`.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", validate_assignment=True)
     _embedder: Embedder = PrivateAttr()
 
     def __init__(self, model_name: str = IN_THE_BOX, **options: Any) -> None:
         super().__init__(model_name=str(model_name), **options)
         self._embedder = Embedder(model_name, **(self.model_extra or {}))
+        self.fingerprint = self._embedder.fingerprint  # one of the options from now on
+
+    @field_validator("embeddings_cache")
+    @classmethod
+    def _no_cache(cls, cache: Any) -> Any:
+        if cache is not None:
+            raise ValueError("embeddings_cache confuses queries with documents of the same words; leave it out")
+        return cache
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()  # of which the other side passes __dict__ to __init__

@@ -239,6 +239,47 @@ def test_chroma_opens_the_model_again(tmp_path: Path) -> None:
         function.build_from_config({**function.get_config(), "truncate_dim": 64})
 
 
+OTHERS: list[dict[str, Any]] = [{"truncate_dim": 64}, {"prompts": {"document": "another: "}}]
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_chroma_refuses_other_vectors(tmp_path: Path, change: dict[str, Any]) -> None:
+    function, same, other = (chroma(**{**OPTIONS, **each}) for each in ({}, {"threads": 2}, change))
+    client = importlib.import_module("chromadb").PersistentClient(str(tmp_path))
+    client.create_collection("notes", embedding_function=function).add(ids=["1"], documents=TEXTS[:1])
+    for open_it in (client.get_collection, client.get_or_create_collection):
+        found = open_it("notes", embedding_function=pickle.loads(pickle.dumps(same)))
+        assert found.query(query_texts=TEXTS[:1], n_results=1)["ids"] == [["1"]]
+        with pytest.raises(ValueError, match=f"new: embgemma-{other.fingerprint} vs persisted: {function.name()}"):
+            open_it("notes", embedding_function=other)
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_caches_of_llama_index_tell_models_apart(change: dict[str, Any]) -> None:
+    embedder, other = llama_index(**OPTIONS), llama_index(**{**OPTIONS, **change})
+    ingestion, schema = (importlib.import_module(f"llama_index.core.{name}") for name in ("ingestion", "schema"))
+    cache = ingestion.IngestionCache()
+
+    def found(model: Any) -> list[float]:
+        pipeline = ingestion.IngestionPipeline(transformations=[model], cache=cache, disable_cache=False)
+        return list(pipeline.run(nodes=[schema.TextNode(text=TEXTS[0], id_="1")])[0].embedding)
+
+    for _ in range(2):
+        for model in (embedder, other):
+            assert found(model) == model.get_text_embedding(TEXTS[0])
+    with pytest.raises(InputError, match="fingerprint"):
+        type(embedder).from_dict({**embedder.to_dict(), **change})
+
+
+def test_llama_index_confuses_no_query_with_a_document() -> None:
+    cache = importlib.import_module("llama_index.core.storage.kvstore").SimpleKVStore() if llama_index() else None
+    with pytest.raises(ValueError, match="confuses queries with documents"):
+        llama_index(embeddings_cache=cache)
+    embedder = llama_index()
+    with pytest.raises(ValueError, match="confuses queries with documents"):
+        embedder.embeddings_cache = cache
+
+
 def test_lancedb_opens_the_model_again(tmp_path: Path) -> None:
     function = lancedb(**OPTIONS)
     module = importlib.import_module("lancedb")
@@ -269,6 +310,10 @@ def test_txtai_searches(tmp_path: Path) -> None:
     again = importlib.import_module("txtai").Embeddings()
     again.load(str(tmp_path / "index"))
     assert again.search(QUERY, 1)[0][0] == ANSWER
+    stored = tmp_path / "index" / "config.json"
+    stored.write_text(stored.read_text("utf-8").replace('"truncate_dim": 128', '"truncate_dim": 64'), "utf-8")
+    with pytest.raises(InputError, match="fingerprint"):
+        importlib.import_module("txtai").Embeddings().load(str(tmp_path / "index"))
 
 
 def test_llm_finds_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
