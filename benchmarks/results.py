@@ -11,8 +11,10 @@ import datetime as dt
 import re
 import subprocess
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+from ..find import IN_THE_BOX
 from ..kernels.errors import InputError
 from ..kernels.model_file import SCHEMES
 from .compare import compare_report
@@ -24,10 +26,12 @@ from .quality.quality import COMPARABLE, DIMENSIONS, measure_formats
 from .quality.quality_report import page as quality_page
 from .roofline import roofline_report
 from .roofline.roofline import run_roofline
+from .speed import bulk_speed, report
 from .speed import options as shared
-from .speed import report
 from .speed.bench import run
 from .speed.model_source import explain_full_disk, open_source
+from .speed.serve_report import page as serve_page
+from .speed.serve_speed import measure_server
 from .speed.tokenizer_speed import measure_tokenizers
 
 FOLDER = Path(__file__).parent
@@ -36,6 +40,19 @@ INTRODUCTION = """\
 
 `embgemma-bench results` writes this file, every table in one run on one commit. A section that was not measured again
 keeps its own date and commit.
+"""
+CLIENTS = {1: 10.0, 16: 10.0, 200: 600.0}  # of the server at once, and for how many seconds
+# Of `embgemma-bench bulk`: the cluster, whether with the model in the box, how many texts, in how many files.
+BULK = (
+    ("ray", True, 1_000_000, 50),
+    ("ray", False, 10_000, 20),
+    ("spark", True, 100_000, 20),
+    ("daft", True, 100_000, 20),
+)
+CORES = 2
+BULK_NOTE = """\
+- Every text was there once, with the vector of `encode` to the last bit. Where a worker was killed, another one started
+  and did its file again. texts/s counts the start of the workers and the files; encode has as many threads, no files.
 """
 COMPARED = tuple(scheme for scheme in SCHEMES if scheme != "float32")
 
@@ -95,6 +112,11 @@ def _version() -> str:
     return f"{version}, commit {commit}"
 
 
+def _model(options: argparse.Namespace) -> Path:
+    """The checkpoint as a file of the first scheme."""
+    return converted(options.checkpoint, checkpoint_folder(options.cache, options.checkpoint), options.scheme[0])
+
+
 def _speed(options: argparse.Namespace) -> str:
     """The first scheme by itself, and all schemes beside other runtimes."""
     schemes = list(dict.fromkeys([*options.scheme, *COMPARED]))
@@ -130,8 +152,19 @@ def _roofline(options: argparse.Namespace) -> str:
 
 
 def _tokenizer(options: argparse.Namespace) -> str:
-    path = converted(options.checkpoint, checkpoint_folder(options.cache, options.checkpoint), options.scheme[0])
-    return f"```\n{measure_tokenizers(path, None)}\n```"
+    return f"```\n{measure_tokenizers(_model(options), None)}\n```"
+
+
+def _serving(options: argparse.Namespace) -> str:
+    """The server, and those clusters that are installed."""
+    path = str(_model(options))
+    served = serve_page(measure_server(path, options.threads, CLIENTS)).text(markdown=True)
+    found = [
+        bulk_speed.measure_bulk(IN_THE_BOX if in_the_box else path, engine, texts, files, CORES, kill=engine != "daft")
+        for engine, in_the_box, texts, files in BULK
+        if find_spec(bulk_speed.PACKAGES[engine])
+    ]
+    return "\n\n".join([served, bulk_speed.table(found).text(markdown=True), BULK_NOTE])
 
 
 SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], str]]] = {
@@ -139,4 +172,5 @@ SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], str]]] = {
     "roofline": ("What bounds a call", _roofline),
     "quality": ("Quality by format", _quality),
     "tokenizer": ("Tokenizer", _tokenizer),
+    "serving": ("Serving and bulk", _serving),
 }

@@ -1,8 +1,8 @@
-"""How fast Parquet files of short texts become files of vectors on local Ray, beside plain `encode` on as many cores.
+"""How fast Parquet files of short texts become files of vectors on a local cluster, beside `encode` on as many cores.
 
-Every text must be there once, with the vector that `encode` gives, to the bit. The time of Ray includes the start of
-its workers, and with --kill what one of them had begun when it was ended, and another did again; it also includes
-reading and writing files, that of `encode` does not.
+Every text must be there once, with the vector that `encode` gives, to the bit. The time of the cluster includes the
+start of its workers, and with --kill what one of them had begun when it was ended, and another did again; it also
+includes reading and writing files, that of `encode` does not.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ import signal
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -24,57 +28,136 @@ from ...integrations.base import needs
 from ...kernels.errors import EmbgemmaError, InputError
 from ...model import load
 from ..harness.command import progress
+from ..harness.page import Table, whole
 
+Embed: TypeAlias = Callable[[Path, Path, Path], object]  # of a folder into another, by a model file
 WORDS = (
     ["the doctor", "a tired farmer", "my neighbour", "every student", "the old captain", "a small dog"],
     ["buys", "looks for", "has forgotten", "paints", "repairs", "wants to sell"],
     ["a red bicycle", "the map of the town", "two loaves of bread", "an honest answer", "the garden wall"],
     ["before breakfast", "in the rain", "for the third time", "without a word", "near the station"],
 )
+TRIES = 4  # of a task of Spark
 LIMIT, PAUSE = 3600.0, 0.01  # seconds: of a wait for the first files, and between looks
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """What was embedded, and the seconds that it took in a cluster and with `encode`.
+
+    killed: the process that was ended meanwhile, or None.
+    """
+
+    engine: str
+    model: str
+    texts: int
+    files: int
+    cores: int
+    killed: int | None
+    in_cluster: float
+    in_encode: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of the command `bulk`."""
     parser.description = __doc__
     parser.add_argument("model", nargs="?", default=IN_THE_BOX, metavar="MODEL", help="default: %(default)s")
+    parser.add_argument("--on", choices=ENGINES, default="ray", help="what runs here (default: %(default)s)")
     parser.add_argument("--texts", type=int, default=1_000_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--files", type=int, default=50, metavar="N", help="that hold them (default: %(default)s)")
     parser.add_argument("--cores", type=int, default=2, metavar="N", help="workers, and threads (default: %(default)s)")
     parser.add_argument("--kill", action="store_true", help="end a worker when a third of the files is there")
-    parser.set_defaults(run=measure_bulk)
+    parser.set_defaults(run=_run)
 
 
-def measure_bulk(options: argparse.Namespace) -> str:
-    """The figures, as text; raises EmbgemmaError if a text is lost, there twice, or has another vector."""
+def _run(options: argparse.Namespace) -> str:
+    names = (options.model, options.on, options.texts, options.files, options.cores)
+    return table([measure_bulk(*names, kill=options.kill)]).text(markdown=False)
+
+
+def table(found: Sequence[Bulk]) -> Table:
+    """What several runs found; every text of each is there once, with the vector of encode."""
+    return Table.of("Parquet files of short texts to files of vectors", found, COLUMNS, left=2)
+
+
+COLUMNS: dict[str, Callable[[Bulk], str]] = {
+    "on": lambda bulk: bulk.engine,
+    "model": lambda bulk: bulk.model,
+    "texts": lambda bulk: whole(bulk.texts),
+    "files": lambda bulk: str(bulk.files),
+    "cores": lambda bulk: str(bulk.cores),
+    "worker killed": lambda bulk: "no" if bulk.killed is None else "yes",
+    "texts/s": lambda bulk: whole(bulk.texts / bulk.in_cluster),
+    "encode": lambda bulk: whole(bulk.texts / bulk.in_encode),
+    "of encode": lambda bulk: f"{bulk.in_encode / bulk.in_cluster:.2f}",
+}
+
+
+def measure_bulk(model: str, engine: str, texts: int, files: int, cores: int, *, kill: bool) -> Bulk:
+    """The figures; raises EmbgemmaError if a text is lost, there twice, or has another vector."""
+    if not 0 < files <= texts:
+        raise InputError(f"--files {files} and --texts {texts}; expected 1 file or more, and a text for each")
+    with tempfile.TemporaryDirectory() as name:
+        source, destination, path = (Path(name) / each for each in ("texts", "vectors", "model.safetensors"))
+        write_texts(source, texts, files)
+        with load(model) as opened:
+            title = f"{opened.path.stem}, {opened.scheme}"
+            shutil.copyfile(opened.path, path)  # so that no other process has it open
+        with ENGINES[engine](cores) as embed:
+            progress(f"{cores} workers embed {texts} texts on {engine}")
+            begin = time.perf_counter()
+            killer = Killer(destination, path, files // 3) if kill else None
+            embed(source, destination, path)
+            in_cluster = time.perf_counter() - begin
+            killed = killer.killed() if killer else None
+        progress(f"encode embeds them with {cores} threads")
+        in_encode = check_files(source, destination, path, cores)
+    return Bulk(engine, title, texts, files, cores, killed, in_cluster, in_encode)
+
+
+@contextmanager
+def _ray(cores: int) -> Iterator[Embed]:
     with needs("ray", "ray"):
         import ray
     from ...integrations.ray import embed_parquet
 
-    texts, files, cores = options.texts, options.files, options.cores
-    if not 0 < files <= texts:
-        raise InputError(f"--files {files} and --texts {texts}; expected 1 file or more, and a text for each")
-    with tempfile.TemporaryDirectory() as name:
-        source, destination, model = (Path(name) / each for each in ("texts", "vectors", "model.safetensors"))
-        write_texts(source, texts, files)
-        shutil.copyfile(load(options.model).path, model)  # so that no other process has it open
-        ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
-        try:
-            progress(f"{cores} workers of Ray embed {texts} texts")
-            begin = time.perf_counter()
-            killer = Killer(destination, model, files // 3) if options.kill else None
-            embed_parquet(source, destination, model)
-            in_ray = time.perf_counter() - begin
-            killed = killer.killed() if killer else "none"
-        finally:
-            ray.shutdown()
-        progress(f"encode embeds them with {cores} threads")
-        in_encode = check_files(source, destination, model, cores)
-    return (
-        f"{texts} texts in {files} files, {cores} cores, worker killed: {killed}; every text is there once, with the "
-        f"vector of encode\nRay {texts / in_ray:.0f} texts/s, encode {texts / in_encode:.0f} texts/s, "
-        f"Ray / encode {in_encode / in_ray:.2f}"
-    )
+    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+    try:
+        yield embed_parquet
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _spark(cores: int) -> Iterator[Embed]:
+    with needs("pyspark", "spark"):
+        from pyspark.sql import SparkSession
+    from ...integrations.spark import embed_parquet
+
+    local = f"local[{cores},{TRIES}]"
+    session = SparkSession.builder.master(local).config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        yield partial(embed_parquet, session)
+    finally:
+        session.stop()
+
+
+@contextmanager
+def _daft(cores: int) -> Iterator[Embed]:
+    with needs("daft", "daft"):
+        import daft
+    from ...integrations.daft import embedding
+
+    def embed(source: Path, destination: Path, model: Path) -> None:
+        frame = daft.read_parquet(f"{source}/*.parquet")
+        vectors = embedding(str(model), cpus=cores)(frame["text"])
+        frame.with_column("embedding", vectors).write_parquet(str(destination))
+
+    yield embed
+
+
+PACKAGES = {"ray": "ray", "spark": "pyspark", "daft": "daft"}
+ENGINES: dict[str, Callable[[int], AbstractContextManager[Embed]]] = {"ray": _ray, "spark": _spark, "daft": _daft}
 
 
 def write_texts(folder: Path, texts: int, files: int) -> None:
@@ -91,23 +174,26 @@ def write_texts(folder: Path, texts: int, files: int) -> None:
 
 
 def check_files(source: Path, destination: Path, model_path: Path, threads: int) -> float:
-    """The seconds that `encode` takes for all texts; raises EmbgemmaError if a file does not hold what it gives."""
+    """The seconds that `encode` takes for all texts; raises EmbgemmaError unless each is there once with its vector."""
     import pyarrow.parquet as pq
 
-    if (names := {path.name for path in destination.iterdir()}) != {path.name for path in source.iterdir()}:
-        raise EmbgemmaError(f"{destination}: these are not the files of {source}: {', '.join(sorted(names))}")
+    expected = pq.read_table(source)["text"].to_pylist()
+    times = np.zeros(len(expected), int)  # that a text was found
     begin = time.perf_counter()
-    model = load(model_path, threads=threads)
-    seconds = time.perf_counter() - begin
-    for path in sorted(source.iterdir()):
-        texts, found = pq.read_table(path), pq.read_table(destination / path.name)
-        sentences = texts["text"].to_pylist()
-        begin = time.perf_counter()
-        vectors = model.encode_document(sentences)
-        seconds += time.perf_counter() - begin
-        embedded = found["embedding"].combine_chunks().flatten().to_numpy()
-        if not found.drop_columns("embedding").equals(texts) or not np.array_equal(embedded, vectors.reshape(-1)):
-            raise EmbgemmaError(f"{destination / path.name}: other rows or vectors than those of {path}")
+    with load(model_path, threads=threads) as model:
+        seconds = time.perf_counter() - begin
+        for path in sorted(destination.rglob("*")):
+            found = pq.read_table(path, columns=["id", "text", "embedding"])
+            ids, texts = found["id"].to_numpy(), found["text"].to_pylist()
+            begin = time.perf_counter()
+            vectors = model.encode_document(texts)
+            seconds += time.perf_counter() - begin
+            embedded = found["embedding"].combine_chunks().flatten().to_numpy()
+            if texts != [expected[i] for i in ids] or not np.array_equal(embedded, vectors.reshape(-1)):
+                raise EmbgemmaError(f"{path}: other texts or vectors than those of {source}")
+            np.add.at(times, ids, 1)
+    if (times != 1).any():
+        raise EmbgemmaError(f"{destination}: {(times == 0).sum()} texts are lost, {(times > 1).sum()} there twice")
     return seconds
 
 

@@ -11,33 +11,30 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
-
-import numpy as np
 
 from ...kernels.errors import InputError
 from ...model import EmbeddingModel, load
 from ..harness.command import progress
+from ..harness.machine import read_environment
 from ..harness.memory import kib_fields
 from ..harness.page import MEGA
+from .serve_report import SAMPLES, Load, Served, Throughput, page
 from .tokenizer_speed import read_texts, sample_texts
 
 ROUNDS = 3
 TEXTS = 256
 TEXTS_A_REQUEST = 64
 REQUESTS_AT_ONCE = 4
-SAMPLES = 10  # of the server's memory
-PERCENTILES = (50, 99)
 OK = 200
 
 
@@ -53,13 +50,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> str:
-    texts = list(islice(cycle(read_texts(options.texts) if options.texts else sample_texts()["English"]), TEXTS))
+    texts = read_texts(options.texts) if options.texts else None
+    return page(measure_server(options.model, options.threads, {options.clients: options.seconds}, texts)).text()
+
+
+def measure_server(
+    name: str, threads: int | None, seconds: Mapping[int, float], texts: Sequence[str] | None = None
+) -> Served:
+    """Measures the server of a model file, or of a name; seconds are those of each number of clients."""
+    texts = list(islice(cycle(texts or sample_texts()["English"]), TEXTS))
     texts = [text for text in texts if text.strip()]
-    with load(options.model, threads=options.threads) as model, _server(options.model, model.threads) as server:
-        lines = _throughput(model, server, texts)
-    with _server(options.model, options.threads) as server:
-        progress(f"{options.clients} clients for {options.seconds:g} s")
-        return "\n".join([*lines, *asyncio.run(_latency(server, texts, options.clients, options.seconds))])
+    with load(name, threads=threads) as model, _server(name, model.threads) as server:
+        facts = f"{model.path.stem}, {model.scheme}", model.threads
+        throughput = _throughput(model, server, texts)
+    loads = []
+    for clients, duration in seconds.items():
+        progress(f"{clients} clients for {duration:g} s")
+        with _server(name, threads) as server:
+            loads.append(asyncio.run(_load(server, texts, clients, duration)))
+    return Served(read_environment(("starlette", "uvicorn")), *facts, throughput, loads)
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ def _server(model: str, threads: int | None) -> Iterator[Server]:
             process.terminate()
 
 
-def _throughput(model: EmbeddingModel, server: Server, texts: list[str]) -> list[str]:
+def _throughput(model: EmbeddingModel, server: Server, texts: list[str]) -> Throughput:
     requests = [texts[i : i + TEXTS_A_REQUEST] for i in range(0, len(texts), TEXTS_A_REQUEST)]
     tokens = sum(map(len, model.token_ids(texts)))
     times: dict[str, list[tuple[float, float]]] = {"encode": [], "server": []}
@@ -120,10 +129,8 @@ def _throughput(model: EmbeddingModel, server: Server, texts: list[str]) -> list
         if i:  # the first warms up
             times["encode"].append(encoded)
             times["server"].append(served)
-    walls, cpus = zip(*(map(statistics.median, zip(*each, strict=True)) for each in times.values()), strict=True)
-    speed, ratio = [f"{tokens / each:,.0f}" for each in walls], [f"{each[1] / each[0]:.3f}" for each in (walls, cpus)]
-    what = f"{len(texts)} texts, {tokens} tokens: encode {speed[0]} tokens/s, server {speed[1]}"
-    return [f"{what}; time {ratio[0]}, processor time {ratio[1]} of that of encode"]
+    encode, serve = ((median(wall), median(cpu)) for wall, cpu in (zip(*each, strict=True) for each in times.values()))
+    return Throughput(len(texts), tokens, encode, serve)
 
 
 async def _share(server: Server, requests: Sequence[list[str]]) -> None:
@@ -139,9 +146,9 @@ async def _share(server: Server, requests: Sequence[list[str]]) -> None:
     await asyncio.gather(*(work() for _ in range(REQUESTS_AT_ONCE)))
 
 
-async def _latency(server: Server, texts: list[str], clients: int, seconds: float) -> list[str]:
-    found = _Found()
-    end = time.perf_counter() + seconds
+async def _load(server: Server, texts: list[str], clients: int, duration: float) -> Load:
+    found = Load(clients, duration)
+    end = time.perf_counter() + duration
 
     async def work(number: int) -> None:
         async with _client(server) as client:
@@ -155,25 +162,11 @@ async def _latency(server: Server, texts: list[str], clients: int, seconds: floa
 
     async def watch() -> None:
         for _ in range(SAMPLES):
-            await asyncio.sleep(seconds / SAMPLES)
+            await asyncio.sleep(duration / SAMPLES)
             found.memory.append(server.memory())
 
     await asyncio.gather(watch(), *(work(i) for i in range(clients)))
-    p50, p99 = np.percentile(found.seconds, PERCENTILES) * 1e3
-    statuses = ", ".join(f"{status}: {count:,}" for status, count in sorted(found.statuses.items()))
-    memory = ", ".join(f"{each:.0f}" for each in found.memory)
-    speed = f"{len(found.seconds) / seconds:,.1f} requests/s, p50 {p50:,.0f} ms, p99 {p99:,.0f} ms"
-    return [
-        f"{clients} clients, one text a request, {seconds:g} s: {speed}; answers {statuses}",
-        f"memory of the server beside the model file, in MB, at {SAMPLES} times: {memory}",
-    ]
-
-
-@dataclass
-class _Found:
-    seconds: list[float] = field(default_factory=list)
-    statuses: Counter[int] = field(default_factory=Counter)
-    memory: list[float] = field(default_factory=list)
+    return found
 
 
 class _Client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,11 +32,15 @@ def test_texts_are_embedded_once_and_rightly(tmp_path: Path) -> None:
     assert check_files(tmp_path / "texts", tmp_path / "vectors", model, 1) > 0
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lose_a_row, repeat_a_vector])
+def repeat_a_file(path: Path) -> None:
+    shutil.copyfile(path, path.with_name("again.parquet"))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lose_a_row, repeat_a_vector, repeat_a_file])
 def test_what_is_lost_or_wrong_is_found(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     model = embgemma.load().path
     write_texts(tmp_path / "texts", 20, 2)
     embed_parquet(tmp_path / "texts", tmp_path / "vectors", model)
     damage(tmp_path / "vectors/00001.parquet")
-    with pytest.raises(embgemma.EmbgemmaError, match="vectors"):
+    with pytest.raises(embgemma.EmbgemmaError, match=r"other texts or vectors|: \d+ texts are lost, \d+ there twice"):
         check_files(tmp_path / "texts", tmp_path / "vectors", model, 1)

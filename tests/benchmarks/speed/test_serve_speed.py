@@ -16,9 +16,7 @@ pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 def test_it_says_what_it_measured(tmp_path: Path, bench: Callable[..., str]) -> None:
     model, texts = tiny.write_model(tmp_path / "model.safetensors"), tmp_path / "texts.txt"
     texts.write_text("the of\n\nand to be it\n", "utf-8")
-    found = bench("serve", model, "--texts", texts, "--threads", 1, "--clients", 3, "--seconds", 0.5).splitlines()
+    found = bench("serve", model, "--texts", texts, "--threads", 1, "--clients", 3, "--seconds", 0.5)
     speed = r"encode [\d,]+ tokens/s, server [\d,]+; time [\d.]+, processor time [\d.]+ of that of encode"
-    assert re.fullmatch(rf"\d+ texts, \d+ tokens: {speed}", found[0])
-    each = r"[\d,.]+ requests/s, p50 [\d,]+ ms, p99 [\d,]+ ms; answers 200: [\d,]+"
-    assert re.fullmatch(rf"3 clients, one text a request, 0.5 s: {each}", found[1])
-    assert found[2].count(",") == 11
+    assert re.search(rf"throughput  \d+ texts, \d+ tokens: {speed}", " ".join(found.split("\n")).replace("  " * 6, ""))
+    assert re.search(r"^ +3 +0.5 +[\d,.]+ +[\d,.]+ +[\d,.]+ +200: [\d,]+ +\d+, \d+, \d+$", found, re.MULTILINE)
