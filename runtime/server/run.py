@@ -15,6 +15,7 @@ from .connections import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from ..search import Index
     from .guard import Access
@@ -48,7 +49,16 @@ def serve(
         )
         ready(address_of(host, listener.getsockname()[1]))
         with suppress(SystemExit, KeyboardInterrupt):  # uvicorn sends itself the signal once more, when all is done
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ends all connections at a second SIGINT: since Python 3.12, uvicorn would wait for them nevertheless."""
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -162,6 +163,28 @@ def test_a_signal_ends_it_when_what_runs_is_finished(model_path: Path, number: s
         assert server.process.wait(PATIENCE) == 0
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(server.address)
+
+
+def test_a_second_interrupt_waits_for_nobody(model_path: Path) -> None:
+    with serving(model_path) as server, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.ask, "POST", "/v1/embeddings", LONG)
+        assert eventually(lambda: server.metric("embgemma_waiting_tokens") > 0)
+        for _ in range(2):
+            os.kill(server.process.pid, signal.SIGINT)
+            time.sleep(0.05)  # two at once are one
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            running.result()
+        assert server.process.wait(PATIENCE) == 0
+        assert server.process.stderr is not None
+        assert server.process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_addresses_of_either_kind(model_path: Path, host: str) -> None:
+    with serving(model_path, "--host", host) as server:
+        assert server.address[1] > 0
+        assert ("[::1]" in server.url) == (host == "::1")
+        assert server.ask("GET", "/health").status == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
