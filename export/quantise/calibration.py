@@ -1,8 +1,10 @@
 """The texts that quantisation is calibrated on, as token ids.
 
-The texts that ship were written for this purpose and are under the project's licence, none from an evaluation set:
-calibration.jsonl has prose, questions, product titles, logs and code in some forty languages. For `mixed` and `int4`
-there is calibration_short.jsonl as well, with short sentences without a prompt in some eighty languages.
+None of the texts that ship is from an evaluation set. Two files were written for this purpose and are under the
+project's licence: calibration.jsonl has prose, questions, product titles, logs and code in some forty languages, and
+calibration_short.jsonl short sentences in some eighty, numbers and lines of code, without a prompt. The third,
+calibration_languages.jsonl, has short texts in some 460 languages; declaration.py says where they come from. Only for
+`mixed` and `int4` are all three used, else the first alone.
 
 The kinds of texts matter more than their number: ../EXPERIMENTS.md.
 """
@@ -35,7 +37,7 @@ RUN_TOKENS = 2048
 
 SHIPPED = Path(__file__).with_name("calibration.jsonl")
 SHIPPED_SHORT = Path(__file__).with_name("calibration_short.jsonl")
-SHIPPED_LANGUAGES = Path(__file__).with_name("calibration_languages.jsonl")  # not used yet
+SHIPPED_LANGUAGES = Path(__file__).with_name("calibration_languages.jsonl")
 
 _MOST_BYTES = 64 << 20  # of a file; a hundred thousand texts
 _LEAST_TEXTS = 8  # with fewer, the statistics of a channel are noise
@@ -72,12 +74,13 @@ def read_calibration(
     Args:
         source: the checkpoint, which has tokenizer and prompts.
         path: a file of texts instead of those that ship.
-        short_sentences: whether short sentences are among those that ship.
+        short_sentences: whether short sentences, in all languages, are among those that ship.
 
     Each line is a JSON object with a "text" and, if it has one, the name of a "prompt"; a prompt that the checkpoint
     does not have is left out. Raises InputError for a file that is not like that, or that has too few texts.
     """
-    files = calibration_files(path) or ([SHIPPED, SHIPPED_SHORT] if short_sentences else [SHIPPED])
+    shipped = [SHIPPED, SHIPPED_SHORT, SHIPPED_LANGUAGES] if short_sentences else [SHIPPED]
+    files = calibration_files(path) or shipped
     texts = [text for file in files for text in _texts(file, source.prompts)]
     tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
     limit = min(_MAX_TOKENS, source.config.max_tokens)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from embgemma.export.quantise.calibration import SHIPPED, SHIPPED_SHORT, read_calibration
+from embgemma.benchmarks.quality.quality_languages import read_languages
+from embgemma.export.quantise.calibration import SHIPPED, SHIPPED_LANGUAGES, SHIPPED_SHORT, read_calibration
 from embgemma.kernels.errors import InputError
 from tests import tiny
 
@@ -26,7 +27,8 @@ CONFIG = tiny.CONFIG
 
 
 def shipped() -> list[dict[str, str]]:
-    return [json.loads(line) for path in (SHIPPED, SHIPPED_SHORT) for line in path.read_text("utf-8").splitlines()]
+    files = (SHIPPED, SHIPPED_SHORT, SHIPPED_LANGUAGES)
+    return [json.loads(line) for path in files for line in path.read_text("utf-8").splitlines()]
 
 
 def test_the_texts_that_ship_are_many_and_varied() -> None:
@@ -39,7 +41,8 @@ def test_the_texts_that_ship_are_many_and_varied() -> None:
     assert scripts >= {"DEVANAGARI", "BENGALI", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "THAI"}
     assert scripts >= {"CJK", "HIRAGANA", "HANGUL"}
     prompts = {row.get("prompt") for row in shipped()}
-    assert prompts == {None, "query", "document", "STS", "Classification", "Clustering", "InstructionRetrieval"}
+    tasks = {"STS", "Classification", "Clustering", "InstructionRetrieval", "Summarization"}
+    assert prompts == {None, "query", "document"} | tasks
 
 
 def test_texts_become_ids_with_their_prompts(tmp_path: Path, tiny_source: Checkpoint) -> None:
@@ -169,6 +172,10 @@ def test_an_excerpt_is_found() -> None:
     longest = max((row["text"] for row in shipped()), key=len)
     words = longest.split()[5:20]
     assert list(shared(iter(["something else", "and " + " ".join(words)]))) == [longest]
+
+
+def test_nothing_is_shared_with_the_development_texts() -> None:
+    assert shared(text for language in read_languages() for text in language.texts) == {}
 
 
 def test_nothing_is_shared_with_the_golden_texts(golden: Path) -> None:
