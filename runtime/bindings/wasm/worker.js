@@ -7,6 +7,7 @@ import { Intake } from "./intake.js";
 import { listen, postBack } from "./workers.js";
 
 const PIECE = 4 << 20; // bytes of a file read at once
+const BEGINNING = 256 << 10; // the same before its size is known, since those are copied
 const PROGRESS_MS = 100; // at most so often
 
 let engine, intake, model, context, dim;
@@ -51,7 +52,7 @@ async function readFile({ path }) {
   const file = await open(path.startsWith("file:") ? new URL(path) : path).catch(refuse);
   try {
     for (;;) {
-      const room = intake.room(PIECE) ?? new Uint8Array(PIECE);
+      const room = intake.room(PIECE) ?? new Uint8Array(BEGINNING);
       const beyond = room.length === 0;
       const buffer = beyond ? new Uint8Array(1) : room;
       const { bytesRead } = await file.read(buffer, 0, buffer.length, intake.received).catch(refuse);
@@ -71,8 +72,9 @@ async function readFile({ path }) {
 
 async function readBlob({ blob }) {
   from = "file";
-  for (let at = 0; at < blob.size; at += PIECE) {
-    intake.add(new Uint8Array(await blob.slice(at, at + PIECE).arrayBuffer()));
+  while (intake.received < blob.size) {
+    const [at, piece] = [intake.received, intake.total === undefined ? BEGINNING : PIECE];
+    intake.add(new Uint8Array(await blob.slice(at, at + piece).arrayBuffer()));
   }
 }
 
