@@ -119,9 +119,11 @@ def measure_bulk(model: str, engine: str, texts: int, files: int, cores: int, *,
 def _ray(cores: int) -> Iterator[Embed]:
     with needs("ray", "ray"):
         import ray
+        import ray.data
     from ...integrations.ray import embed_parquet
 
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         yield embed_parquet
     finally:
