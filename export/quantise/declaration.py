@@ -104,6 +104,7 @@ def calibration_rows(pages: Sequence[Translation]) -> Iterator[dict[str, Any]]:
     prompts = cycle(fields for prompt in _PROMPTS for fields in ({}, {"prompt": prompt}))
     for number, page in enumerate(pages):
         texts = [text for text in page.paragraphs(0, _SHORT) if len(text.encode()) <= _MOST_BYTES]
+        texts = texts or [_beginning(min(page.paragraphs(0, range(_SHORT.start, sys.maxsize)), key=len))]
         for text in _spread(texts, max(1, _TEXTS_OF_A_SCRIPT // languages[page.script]), number):
             yield {**next(prompts), "text": text}
 
@@ -115,6 +116,12 @@ def development_rows(pages: Sequence[Translation]) -> Iterator[dict[str, Any]]:
         new = ([text for text in page.paragraphs(1, letters) if not seen & _runs(text)] for letters in (_SHORT, _LONG))
         if texts := [text for candidates in new for text in _spread(candidates, 1, number)]:
             yield {"tag": page.tag, "name": page.name, "script": page.script, "texts": texts}
+
+
+def _beginning(text: str) -> str:
+    """The words of a text that fit into _MOST_BYTES; or the letters, in scripts without spaces."""
+    fitting = text.encode()[:_MOST_BYTES].decode(errors="ignore")
+    return fitting if fitting == text else fitting.rpartition(" ")[0] or fitting
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:

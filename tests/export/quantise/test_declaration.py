@@ -10,7 +10,7 @@ import pytest
 
 from embgemma.benchmarks.quality.quality_languages import LANGUAGES, read_languages
 from embgemma.export.quantise.calibration import SHIPPED_LANGUAGES
-from embgemma.export.quantise.declaration import Translation, main
+from embgemma.export.quantise.declaration import Translation, calibration_rows, main
 
 
 def page(tag: str, language: str, letter: str, articles: int = 30) -> str:
@@ -54,6 +54,13 @@ def test_even_articles_calibrate_and_odd_ones_measure(tmp_path: Path, monkeypatc
     assert {*odd} == {1}
     assert {*even} == {0}
     assert not any("b" in row["text"] for row in calibration)
+
+
+@pytest.mark.parametrize(("letter", "beginning"), [("ab ", "ab " * 59 + "ab"), ("ༀ", "ༀ" * 60), ("𞤀", "𞤀" * 45)])
+def test_a_language_without_short_paragraphs_has_a_beginning(letter: str, beginning: str) -> None:
+    body = "".join(f'<article data-number="{i}"><p>{letter * (100 + i)}</p></article>' for i in range(30))
+    rows = [*calibration_rows([Translation(f'<html data-iso6393="und" lang="und">{body}</html>')])]
+    assert [row["text"] for row in rows] == [beginning]
 
 
 def test_what_ships_is_in_hundreds_of_languages_and_compact() -> None:
