@@ -6,7 +6,7 @@ import faulthandler
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -80,9 +80,9 @@ def converted(checkpoint: Path) -> Iterator[Callable[[Scheme], Path]]:
 
     EMBGEMMA_CONVERTED names a folder that keeps the files for further runs of the same source; they take 2 GB.
     """
-    kept = os.environ.get("EMBGEMMA_CONVERTED")
-    # Not pytest's own temporary folder, which keeps the files of three runs.
-    with nullcontext(kept) if kept else tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        # Not pytest's own temporary folder, which keeps the files of three runs.
+        folder = os.environ.get("EMBGEMMA_CONVERTED") or stack.enter_context(tempfile.TemporaryDirectory())
 
         @cache
         def path(scheme: Scheme) -> Path:
