@@ -8,7 +8,7 @@
 #   make test-native   the C tests, with warnings as errors; CC=clang takes another compiler
 #   make sanitize      the C tests under the address, undefined-behaviour and thread sanitizers
 #   make test-arm      the C tests for 64-bit ARM, cross-compiled and run by qemu; vectors must be those of x86-64
-#   make test-windows  the C tests for Windows, and the library in Windows' Python, run by Wine; the bits of Linux
+#   make test-windows  the C tests for Windows, run by Wine; vectors must be those of Linux
 #   make test-jvm      the Java API, from Java and Kotlin, under JNI's own checks; needs a JDK
 #   make test-swift    the C target of the Swift package, compiled for Apple's systems by zig
 #   make c-library     installs the C library, and uses it from a program in every supported way
@@ -19,7 +19,8 @@
 #   make test-web      that page in Chromium, also without a network
 #   make compare-web   the package beside onnxruntime-web and transformers.js, in node and Chromium
 #   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
-#   make test-arm-wheel  the wheel for ARM in Debian's Python for ARM, run by qemu; after make wheels
+#   make test-arm-wheel  the wheel for ARM in Debian's Python for ARM, run by qemu; after make wheels, as the next
+#   make test-windows-wheel  the wheel for Windows in Windows' Python, run by Wine
 #   make c-archives    the C library for each platform in dist/c, and the program `embgemma` for Linux
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
@@ -38,7 +39,7 @@ C_SOURCES = $(shell find kernels tests/kernels benchmarks runtime/bindings -name
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
 .PHONY: search bench test test-drop-in test-clusters test-native sanitize test-arm test-windows c-library fuzz packaging
-.PHONY: wheels wasm test-wasm web-demo test-web compare-web jvm test-jvm test-swift test-arm-wheel c-archives lint
+.PHONY: wheels wasm test-wasm web-demo test-web compare-web jvm test-jvm test-swift c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -90,7 +91,6 @@ test-windows: $(VENV)/with-dev $(VENV)/with-release
 	$(call c-tests,windows,$(ZIG) -DEMBGEMMA_TARGET=x86_64-windows-gnu)
 	EMBGEMMA_WINDOWS_PROGRAM=$(abspath build/windows/golden.exe) \
 		$(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py
-	LIBRARY=build/windows/embgemma.dll BIN=$(BIN) bash tests/packaging/windows
 
 KOTLIN := kotlin-compiler@2.4.20
 
@@ -197,8 +197,8 @@ build/web-peers/node_modules:
 wheels: $(TARGETS)
 	BIN=$(BIN) bash tests/packaging/wheels $(TARGETS)
 
-test-arm-wheel: $(VENV)/with-release
-	BIN=$(BIN) bash tests/packaging/arm_wheel
+test-%-wheel: $(VENV)/with-release
+	BIN=$(BIN) bash tests/packaging/$*_wheel
 
 c-archives: $(TARGETS)
 	BIN=$(BIN) bash tests/packaging/c_archives $(TARGETS)
