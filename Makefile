@@ -19,8 +19,9 @@
 #   make test-web      that page in Chromium, also without a network
 #   make compare-web   the package beside onnxruntime-web and transformers.js, in node and Chromium
 #   make wheels        a wheel for each platform in dist/wheels, built here by zig, and checked
-#   make test-arm-wheel  the wheel for ARM in Debian's Python for ARM, run by qemu; after make wheels, as the next
+#   make test-arm-wheel  the wheel for ARM in Debian's Python for ARM, run by qemu; after make wheels, as the next two
 #   make test-windows-wheel  the wheel for Windows in Windows' Python, run by Wine
+#   make test-musl-wheel  the wheel for musl in a Python for musl, which it builds; takes minutes, and Debian's package musl
 #   make c-archives    the C library for each platform in dist/c, and the program `embgemma` for Linux
 #   make packaging     every way to install: wheel from source archive, editable, without a C compiler
 #   make lint          style of all code, and types of the Python code
