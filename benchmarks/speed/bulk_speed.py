@@ -11,6 +11,7 @@ import argparse
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -136,6 +137,7 @@ def _spark(cores: int) -> Iterator[Embed]:
         from pyspark.sql import SparkSession
     from ...integrations.spark import embed_parquet
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # of its workers
     local = f"local[{cores},{TRIES}]"
     session = SparkSession.builder.master(local).config("spark.ui.enabled", "false").getOrCreate()
     try:
