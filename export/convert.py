@@ -8,10 +8,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ..inputs import check_path
-from ..kernels.layout import MatrixFormat, RowFormat, Tensor, pack_codebooks, pack_panels
-from ..kernels.model_file import ORIGIN, TOKENIZER, TOKENIZER_TABLE, Scheme, expected_tensors
+from ..kernels.layout import MatrixFormat, Tensor, pack_codebooks, pack_panels, table_bytes
+from ..kernels.model_file import ORIGIN, TOKENIZER, TOKENIZER_TABLE, Scheme, embedding_info, expected_tensors
 from ..kernels.rotation import ROTATION
 from ..notices import Progress, size_text, tell
 from ..output_file import check_room, keep_inputs
@@ -25,7 +26,16 @@ from .quantise.calibration import CalibrationBatch, calibration_files, read_cali
 from .quantise.embedding import EmbeddingTable
 from .quantise.gptq import Float64, gptq
 from .quantise.quantize import GRIDS, QuantizedRows, quantize_rows
-from .scheme import calibrates_on_short_sentences, embedding_format, keeps_tokenizer_model, scheme_formats
+from .quantise.row_bits import bits_of_rows
+from .scheme import (
+    calibrates_on_short_sentences,
+    embedding_format,
+    keeps_tokenizer_model,
+    planned_embedding,
+    row_counts,
+    scheme_formats,
+)
+from .tokenizer.pieces import read_pieces
 from .tokenizer.tokenizer_table import build_tokenizer_table
 from .vocabulary.keep import Keep
 from .write import ModelFileWriter, check_model_path, model_metadata
@@ -76,23 +86,29 @@ def convert(
     source = read_checkpoint(checkpoint, sliding_window=sliding_window, base=base)
     keep_inputs(output, chain(source.files(), texts, () if keep is None else keep.texts))
     formats = scheme_formats(source.config, scheme)
-    row = embedding_format(source.config, scheme)
     batch = None
     if calibrated:
         batch = read_calibration(source, calibration, short_sentences=calibrates_on_short_sentences(scheme))
     model_bytes = len(source.tokenizer_model)
-    promised = expected_tensors(source.config, formats, row, model_bytes * keeps_tokenizer_model(scheme), model_bytes)
+    embedding = planned_embedding(source.config, scheme)
+    promised = expected_tensors(
+        source.config, formats, embedding, model_bytes * keeps_tokenizer_model(scheme), model_bytes
+    )
     size = sum(info.size_bytes for info in promised.values())  # but for the table, of about that size
     check_room(output, size)
-    needs = conversion_needs(source.config, formats, row, batch, size)
+    needs = conversion_needs(source.config, formats, embedding_format(scheme), batch, size)
     progress.plan(needs.seconds, f"converting to {scheme} {needs}")
     progress.begin(BUILDING)
     part = part_of(source, build_tokenizer_table(source.tokenizer_model), keep, progress)
     tokenizer = {TOKENIZER_TABLE: part.table}
     if keeps_tokenizer_model(scheme):
         tokenizer[TOKENIZER] = np.frombuffer(part.model, np.uint8)
+    bits, rows = _bits_of_rows(source, scheme, batch), None if part.kept is None else part.kept.rows
+    if rows is not None:
+        size = 0 if bits is None else table_bytes(bits[rows], source.config.hidden)
+        embedding = embedding_info(part.config, embedding_format(scheme), size)
     tensors = expected_tensors(
-        part.config, formats, row, *(len(tokenizer.get(x, b"")) for x in (TOKENIZER, TOKENIZER_TABLE))
+        part.config, formats, embedding, *(len(tokenizer.get(x, b"")) for x in (TOKENIZER, TOKENIZER_TABLE))
     )
     if part.kept is not None and not progress.quiet:
         tell(f"{part.kept}; the file takes {size_text(sum(info.size_bytes for info in tensors.values()))}")
@@ -113,25 +129,37 @@ def convert(
         folding(source.folder),
         ModelFileWriter.create(output, metadata, tensors, force=force, check=check) as writer,
     ):
-        weights = _stored_tensors(source, formats, row, batch, progress)
-        for name, tensor in chain(weights if part.kept is None else part.kept.select(weights), tokenizer.items()):
+        weights = _stored_tensors(source, formats, EmbeddingTable(source, bits), rows, batch, progress)
+        for name, tensor in chain(weights, tokenizer.items()):
             check_stored(name, tensor)
             writer.write(name, tensor)
     return output
 
 
+def _bits_of_rows(source: Checkpoint, scheme: Scheme, batch: CalibrationBatch | None) -> npt.NDArray[np.uint8] | None:
+    """Bits of an element of each row of the table; None for float32."""
+    if scheme == "float32":
+        return None
+    ids = np.zeros(0, np.int32) if batch is None else batch.ids
+    return bits_of_rows(read_pieces(source.tokenizer_model), ids, row_counts(source.config.vocab, scheme).bits())
+
+
 def _stored_tensors(
     source: Checkpoint,
     formats: dict[str, MatrixFormat],
-    row: RowFormat,
+    table: EmbeddingTable,
+    rows: npt.NDArray[np.int64] | None,
     batch: CalibrationBatch | None,
     progress: Progress,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor but those of the tokenizer as it is stored, in file order; a scale comes with its weight."""
-    table = EmbeddingTable(source, row)
+    """Every tensor but those of the tokenizer as it is stored, in file order; a scale comes with its weight.
+
+    rows: of the table, that are kept; None for all.
+    """
     if batch is not None:
         table.calibrate(batch, progress)
-    yield from table.tensors(progress)
+    for name, tensor in table.tensors(progress, rows):
+        yield name, tensor[:, 0] if name.endswith(".scale") else tensor
 
     def calibrated(name: str, weights: Float32, gram: Float64) -> QuantizedRows:
         return gptq(weights, gram, GRIDS[formats[name]])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..kernels.config import EncoderConfig
-from ..kernels.layout import MatrixFormat, RowFormat, matrices
+from ..kernels.layout import MatrixFormat, matrices
 from ..notices import about, size_text
 from .quantise.calibrate import LAYER_CALIBRATION, LAYER_PACKING
 from .quantise.calibration import RUN_TOKENS, CalibrationBatch
@@ -22,7 +22,7 @@ CHOOSING = "choosing pieces"
 _READING_A_TOKEN, _BUILDING_A_TOKEN, _CHECKING_A_WEIGHT = 20e-6, 80e-6, 5e-9
 _PACKING: dict[MatrixFormat, float] = {"float32": 2e-9, "int8": 45e-9, "int4": 240e-9}  # a weight
 _CALIBRATING: dict[MatrixFormat, float] = {"float32": 0, "int8": 230e-9, "int4": 450e-9}  # a weight of a matrix
-_TABLE, _TABLE_OF_ONE_CODEBOOK = 270e-9, 170e-9  # a weight of an int4 table that is calibrated
+_TABLE = 170e-9  # a weight of a table of few bits that is calibrated
 _SENSITIVITY, _LAYER = 50e-12, 40e-12  # a weight of the layers and a token of the calibration texts
 
 # Bytes while the tokenizer is read, which takes more than all other small things together; and float32 numbers of each
@@ -60,31 +60,25 @@ class Needs:
 def conversion_needs(
     config: EncoderConfig,
     formats: Mapping[str, MatrixFormat],
-    row: RowFormat,
+    table: MatrixFormat,
     batch: CalibrationBatch | None,
     disk: float,
 ) -> Needs:
-    """What it takes to store matrices in these formats, and the table as `row` says, calibrated on a batch or not."""
+    """What it takes to store matrices in these formats, and the table, calibrated on a batch or not."""
     weights = {spec.name: spec.out_features * spec.in_features for spec in matrices(config)}
     in_layers, in_table = sum(weights.values()), config.vocab * config.hidden
     tokens = 0 if batch is None else len(batch.ids)
     seconds = {READING: _READING_A_TOKEN * config.vocab, BUILDING: _BUILDING_A_TOKEN * config.vocab}
-    calibrates_table = batch is not None and row.format == "int4"
+    calibrates_table = batch is not None and table == "int4"
     if calibrates_table:
         seconds[TABLE_CALIBRATION] = _SENSITIVITY * tokens * in_layers
-    seconds[TABLE_PACKING] = _table_seconds(row, calibrates_table) * in_table
+    by_itself = _PACKING["float32" if table == "float32" else "int8"]  # few levels take no longer than many
+    seconds[TABLE_PACKING] = (_TABLE if calibrates_table else by_itself) * in_table
     cost = _PACKING if batch is None else _CALIBRATING
     rounding = sum(count * cost[formats[name]] for name, count in weights.items())
     seconds[LAYER_PACKING if batch is None else LAYER_CALIBRATION] = rounding + _LAYER * tokens * in_layers
     seconds[CHECKING] = _CHECKING_A_WEIGHT * (in_layers + in_table)
     return Needs(seconds, _memory(config, tokens, calibrates_table), disk)
-
-
-def _table_seconds(row: RowFormat, calibrated: bool) -> float:
-    """The seconds that a weight of the table takes; without codebooks to choose from, int4 takes as long as int8."""
-    if calibrated:
-        return _TABLE if row.codebooks else _TABLE_OF_ONE_CODEBOOK
-    return _PACKING["int8" if row.format == "int4" and not row.codebooks else row.format]
 
 
 def _memory(config: EncoderConfig, tokens: int, calibrates_table: bool) -> float:

@@ -11,11 +11,10 @@ import numpy as np
 from ..batches import open_tokenizer
 from ..inputs import check_path
 from ..kernels.errors import InputError
-from ..kernels.layout import Tensor
+from ..kernels.layout import EmbeddingRows, Tensor
 from ..kernels.model_file import (
     CHECKSUM,
     DATA_DIGEST,
-    EMBEDDING,
     TOKENIZER,
     TOKENIZER_TABLE,
     VOCABULARY,
@@ -59,13 +58,11 @@ def restrict(
     keep_inputs(output, [model_file.path, *keep.texts])
     progress.begin(CHOOSING)
     kept = choose(vocabulary_of(model_file), keep)
-    parts: dict[str, Tensor] = {TOKENIZER_TABLE: kept.table}
+    table = EmbeddingRows(model_file.tensors, model_file.config.hidden).part(kept.rows)
+    parts: dict[str, Tensor] = {**table, TOKENIZER_TABLE: kept.table}
     if model_file.tokenizer_model is not None:
         parts[TOKENIZER] = np.frombuffer(restrict_model(bytes(model_file.tokenizer_model), kept.ids), np.uint8)
     infos = {name: TensorInfo(tensor.dtype, tensor.shape) for name, tensor in {**model_file.tensors, **parts}.items()}
-    for name, info in infos.items():
-        if name.startswith(f"{EMBEDDING}."):
-            infos[name] = TensorInfo(info.dtype, (len(kept.rows), *info.shape[1:]))
     size = sum(info.size_bytes for info in infos.values())
     check_room(output, size)
     if not progress.quiet:
@@ -79,10 +76,8 @@ def restrict(
         check_model_file(made, name=output)
 
     with ModelFileWriter.create(output, metadata, infos, force=force, check=check) as writer:
-        for name, tensor in kept.select((name, model_file.tensors[name]) for name in infos if name not in parts):
-            writer.write(name, tensor)
-        for name, tensor in parts.items():
-            writer.write(name, tensor)
+        for name in infos:
+            writer.write(name, parts[name] if name in parts else model_file.tensors[name])
     return kept
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from ..kernels.config import EncoderConfig
 from ..kernels.errors import InputError
-from ..kernels.layout import EMBEDDING_GROUP_GRAIN, MatrixFormat, RowFormat, matrices
-from ..kernels.model_file import SCHEMES, Scheme
+from ..kernels.layout import MatrixFormat, matrices, table_bytes
+from ..kernels.model_file import SCHEMES, Scheme, TensorInfo, embedding_info
 
 # EXPERIMENTS.md has what each choice costs and brings.
 
@@ -16,15 +18,23 @@ _HEAD = "head"  # is int8 in every scheme but float32: in int4 it alone would co
 
 # Layers whose matrices are int8, as shares of all: the first and the last, where errors cost most.
 _INT8_LAYERS: dict[Scheme, tuple[float, float]] = {"balanced": (1 / 6, 1 / 3), "mixed": (5 / 24, 3 / 8), "int4": (0, 0)}
+# The same of single kinds of matrices, in all schemes: those that cost most by the byte, in rare languages above all.
+_INT8_KINDS = {"qkv": (1 / 24, 1 / 12), "gate_up": (1 / 24, 1 / 6), "down": (0, 1 / 6)}
 
-# Scales per row of a quantised embedding table, where the width of a row allows, and whether it has codebooks.
-_EMBEDDING: dict[Scheme, RowFormat] = {
-    "float32": RowFormat("float32"),
-    "int8": RowFormat("int8", 1),
-    "balanced": RowFormat("int4", 24, codebooks=True),
-    "mixed": RowFormat("int4", 1, codebooks=True),
-    "int4": RowFormat("int4", 1),
-}
+# Rows of frequent pieces that have 8 bits, and of rare ones that have 3, as shares of the table.
+_ROWS: dict[Scheme, tuple[float, float]] = {"balanced": (1 / 8, 0), "mixed": (1 / 8, 1 / 3), "int4": (1 / 16, 5 / 11)}
+
+
+class RowCounts(NamedTuple):
+    """How many rows of an embedding table have 8, 4 and 3 bits an element."""
+
+    int8: int
+    int4: int
+    int3: int
+
+    def bits(self) -> npt.NDArray[np.uint8]:
+        """Those of each row, (vocab,), the largest first."""
+        return np.repeat(np.array([8, 4, 3], np.uint8), self)
 
 
 def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFormat]:
@@ -35,6 +45,8 @@ def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFor
     if scheme in ("float32", "int8"):
         return dict.fromkeys(names, scheme)
     int8 = outer_matrices(config, *_INT8_LAYERS[scheme])
+    for kind, shares in _INT8_KINDS.items():
+        int8 |= {f"layers.{i}.{kind}" for i in range(*(round(config.layers * share) for share in shares))}
     return {name: "int8" if name in int8 else "int4" for name in names}
 
 
@@ -45,11 +57,22 @@ def outer_matrices(config: EncoderConfig, first: float, last: float) -> set[str]
     return {spec.name for spec in matrices(config) if spec.name.startswith((_HEAD, *layers))}
 
 
-def embedding_format(config: EncoderConfig, scheme: Scheme) -> RowFormat:
-    """How the rows of the embedding table are stored."""
-    row = _EMBEDDING[scheme]
-    groups = math.gcd(row.groups, config.hidden // EMBEDDING_GROUP_GRAIN) if row.groups else 0
-    return replace(row, groups=groups)
+def embedding_format(scheme: Scheme) -> MatrixFormat:
+    """The format of the embedding table; that of "int4" has rows of several bits."""
+    return scheme if scheme in ("float32", "int8") else "int4"
+
+
+def row_counts(vocab: int, scheme: Scheme) -> RowCounts:
+    """The rows of a quantised embedding table by their bits."""
+    int8, int3 = (round(vocab * share) for share in _ROWS.get(scheme, (1, 0)))
+    return RowCounts(int8, vocab - int8 - int3, int3)
+
+
+def planned_embedding(config: EncoderConfig, scheme: Scheme) -> TensorInfo:
+    """The embedding table of a whole vocabulary."""
+    return embedding_info(
+        config, embedding_format(scheme), table_bytes(row_counts(config.vocab, scheme).bits(), config.hidden)
+    )
 
 
 def keeps_tokenizer_model(scheme: Scheme) -> bool:

@@ -10,17 +10,18 @@ import numpy as np
 
 from ..inputs import check_path
 from ..kernels.config import EncoderConfig
-from ..kernels.layout import INT4_CODEBOOKS, MatrixFormat, RowFormat, Tensor, matrices
+from ..kernels.layout import INT4_CODEBOOKS, ROW_LEVELS, MatrixFormat, Tensor, matrices
 from ..kernels.model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, TensorInfo, expected_tensors
 from .check import check_model_file
-from .scheme import embedding_format, scheme_formats
+from .scheme import planned_embedding, row_counts, scheme_formats
 from .write import ModelFileWriter, model_metadata
 
 _PART_BYTES = 16 << 20  # random numbers made at a time: more would only take more memory
 
 # Standard deviation of what _random_weights draws: any of -127 … 127, any level of int4, or the standard normal.
 _DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": float(INT4_CODEBOOKS.std()), "float32": 1.0}
-_ONE_CODEBOOK_DEVIATION = float(INT4_CODEBOOKS[0].std())  # of rows of the table that have no codebooks
+# The same of a row of the embedding table, by its bits.
+_ROW_DEVIATIONS = np.array([ROW_LEVELS[bits].std() if bits in ROW_LEVELS else _DEVIATION["int8"] for bits in range(9)])
 
 # Norm multipliers and scales vary by this much, so that a backend that mixes up two channels shows it.
 _VARIATION = 0.25
@@ -43,15 +44,16 @@ def write_synthetic_model(
     it, text takes sentencepiece.
     """
     formats = scheme_formats(config.validate(), scheme)
-    row = embedding_format(config, scheme)
-    tensors = expected_tensors(config, formats, row, len(tokenizer_model), len(tokenizer_table))
+    embedding = planned_embedding(config, scheme)
+    tensors = expected_tensors(config, formats, embedding, len(tokenizer_model), len(tokenizer_table))
+    random = np.random.default_rng(seed)
+    bits = random.permutation(row_counts(config.vocab, scheme).bits())
     metadata = model_metadata(
         config,
         scheme,
         prompts={"query": "task: search result | query: ", "document": "title: none | text: "},
         producer="embgemma synthetic weights",
     )
-    random = np.random.default_rng(seed)
     path = check_path("path", path)
     check = functools.partial(check_model_file, name=path, with_text=False)  # whatever tokenizer was given
     with ModelFileWriter.create(path, metadata, tensors, force=force, check=check) as writer:
@@ -59,7 +61,7 @@ def write_synthetic_model(
             if name in (TOKENIZER, TOKENIZER_TABLE):
                 writer.write(name, np.frombuffer({TOKENIZER: tokenizer_model}.get(name, tokenizer_table), np.uint8))
                 continue
-            for part in _random_tensor(random, config, formats, row, name, info):
+            for part in _random_tensor(random, config, formats, bits, name, info):
                 writer.write(name, part)
 
 
@@ -67,20 +69,27 @@ def _random_tensor(
     random: np.random.Generator,
     config: EncoderConfig,
     formats: dict[str, MatrixFormat],
-    row: RowFormat,
+    bits: Tensor,
     name: str,
     info: TensorInfo,
 ) -> Iterator[Tensor]:
-    """One tensor as it is stored, in parts."""
-    formats = {**formats, EMBEDDING: row.format}
-    in_features = {EMBEDDING: 1, **{spec.name: spec.in_features for spec in matrices(config)}}
+    """One tensor as it is stored, in parts. bits are those of the table's rows, if it is quantised."""
+    in_features = {spec.name: spec.in_features for spec in matrices(config)}
     owner, _, kind = name.rpartition(".")
+    if name == f"{EMBEDDING}.bits":
+        yield bits
+        return
+    if name == f"{EMBEDDING}.scale":
+        yield (_around_one(random, info.shape) / _ROW_DEVIATIONS[bits]).astype(info.dtype)
+        return
+    if owner == EMBEDDING:
+        yield from _random_weights(random, info)
+        return
     if owner not in in_features:
         folded = config.attention_scale if kind == "q_norm" else 1.0
         yield (folded * _around_one(random, info.shape)).astype(info.dtype)
         return
-    one_codebook = owner == EMBEDDING and row.format == "int4" and not row.codebooks
-    unit = in_features[owner] ** -0.5 / (_ONE_CODEBOOK_DEVIATION if one_codebook else _DEVIATION[formats[owner]])
+    unit = in_features[owner] ** -0.5 / _DEVIATION[formats[owner]]
     if kind == "scale":
         yield (unit * _around_one(random, info.shape)).astype(info.dtype)
         return

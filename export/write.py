@@ -14,9 +14,8 @@ import numpy as np
 from .. import __version__
 from ..kernels.config import EncoderConfig
 from ..kernels.errors import CheckpointError, InputError
-from ..kernels.layout import Tensor
+from ..kernels.layout import ALIGNMENT, Tensor
 from ..kernels.model_file import (
-    ALIGNMENT,
     CHECKSUM,
     DATA_DIGEST,
     DTYPE_NAMES,

@@ -18,9 +18,12 @@ channels, the 4 consecutive inputs that one VNNI, AMX or sdot instruction multip
     int4     U8  [n/16][k/8][16][4]   low nibble: k-group 2j, high nibble: k-group 2j + 1
              U8  [n/16][k/64][16]     codebook_ids: two bits for each 16 of 64 inputs
 
-The embedding table is stored by rows, since rows are gathered: F32 or I8 [vocab][hidden], or int4 U8 [vocab][hidden/2]
-in blocks of 64 elements, of which the first 32 are the low nibbles of 32 bytes and the last 32 the high ones. A row of
-int4 may end with its codebook_ids, hidden/64 bytes; without them it uses codebook 0.
+The embedding table is stored by rows, since rows are gathered: F32 or I8 [vocab][hidden], or U8 [bytes], where each row
+has its own number of bits an element, U8 [vocab]: more for frequent pieces. A block is 64 elements of such a row:
+
+    8 bits   64 bytes, int8
+    4 bits   32 bytes, codes 0 … 15 of codebook 0: the first 32 elements are the low nibbles, the last 32 the high ones
+    3 bits   24 bytes, codes 0 … 7: 16 bytes with their two low bits, four elements a byte, then 8 with their high bits
 """
 
 from __future__ import annotations
@@ -57,8 +60,10 @@ _CODEBOOK_SHIFTS = np.arange(0, 8, 2, dtype=np.uint8)  # of the bits in that byt
 INT4_MAX = int(INT4_CODEBOOKS.max())
 # [codebook, level + INT4_MAX]: the code of a level.
 _INT4_CODES = np.stack([np.searchsorted(book, np.arange(-INT4_MAX, INT4_MAX + 1)) for book in INT4_CODEBOOKS])
-EMBEDDING_BLOCK = 64  # elements of an int4 embedding row that share 32 bytes
-EMBEDDING_GROUP_GRAIN = 32  # a scale of the embedding table covers a multiple of this many elements
+EMBEDDING_BLOCK = 64  # elements of an embedding row that are packed together
+ROW_BITS = (3, 4, 8)  # that an element of an embedding row may have
+ROW_LEVELS = {3: np.array([-26, -16, -9, -3, 3, 9, 16, 26], np.int8), 4: INT4_CODEBOOKS[0]}  # the best, by bits
+ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
 
 MatrixFormat = Literal["float32", "int8", "int4"]
 FORMAT_DTYPES: dict[MatrixFormat, np.dtype[Any]] = {
@@ -213,64 +218,107 @@ def interleave_gate_up(gate: Tensor, up: Tensor) -> Tensor:
     return pairs.reshape(2 * ffn, hidden)
 
 
-@dataclass(frozen=True)
-class RowFormat:
-    """How the rows of the embedding table are stored.
+def row_bytes(bits: Tensor, hidden: int) -> npt.NDArray[np.int64]:
+    """Bytes of rows of the embedding table with this many bits an element."""
+    return bits.astype(np.int64) * (hidden // 8)
 
-    Attributes:
-        format: of the elements.
-        groups: scales of a row, each for hidden / groups elements; 0 for float32.
-        codebooks: whether an int4 row ends with codebook_ids; without them it uses codebook 0.
+
+def table_bytes(bits: Tensor, hidden: int) -> int:
+    """Bytes of an embedding table whose rows have these bits: (vocab,) uint8."""
+    return -(-int(row_bytes(bits, hidden).sum()) // ALIGNMENT) * ALIGNMENT
+
+
+def pack_rows(levels: Tensor, bits: int) -> npt.NDArray[np.uint8]:
+    """Packs rows of levels (rows, hidden) int8: (rows, hidden * bits / 8)."""
+    if bits == 8:
+        return levels.view(np.uint8)
+    codes = np.searchsorted(ROW_LEVELS[bits], levels).astype(np.uint8).reshape(len(levels), -1, EMBEDDING_BLOCK)
+    if bits == 4:
+        return np.asarray(codes[..., :32] | codes[..., 32:] << 4, np.uint8).reshape(len(levels), -1)
+    low = _joined(codes & 3, 2)
+    return np.concatenate([low, _joined(codes >> 2, 1)], axis=2).reshape(len(levels), -1)
+
+
+def unpack_rows(stored: Tensor, bits: int) -> npt.NDArray[np.int8]:
+    """The inverse of `pack_rows`: (rows, hidden)."""
+    if bits == 8:
+        return stored.view(np.int8)
+    blocks = stored.reshape(len(stored), -1, EMBEDDING_BLOCK * bits // 8)
+    if bits == 4:
+        codes = np.concatenate([blocks & 0xF, blocks >> 4], axis=2)
+    else:
+        codes = _split(blocks[..., :16], 2) | _split(blocks[..., 16:], 1) << 2
+    return np.asarray(ROW_LEVELS[bits][codes].reshape(len(stored), -1))
+
+
+def _joined(fields: Tensor, width: int) -> npt.NDArray[np.uint8]:
+    """Fields of `width` bits (..., n) side by side in bytes (..., n * width / 8), the first n * width / 8 lowest."""
+    shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
+    return np.asarray(np.bitwise_or.reduce(fields.reshape(*fields.shape[:-1], len(shifts), -1) << shifts, axis=-2))
+
+
+def _split(stored: Tensor, width: int) -> npt.NDArray[np.uint8]:
+    """The inverse of `_joined`."""
+    shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
+    return np.asarray(stored[..., None, :] >> shifts & (1 << width) - 1).reshape(*stored.shape[:-1], -1)
+
+
+def pack_table(levels: Tensor, bits: Tensor) -> npt.NDArray[np.uint8]:
+    """Rows of levels (rows, hidden) int8 end to end, packed to the bits that each has: (bytes,)."""
+    sizes = row_bytes(bits, levels.shape[1])
+    ends = np.cumsum(sizes)
+    packed = np.empty(int(sizes.sum()), np.uint8)
+    for width in np.unique(bits).tolist():
+        rows = pack_rows(levels[bits == width], width)
+        packed[(ends - sizes)[bits == width][:, None] + np.arange(rows.shape[1])] = rows
+    return packed
+
+
+class EmbeddingRows:
+    """The rows of the embedding table among the tensors of a model file.
+
+    Args:
+        tensors: those of the file.
+        hidden: elements of a row.
     """
 
-    format: MatrixFormat
-    groups: int = 0
-    codebooks: bool = False
+    def __init__(self, tensors: Mapping[str, Tensor], hidden: int) -> None:
+        self._hidden = hidden
+        self._weight = tensors["embedding.weight"]
+        self._scale = tensors.get("embedding.scale")
+        self._bits: Tensor | None = None
+        if "embedding.bits" in tensors:  # copied: they were checked, and the file may change
+            self._bits = tensors["embedding.bits"].copy()
+            self._ends = np.cumsum(row_bytes(self._bits, hidden))
 
+    def levels(self, ids: npt.NDArray[np.integer]) -> Tensor:
+        """Rows `ids` as stored: float32 values or int8 levels (len(ids), hidden)."""
+        if self._bits is None:
+            return np.asarray(self._weight[ids])
+        levels = np.empty((len(ids), self._hidden), np.int8)
+        for width in np.unique(self._bits[ids]).tolist():
+            chosen = self._bits[ids] == width
+            levels[chosen] = unpack_rows(self._stored(ids[chosen], width), width)
+        return levels
 
-def embedding_shape(row: RowFormat, vocab: int, hidden: int) -> tuple[int, int]:
-    """Shape of the stored embedding table."""
-    if row.format != "int4":
-        return (vocab, hidden)
-    return (vocab, hidden // 2 + (hidden // CODEBOOK_BYTE_INPUTS if row.codebooks else 0))
+    def _stored(self, ids: npt.NDArray[np.integer], bits: int) -> npt.NDArray[np.uint8]:
+        """The bytes of rows that have these bits: (len(ids), hidden * bits / 8)."""
+        size = self._hidden * bits // 8
+        return np.asarray(self._weight[(self._ends[ids] - size)[:, None] + np.arange(size)])
 
+    def values(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Rows `ids` as float32 (len(ids), hidden), sqrt(hidden) included."""
+        rows = self.levels(ids)
+        if self._scale is None:
+            return np.asarray(rows, np.float32)
+        return rotate_blocks(rows * self._scale[ids, None].astype(np.float32))
 
-def pack_embedding(codes: Tensor, matrix_format: MatrixFormat, codebooks: Tensor | None = None) -> Tensor:
-    """Packs rows (rows, hidden), float32 values or levels of int8 or int4, into their stored layout.
-
-    codebooks: the codebook_ids (rows, hidden / 16) of int4; None if all levels are of codebook 0.
-    """
-    if matrix_format != "int4":
-        return np.ascontiguousarray(codes, FORMAT_DTYPES[matrix_format])
-    rows, hidden = codes.shape
-    numbers = np.zeros((rows, hidden // CODEBOOK_INPUTS), np.uint8) if codebooks is None else codebooks
-    blocks = _int4_codes(codes, numbers).reshape(rows, -1, 2, EMBEDDING_BLOCK // 2)
-    packed = (blocks[:, :, 0] | blocks[:, :, 1] << 4).reshape(rows, -1)
-    return packed if codebooks is None else np.concatenate([packed, _codebook_bytes(codebooks)], axis=1)
-
-
-def unpack_embedding(stored: Tensor, hidden: int) -> Tensor:
-    """The inverse of `pack_embedding` for rows (rows, …): float32 values or levels (rows, hidden)."""
-    if DTYPE_FORMATS[stored.dtype] != "int4":
-        return stored
-    packed, by_byte = np.split(stored, [hidden // 2], axis=1)
-    if by_byte.shape[1] == 0:
-        by_byte = np.zeros((len(stored), hidden // CODEBOOK_BYTE_INPUTS), np.uint8)
-    blocks = packed.reshape(len(stored), -1, EMBEDDING_BLOCK // 2)
-    codes = np.stack([blocks & 0xF, blocks >> 4], axis=2).reshape(len(stored), hidden)
-    return _int4_levels(codes, _codebook_ids(by_byte))
-
-
-def embedding_rows(
-    weight: Tensor, scale: Tensor | None, hidden: int, ids: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float32]:
-    """Rows `ids` of the table as float32 (len(ids), hidden), sqrt(hidden) included.
-
-    weight is the stored table and scale its float16 (vocab, groups), None for a float32 table.
-    """
-    rows = unpack_embedding(weight[ids], hidden)
-    if scale is None:
-        return np.asarray(rows, np.float32)
-    scales = scale[ids].astype(np.float32)[:, :, None]  # (tokens, groups, 1)
-    grouped = rows.astype(np.float32).reshape(len(ids), scales.shape[1], -1)
-    return rotate_blocks((grouped * scales).reshape(len(ids), -1))
+    def part(self, ids: npt.NDArray[np.integer]) -> dict[str, Tensor]:
+        """The tensors of a table of rows `ids`, ascending, alone."""
+        if self._bits is None:
+            weight = self._weight[ids]
+        else:
+            weight = pack_table(self.levels(ids), self._bits[ids])
+            weight = np.pad(weight, (0, -len(weight) % ALIGNMENT))
+        others = {"embedding.bits": self._bits, "embedding.scale": self._scale}
+        return {"embedding.weight": weight, **{name: all_[ids] for name, all_ in others.items() if all_ is not None}}

@@ -17,17 +17,17 @@ from .config import EncoderConfig
 from .errors import ModelFileError, reading
 from .fingerprint import model_digest
 from .layout import (
+    ALIGNMENT,
     DTYPE_FORMATS,
-    EMBEDDING_GROUP_GRAIN,
     FORMAT_DTYPES,
+    ROW_BITS,
     MatrixFormat,
     NormSpec,
-    RowFormat,
     Tensor,
     codebook_shape,
-    embedding_shape,
     matrices,
     panel_shape,
+    table_bytes,
     weights,
 )
 from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
@@ -35,12 +35,10 @@ from .system import forget
 from .tokenizer_table import check_tokenizer_table
 
 FORMAT_NAME = "embgemma"
-FORMAT_VERSION = "5"
+FORMAT_VERSION = "6"
 Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 DEFAULT_SCHEME: Scheme = "int8"  # the most exact of the small ones
-
-ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
 
 EMBEDDING = "embedding"
 TOKENIZER_TABLE = "tokenizer.table"
@@ -111,27 +109,34 @@ class TensorInfo:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+def embedding_info(config: EncoderConfig, table_format: MatrixFormat, size: int) -> TensorInfo:
+    """The embedding table of a format: of float32 or int8 rows, or ("int4") of rows of several bits, `size` bytes."""
+    shape = (size,) if table_format == "int4" else (config.vocab, config.hidden)
+    return TensorInfo(FORMAT_DTYPES[table_format], shape)
+
+
 def expected_tensors(
     config: EncoderConfig,
     formats: Mapping[str, MatrixFormat],
-    embedding: RowFormat,
+    embedding: TensorInfo,
     tokenizer_bytes: int,
-    table_bytes: int = 0,
+    tokenizer_table_bytes: int = 0,
 ) -> dict[str, TensorInfo]:
     """Every tensor of a model file, in file order, which is the order in which a token meets them.
 
     Args:
         config: shapes of the encoder.
         formats: of every matrix, by name.
-        embedding: how the rows of the embedding table are stored.
+        embedding: of its weight; see `embedding_info`.
         tokenizer_bytes: size of the sentencepiece model; 0 if the file has none.
-        table_bytes: size of the tokenizer's table for C; 0 if the file has none.
+        tokenizer_table_bytes: size of the tokenizer's table for C; 0 if the file has none.
     """
     float32, uint8 = np.dtype(np.float32), np.dtype(np.uint8)
-    table_shape = embedding_shape(embedding, config.vocab, config.hidden)
-    infos = {f"{EMBEDDING}.weight": TensorInfo(FORMAT_DTYPES[embedding.format], table_shape)}
-    if embedding.groups:
-        infos[f"{EMBEDDING}.scale"] = TensorInfo(np.dtype(np.float16), (config.vocab, embedding.groups))
+    infos = {f"{EMBEDDING}.weight": embedding}
+    if embedding.dtype == uint8:
+        infos[f"{EMBEDDING}.bits"] = TensorInfo(uint8, (config.vocab,))
+    if embedding.dtype != float32:
+        infos[f"{EMBEDDING}.scale"] = TensorInfo(np.dtype(np.float16), (config.vocab,))
     for spec in weights(config):
         if isinstance(spec, NormSpec):
             infos[spec.name] = TensorInfo(float32, (spec.length,))
@@ -143,8 +148,8 @@ def expected_tensors(
             infos[f"{name}.codebook"] = TensorInfo(uint8, codebook_shape(spec.out_features, spec.in_features))
         if matrix_format != "float32":
             infos[f"{name}.scale"] = TensorInfo(float32, (spec.out_features,))
-    if table_bytes:
-        infos[TOKENIZER_TABLE] = TensorInfo(uint8, (table_bytes,))
+    if tokenizer_table_bytes:
+        infos[TOKENIZER_TABLE] = TensorInfo(uint8, (tokenizer_table_bytes,))
     if tokenizer_bytes:
         infos[TOKENIZER] = TensorInfo(uint8, (tokenizer_bytes,))
     return infos
@@ -189,6 +194,8 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     if tokenizer_table is not None:
         check_tokenizer_table(tokenizer_table, config.vocab, config.bos_id, config.eos_id)
     _check_numbers(tensors)
+    if f"{EMBEDDING}.bits" in tensors:
+        _check_rows(tensors[f"{EMBEDDING}.bits"], len(tensors[f"{EMBEDDING}.weight"]), config.hidden)
     forget(file.mapping)  # the checks have read pages all over the file, 25 MB in all
     prompts, default_prompt_name = read_prompts(metadata)
     return ModelFile(
@@ -245,23 +252,16 @@ def _compare(metadata: Mapping[str, str], key: str, checksum: str) -> None:
 def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:
     """The tensors that the file must hold, given its config and the choices that the format leaves to the writer."""
     formats = {spec.name: _format_of(spec.name, entries) for spec in matrices(config)}
-    embedding = RowFormat(_format_of(EMBEDDING, entries))
-    if embedding.format != "float32":
-        groups = _last_dimension(f"{EMBEDDING}.scale", entries)
-        embedding = RowFormat(embedding.format, groups)
-        if embedding.format == "int4" and _last_dimension(f"{EMBEDDING}.weight", entries) != config.hidden // 2:
-            embedding = RowFormat("int4", groups, codebooks=True)
-        if config.hidden % groups or (config.hidden // groups) % EMBEDDING_GROUP_GRAIN:
-            raise ModelFileError(
-                f"an embedding row of {config.hidden} has {groups} scales; expected each to cover a multiple of "
-                f"{EMBEDDING_GROUP_GRAIN} elements"
-            )
-    tokenizer_bytes, table_bytes = (
+    size = _last_dimension(f"{EMBEDDING}.weight", entries)
+    embedding = embedding_info(config, _format_of(EMBEDDING, entries), size)
+    tokenizer_bytes, tokenizer_table_bytes = (
         _last_dimension(name, entries) if name in entries else 0 for name in (TOKENIZER, TOKENIZER_TABLE)
     )
-    if table_bytes % ALIGNMENT:
-        raise ModelFileError(f"tensor {TOKENIZER_TABLE!r} has {table_bytes} bytes; expected a multiple of {ALIGNMENT}")
-    return expected_tensors(config, formats, embedding, tokenizer_bytes, table_bytes)
+    if tokenizer_table_bytes % ALIGNMENT:
+        raise ModelFileError(
+            f"tensor {TOKENIZER_TABLE!r} has {tokenizer_table_bytes} bytes; expected a multiple of {ALIGNMENT}"
+        )
+    return expected_tensors(config, formats, embedding, tokenizer_bytes, tokenizer_table_bytes)
 
 
 def _format_of(matrix: str, entries: dict[str, Entry]) -> MatrixFormat:
@@ -308,6 +308,17 @@ def _view(file: SafetensorsFile, name: str, info: TensorInfo) -> Tensor:
     """A read-only view of one tensor in the mapped file."""
     flat = np.frombuffer(file.mapping, info.dtype, math.prod(info.shape), file.entries[name].begin)
     return flat.reshape(info.shape)
+
+
+def _check_rows(bits: Tensor, size: int, hidden: int) -> None:
+    """Checks that the rows of the embedding table, which have these bits, take as many bytes as there are."""
+    wrong = np.setdiff1d(bits, ROW_BITS)
+    if len(wrong):
+        raise ModelFileError(f"a row of the embedding table has {wrong[0]} bits; expected {ROW_BITS}; convert again")
+    if table_bytes(bits, hidden) != size:
+        raise ModelFileError(
+            f"the embedding table has {size} bytes; its rows need {table_bytes(bits, hidden)}: the file is corrupt"
+        )
 
 
 def _check_numbers(tensors: dict[str, Tensor]) -> None:

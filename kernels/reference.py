@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .batch import check_batch, check_finite, finish_vectors
-from .layout import PANEL, embedding_rows, unpack_matrix
+from .layout import PANEL, EmbeddingRows, unpack_matrix
 from .rotation import rotate_blocks
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class ReferenceBackend:
         self.config = config
         self.tensors = tensors
         self.quantize_activations = quantize_activations
+        self._rows = EmbeddingRows(tensors, config.hidden)
         self._matrices: dict[str, F64] = {}
 
     def encode(
@@ -147,10 +148,7 @@ class ReferenceBackend:
 
     def hidden_states(self, ids: npt.NDArray[np.int32]) -> Iterator[F64]:
         """The residual stream (tokens, hidden) of one text: the embedding rows, then what each layer leaves."""
-        hidden = embedding_rows(
-            self.tensors["embedding.weight"], self.tensors.get("embedding.scale"), self.config.hidden, ids
-        )
-        state = hidden.astype(np.float64)
+        state = self._rows.values(ids).astype(np.float64)
         yield state
         for layer in range(self.config.layers):
             state = self._attention_block(layer, state)

@@ -66,7 +66,7 @@ def work_of(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]], shap
     return Work(
         linear_macs=shape.texts * sum(work.linear_macs for work in works),
         attention_macs=shape.texts * sum(work.attention_macs for work in works),
-        weight_bytes=others + shape.texts * shape.tokens * _row_bytes(tensors),
+        weight_bytes=others + shape.texts * shape.tokens * _row_bytes(config, tensors),
     )
 
 
@@ -84,12 +84,13 @@ def work_by_operation(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[A
     pairs = {"full": full * tokens**2, "sliding": (config.layers - full) * band_pairs(tokens, config.window)}
     # q · k and p · v for every pair that may attend.
     attention = {f"attention_{kind}": Work(0, 2 * config.q_width * count, 0) for kind, count in pairs.items()}
-    return {**works, **attention, "embed": Work(0, 0, tokens * _row_bytes(tensors))}
+    return {**works, **attention, "embed": Work(0, 0, tokens * _row_bytes(config, tensors))}
 
 
-def _row_bytes(tensors: Mapping[str, npt.NDArray[Any]]) -> int:
-    """Of a row of the table."""
-    return sum(tensor[0].nbytes for name, tensor in tensors.items() if name.startswith("embedding."))
+def _row_bytes(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Of a row of the table, on average."""
+    table = (tensor.nbytes for name, tensor in tensors.items() if name.startswith("embedding."))
+    return round(sum(table) / config.vocab)
 
 
 def band_pairs(tokens: int, window: int) -> int:

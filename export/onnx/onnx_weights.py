@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from ...kernels.config import EncoderConfig
-from ...kernels.layout import EMBEDDING_GROUP_GRAIN, PANEL, MatrixFormat, RowFormat, matrices
+from ...kernels.layout import PANEL, MatrixFormat, matrices
 from ...kernels.model_file import EMBEDDING
 from ...notices import Progress
 from ...onnx.onnx_choices import Format
@@ -32,6 +32,8 @@ MATRIX_ROTATION = 16
 
 # Scales per row of the embedding table, where the width of a row allows; each takes 0.5 MB of the real file.
 _TABLE_GROUPS: dict[Format, int] = {"int8": 4, "int4": 24}
+_TABLE_GRAIN = 32  # a scale covers a multiple of this many elements
+_TABLE_BITS: dict[Format, int] = {"int8": 8, "int4": 4}
 
 _FIRST_INT8, _LAST_INT8 = 1 / 12, 1 / 4  # of the layers: those of an int4 model with 8 bits, and so has the head
 
@@ -46,8 +48,8 @@ class EncoderWeights:
         format: of most of the matrices and of the table.
         norms: (length,) float32 by the names of a model file.
         matrices: by the names of a model file; the channels of `gate_up` are those of gate, then those of up.
-        table: the rows of the embedding table as in a model file (FORMAT.md, rule 16): (vocab, hidden) float32 or int8,
-            (vocab, hidden / 2) uint8.
+        table: the rows of the embedding table, packed as in a model file (FORMAT.md, rule 16): (vocab, hidden) float32
+            or int8, (vocab, hidden / 2) uint8 of 4 bits.
         table_scale: (vocab, groups) float16; None for float32.
     """
 
@@ -94,7 +96,7 @@ def export_needs(config: EncoderConfig, weights_format: Format, batch: Calibrati
     bits: dict[Format, int] = {"float32": 32, "int8": 8, "int4": 4}
     weights = sum(bits[formats[spec.name]] * spec.out_features * spec.in_features for spec in matrices(config))
     disk = (weights + bits[weights_format] * config.vocab * config.hidden) / 8
-    return conversion_needs(config, formats, RowFormat(weights_format, 1), batch, disk)
+    return conversion_needs(config, formats, weights_format, batch, disk)
 
 
 def read_weights(
@@ -114,8 +116,9 @@ def read_weights(
             return Matrix(weights, weights[:, :0], weights[:, :0])
         return rounder(name, weights, np.eye(weights.shape[1]))
 
-    groups = math.gcd(_TABLE_GROUPS.get(weights_format, 1), config.hidden // EMBEDDING_GROUP_GRAIN)
-    table = EmbeddingTable(source, RowFormat(weights_format, groups))
+    groups = math.gcd(_TABLE_GROUPS.get(weights_format, 1), config.hidden // _TABLE_GRAIN)
+    bits = None if weights_format == "float32" else np.full(config.vocab, _TABLE_BITS[weights_format], np.uint8)
+    table = EmbeddingTable(source, bits, groups)
     parts: Iterable[tuple[str, Matrix | Float32]]
     if batch is not None:
         table.calibrate(batch, progress)
@@ -124,9 +127,7 @@ def read_weights(
         parts = plain_parts(source, plain, progress, block=None)
     else:
         parts = plain_parts(source, plain, progress, block=MATRIX_ROTATION, rotated_values=True)
-    rows, scale = (
-        (_float32_rows(source, table), None) if weights_format == "float32" else _quantised_table(table, progress)
-    )
+    rows, scale = (_float32_rows(source, table), None) if bits is None else _quantised_table(source, table, progress)
     norms: dict[str, Array] = {}
     stored: dict[str, Matrix] = {}
     for name, part in parts:
@@ -143,13 +144,15 @@ def _arranged(config: EncoderConfig, stored: Mapping[str, Matrix]) -> dict[str, 
     return {name: matrix.channels(order) if name.endswith(".gate_up") else matrix for name, matrix in stored.items()}
 
 
-def _quantised_table(table: EmbeddingTable, progress: Progress) -> tuple[Constant, Constant]:
+def _quantised_table(source: Checkpoint, table: EmbeddingTable, progress: Progress) -> tuple[Constant, Constant]:
     """The rows and the scales."""
-    tensors: dict[str, list[Array]] = {f"{EMBEDDING}.weight": [], f"{EMBEDDING}.scale": []}
+    weight, scale = f"{EMBEDDING}.weight", f"{EMBEDDING}.scale"
+    tensors: dict[str, list[Array]] = {weight: [], scale: []}
     for name, part in table.tensors(progress):
-        tensors[name].append(part)
-    rows, scale = (_in_parts(name, parts) for name, parts in tensors.items())
-    return rows, scale
+        tensors.setdefault(name, []).append(part)
+    packed = source.config.hidden // 2
+    rows = [part.reshape(-1, packed) if part.dtype == np.uint8 else part for part in tensors[weight]]
+    return _in_parts(weight, rows), _in_parts(scale, tensors[scale])
 
 
 def _float32_rows(source: Checkpoint, table: EmbeddingTable) -> Constant:

@@ -94,7 +94,6 @@ class Grid:
 
 
 GRIDS: dict[MatrixFormat, Grid] = {"int8": Grid(np.arange(-127, 128)), "int4": Grid(INT4_CODEBOOKS)}
-INT4_ONE_CODEBOOK = Grid(INT4_CODEBOOKS[0])  # of an embedding table whose rows have no codebooks
 
 # Clip ratios tried: the largest representable magnitude as a share of the row's largest weight. Clipping the few
 # largest weights rounds all others finer. Lower ratios cost cosine: ../EXPERIMENTS.md.

@@ -74,8 +74,8 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
 
     scratch->texts = carve(c, extent.texts, sizeof *scratch->texts);
     if (eg_reads_rows(context->model)) {
-        scratch->rows = carve(c, extent.tokens, eg_row_bytes(context->model));
-        scratch->row_scales = carve(c, extent.tokens * context->model->embedding.groups, sizeof *scratch->row_scales);
+        scratch->rows = carve(c, extent.tokens, eg_longest_row(context->model));
+        scratch->row_scales = carve(c, extent.tokens, sizeof *scratch->row_scales);
     }
     scratch->hidden = carve(c, extent.tokens * config->hidden, sizeof(float));
     scratch->queries = carve(c, extent.tokens * q_width, sizeof(float));

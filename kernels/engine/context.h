@@ -54,7 +54,7 @@ typedef struct eg_scratch {
     void *arena;
     eg_text *texts;       /* (texts,) */
     void *rows;           /* (tokens,) rows of the embedding table; like their scales, only if eg_reads_rows() */
-    uint16_t *row_scales; /* (tokens, groups) float16 */
+    uint16_t *row_scales; /* (tokens,) float16 */
     float *hidden;        /* (tokens, hidden) float32: the residual stream */
     float *queries;       /* (kv_heads, tokens, heads per key head, head_dim): see attention.c */
     float *keys;          /* (kv_heads, slots / 16, head_dim, 16) float32 */

@@ -26,32 +26,28 @@ static float *hidden_row(const worker *w, size_t row)
 static void embed(const worker *w, const eg_layer *layer, eg_range rows)
 {
     (void)layer;
-    const size_t hidden = w->model->config.hidden, row_bytes = eg_row_bytes(w->model);
+    const size_t hidden = w->model->config.hidden, longest = eg_longest_row(w->model);
     const size_t begin = w->chunk.begin + rows.begin, end = w->chunk.begin + rows.end;
     const eg_embedding *table = &w->model->embedding;
     const eg_scratch *scratch = &w->context->scratch;
     const int were_read = eg_reads_rows(w->model); /* then they are in the order of tokens, else of ids */
-    if (were_read &&
-        !eg_read_rows(w->model, w->call->ids + begin, end - begin, (char *)scratch->rows + begin * row_bytes,
-                      scratch->row_scales + begin * table->groups)) {
+    if (were_read && !eg_read_rows(w->model, w->call->ids + begin, end - begin, (char *)scratch->rows + begin * longest,
+                                   scratch->row_scales + begin)) {
         atomic_store(&w->call->unreadable, 1);
         return;
     }
-    for (size_t row = begin; row < end; row++) {
-        const size_t place = were_read ? row : (size_t)w->call->ids[row];
-        const void *stored = (const char *)(were_read ? scratch->rows : table->rows) + place * row_bytes;
-        float *x = scratch->hidden + row * hidden;
-        if (table->dtype == EG_F32) {
-            memcpy(x, stored, row_bytes);
-            continue;
-        }
-        const uint16_t *scale = (were_read ? scratch->row_scales : table->scale) + place * table->groups;
-        if (table->dtype == EG_I8) {
-            w->ops->embed_int8(stored, scale, table->groups, hidden, x);
-        } else {
-            const uint8_t *codes = stored;
-            w->ops->embed_int4(codes, table->codebook_bytes > 0 ? codes + hidden / 2 : NULL, scale, table->groups,
-                               hidden, x);
+    for (size_t i = begin; i < end; i++) {
+        const int32_t id = w->call->ids[i];
+        const eg_row row = eg_row_of(w->model, id);
+        const void *stored = were_read ? (const char *)scratch->rows + i * longest
+                                       : (const char *)table->rows + row.begin;
+        const uint16_t scale = table->scale == NULL ? 0 : were_read ? scratch->row_scales[i] : table->scale[id];
+        float *x = scratch->hidden + i * hidden;
+        switch (row.bits) {
+        case 3: w->ops->embed_int3(stored, scale, hidden, x); break;
+        case 4: w->ops->embed_int4(stored, scale, hidden, x); break;
+        case 8: w->ops->embed_int8(stored, scale, hidden, x); break;
+        default: memcpy(x, stored, row.bytes);
         }
     }
 }

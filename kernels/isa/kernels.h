@@ -94,12 +94,10 @@ typedef struct eg_attention_ops {
 } eg_attention_ops;
 
 typedef struct eg_vector_ops {
-    /* out = row of the embedding table, which is stored rotated; sqrt(hidden) is folded into the scales.
-     * int8 and int4 rows have `groups` float16 scales, each for hidden / groups elements. */
-    void (*embed_int8)(const int8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out);
-    /* codebooks: (hidden / 64,) uint8; NULL: all codes are of codebook 0. */
-    void (*embed_int4)(const uint8_t *row, const uint8_t *codebooks, const uint16_t *scales, size_t groups,
-                       size_t hidden, float *out);
+    /* out = row of the embedding table, which is stored rotated, with a float16 scale; sqrt(hidden) is folded in. */
+    void (*embed_int8)(const int8_t *row, uint16_t scale, size_t hidden, float *out);
+    void (*embed_int4)(const uint8_t *row, uint16_t scale, size_t hidden, float *out);
+    void (*embed_int3)(const uint8_t *row, uint16_t scale, size_t hidden, float *out);
 
     /* RMSNorm (arXiv 1910.07467): out = x · multiplier / sqrt(mean(x²) + eps). */
     void (*norm)(const float *x, const float *multiplier, size_t n, float eps, float *out);

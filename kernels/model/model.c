@@ -11,10 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum {
-    EMBEDDING_GRAIN = 32, /* a scale of the embedding table covers a multiple of this many elements */
-    NAME_BYTES = 64,
-};
+enum { NAME_BYTES = 64 };
 
 /* After the first error, `status` is not EG_OK and everything that is taken is NULL. */
 typedef struct walk {
@@ -84,11 +81,11 @@ static const float *take_vector(walk *w, const char *name, const char *kind, siz
 }
 
 /* The scales of the embedding table, float16. */
-static const uint16_t *take_row_scales(walk *w, size_t vocab, size_t groups)
+static const uint16_t *take_row_scales(walk *w, size_t vocab)
 {
-    const uint16_t *scale = take(w, "embedding", ".scale", EG_F16, 2, (const size_t[]){vocab, groups});
+    const uint16_t *scale = take(w, "embedding", ".scale", EG_F16, 1, (const size_t[]){vocab});
     int16_t largest = 0; /* signed, so that compilers find the instruction for a maximum */
-    for (size_t i = 0; scale != NULL && i < vocab * groups; i++) {
+    for (size_t i = 0; scale != NULL && i < vocab; i++) {
         const int16_t bits = (int16_t)(scale[i] & INT16_MAX);
         largest = bits > largest ? bits : largest;
     }
@@ -125,27 +122,59 @@ static eg_matrix take_matrix(walk *w, const char *name, size_t out_features, siz
     return m;
 }
 
-static eg_embedding take_embedding(walk *w, size_t vocab, size_t hidden)
+/* The places of the rows of a table of so many bytes. They are copied, so that what is checked here stays so, whatever
+ * becomes of the file. */
+static void take_row_groups(walk *w, size_t vocab, size_t hidden, const eg_allocator *allocator, eg_embedding *e)
 {
-    eg_embedding e = {.dtype = peek_format(w, "embedding"), .groups = 1};
-    size_t row = e.dtype == EG_U8 ? hidden / 2 : hidden;
-    const eg_tensor *weight = peek(w, "embedding", ".weight");
-    if (e.dtype == EG_U8 && weight->rank == 2 && weight->shape[1] != row) { /* with or without codebooks */
-        e.codebook_bytes = hidden / EG_CODEBOOK_BYTE_INPUTS;
-        row += e.codebook_bytes;
+    const uint8_t *bits = take(w, "embedding", ".bits", EG_U8, 1, (const size_t[]){vocab});
+    if (bits == NULL) {
+        return;
     }
-    e.rows = take(w, "embedding", ".weight", e.dtype, 2, (const size_t[]){vocab, row});
-    if (e.dtype == EG_F32) {
-        return e;
+    e->groups = eg_allocate_unset(allocator, vocab / EG_ROW_GROUP, sizeof *e->groups);
+    if (e->groups == NULL) {
+        w->status = eg_fail(EG_ERROR_MEMORY, "no memory for the places of %zu rows", vocab);
+        return;
     }
-    const eg_tensor *scale = peek(w, "embedding", ".scale");
-    e.groups = scale != NULL && scale->rank == 2 ? (size_t)scale->shape[1] : 1;
-    if (e.groups == 0 || hidden % e.groups != 0 || hidden / e.groups % EMBEDDING_GRAIN != 0) {
+    uint32_t sum = 0;
+    for (size_t first = 0; first < vocab; first += EG_ROW_GROUP) {
+        eg_row_group *group = &e->groups[first / EG_ROW_GROUP];
+        memcpy(group->bits, bits + first, EG_ROW_GROUP);
+        group->bits_before = sum;
+        for (size_t i = 0; i < EG_ROW_GROUP; i++) {
+            const int row = group->bits[i];
+            if (row != 3 && row != 4 && row != 8) {
+                w->status = eg_fail(EG_ERROR_MODEL,
+                                    "a row of the embedding table has %d bits: expected 3, 4 or 8; convert the "
+                                    "checkpoint again",
+                                    row);
+                return;
+            }
+            sum += (uint32_t)row;
+        }
+    }
+    const uint64_t needed = ((uint64_t)hidden / 8 * sum + EG_ALIGNMENT - 1) / EG_ALIGNMENT * EG_ALIGNMENT;
+    if (needed != e->bytes) {
         w->status = eg_fail(EG_ERROR_MODEL,
-                            "embedding.scale has %zu scales a row of %zu: each must cover a multiple of %d elements",
-                            e.groups, hidden, EMBEDDING_GRAIN);
+                            "the embedding table has %zu bytes and its rows need %llu: the file is corrupt", e->bytes,
+                            (unsigned long long)needed);
     }
-    e.scale = take_row_scales(w, vocab, e.groups);
+}
+
+static eg_embedding take_embedding(walk *w, size_t vocab, size_t hidden, const eg_allocator *allocator)
+{
+    eg_embedding e = {.dtype = peek_format(w, "embedding")};
+    if (e.dtype == EG_U8) {
+        const eg_tensor *weight = peek(w, "embedding", ".weight");
+        e.bytes = (size_t)weight->shape[0];
+        e.rows = take(w, "embedding", ".weight", EG_U8, 1, (const size_t[]){e.bytes});
+        take_row_groups(w, vocab, hidden, allocator, &e);
+    } else {
+        e.rows = take(w, "embedding", ".weight", e.dtype, 2, (const size_t[]){vocab, hidden});
+        e.bytes = vocab * hidden * (e.dtype == EG_F32 ? sizeof(float) : 1);
+    }
+    if (e.dtype != EG_F32) {
+        e.scale = take_row_scales(w, vocab);
+    }
     return e;
 }
 
@@ -189,7 +218,7 @@ eg_status eg_model_bind(const eg_config *config, const eg_safetensors *file, con
         w.status = eg_fail(EG_ERROR_MEMORY, "no memory for %u layers", config->layers);
     } else {
         *model = (eg_model){.allocator = *allocator, .config = *config, .layers = layers};
-        model->embedding = take_embedding(&w, config->vocab, config->hidden);
+        model->embedding = take_embedding(&w, config->vocab, config->hidden, allocator);
         for (uint32_t i = 0; i < config->layers; i++) {
             take_layer(&w, config, i, &layers[i]);
         }
@@ -204,6 +233,9 @@ eg_status eg_model_bind(const eg_config *config, const eg_safetensors *file, con
         }
     }
     if (w.status != EG_OK) {
+        if (model != NULL) {
+            eg_release(allocator, model->embedding.groups);
+        }
         eg_release(allocator, layers);
         eg_release(allocator, model);
         return w.status;

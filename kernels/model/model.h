@@ -16,12 +16,21 @@ typedef struct eg_matrix {
     const float *scale;       /* (out_features,); NULL for float32 */
 } eg_matrix;
 
+enum { EG_ROW_GROUP = 64 };
+
+/* Consecutive rows of the embedding table. */
+typedef struct eg_row_group {
+    uint32_t bits_before;       /* the sum of the bits of an element of each row before them */
+    uint8_t bits[EG_ROW_GROUP]; /* of theirs: 3, 4 or 8 */
+} eg_row_group;
+
+/* The embedding table. Rows of F32 and I8 are (vocab, hidden). Those of U8 are end to end and differ in their bits. */
 typedef struct eg_embedding {
     eg_dtype dtype;
-    size_t groups;         /* scales of a row */
-    size_t codebook_bytes; /* at the end of an int4 row: hidden / 64, or 0 */
-    const void *rows;      /* (vocab, hidden), of int4 (vocab, hidden / 2 + codebook_bytes) */
-    const uint16_t *scale; /* (vocab, groups) float16; NULL for float32 */
+    const void *rows;
+    size_t bytes;          /* of all rows */
+    eg_row_group *groups;  /* (vocab / EG_ROW_GROUP,); NULL unless U8 */
+    const uint16_t *scale; /* (vocab,) float16; NULL for float32 */
 } eg_embedding;
 
 typedef struct eg_layer {
@@ -85,11 +94,19 @@ void eg_model_digest(const eg_safetensors *file, char digest[EG_DIGEST_DIGITS + 
  * disk. */
 int eg_reads_rows(const eg_model *model);
 
-/* Bytes of one row of the embedding table. */
-size_t eg_row_bytes(const eg_model *model);
+/* Bytes of the longest row of the embedding table. */
+size_t eg_longest_row(const eg_model *model);
 
-/* Reads the rows of tokens from the file: rows (tokens, eg_row_bytes()), scale (tokens, groups), unless float32. 0 if
- * the file cannot be read. */
+/* Where a row of the embedding table lies. */
+typedef struct eg_row {
+    size_t begin, bytes;
+    int bits; /* of an element: 3, 4, 8, or 32 for float32 */
+} eg_row;
+
+eg_row eg_row_of(const eg_model *model, int32_t id);
+
+/* Reads the rows of tokens from the file: rows (tokens, eg_longest_row()), scale (tokens,), unless float32. 0 if the
+ * file cannot be read. */
 int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale);
 
 #endif

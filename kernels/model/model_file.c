@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FORMAT_VERSION "5" /* of export/FORMAT.md: the one that this release reads */
+#define FORMAT_VERSION "6" /* of export/FORMAT.md: the one that this release reads */
 
 enum {
     MAX_PROMPTS = 256,
@@ -278,7 +278,7 @@ static eg_status map_file(const place *from, eg_mapped_file *file)
 static void forget_row_scales(const eg_model *model)
 {
     if (model->embedding.scale != NULL) {
-        const size_t bytes = model->config.vocab * model->embedding.groups * sizeof(uint16_t);
+        const size_t bytes = model->config.vocab * sizeof(uint16_t);
         eg_file_forget(&model->file.mapped, model->embedding.scale, bytes);
     }
 }
@@ -351,6 +351,7 @@ void eg_model_free(eg_model *model)
         eg_release(&allocator, model->file.prompts);
         eg_release(&allocator, model->file.header);
         eg_file_unmap(&model->file.mapped);
+        eg_release(&allocator, model->embedding.groups);
         eg_release(&allocator, model->layers);
         eg_release(&allocator, model);
     }
@@ -360,31 +361,43 @@ void eg_model_free(eg_model *model)
 
 int eg_reads_rows(const eg_model *model) { return model->file.mapped.data != NULL; }
 
-size_t eg_row_bytes(const eg_model *model)
+size_t eg_longest_row(const eg_model *model)
 {
-    const size_t hidden = model->config.hidden;
-    const eg_dtype dtype = model->embedding.dtype;
-    if (dtype == EG_U8) {
-        return hidden / 2 + model->embedding.codebook_bytes;
-    }
-    return dtype == EG_F32 ? hidden * sizeof(float) : hidden;
+    return model->config.hidden * (model->embedding.dtype == EG_F32 ? sizeof(float) : 1);
 }
 
-/* Reads item `index` of an array in the mapping from the file. */
-static int read_item(const eg_mapped_file *file, const void *array, size_t index, size_t bytes, void *to)
+eg_row eg_row_of(const eg_model *model, int32_t id)
 {
-    return eg_file_read(file, (size_t)((const char *)array - (const char *)file->data) + index * bytes, bytes, to);
+    const eg_embedding *table = &model->embedding;
+    const size_t index = (size_t)id;
+    if (table->groups == NULL) {
+        const size_t bytes = eg_longest_row(model);
+        return (eg_row){index * bytes, bytes, table->dtype == EG_F32 ? 32 : 8};
+    }
+    const eg_row_group *group = &table->groups[index / EG_ROW_GROUP];
+    const size_t place = index % EG_ROW_GROUP, eighth = model->config.hidden / 8;
+    size_t before = group->bits_before;
+    for (size_t i = 0; i < place; i++) {
+        before += group->bits[i];
+    }
+    return (eg_row){before * eighth, group->bits[place] * eighth, group->bits[place]};
+}
+
+/* Reads a part of an array in the mapping from the file. */
+static int read_part(const eg_mapped_file *file, const void *array, size_t begin, size_t bytes, void *to)
+{
+    return eg_file_read(file, (size_t)((const char *)array - (const char *)file->data) + begin, bytes, to);
 }
 
 int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale)
 {
     const eg_embedding *table = &model->embedding;
-    const size_t row_bytes = eg_row_bytes(model), groups = table->scale != NULL ? table->groups : 0;
+    const eg_mapped_file *file = &model->file.mapped;
     for (size_t i = 0; i < tokens; i++) {
-        const size_t id = (size_t)ids[i];
-        if (!read_item(&model->file.mapped, table->rows, id, row_bytes, (char *)rows + i * row_bytes) ||
-            (groups > 0 &&
-             !read_item(&model->file.mapped, table->scale, id, groups * sizeof *scale, scale + i * groups))) {
+        const eg_row row = eg_row_of(model, ids[i]);
+        const size_t scale_begin = (size_t)ids[i] * sizeof *scale;
+        if (!read_part(file, table->rows, row.begin, row.bytes, (char *)rows + i * eg_longest_row(model)) ||
+            (table->scale != NULL && !read_part(file, table->scale, scale_begin, sizeof *scale, scale + i))) {
             return 0;
         }
     }

@@ -14,7 +14,7 @@ from ..batch import check_batch, check_finite, finish_vectors, runs_of_texts
 from ..config import EncoderConfig
 from ..cpu_quota import cpu_quota
 from ..errors import InputError
-from ..layout import DTYPE_FORMATS, PANEL, Tensor, embedding_rows, matrices
+from ..layout import DTYPE_FORMATS, PANEL, EmbeddingRows, Tensor, matrices
 from .numba_dot import CPU_NAME, ISA
 from .numba_forward import STEPS_AROUND, STEPS_PER_LAYER, Model, forward
 from .numba_matmul import F32, FORMATS, MATRIX, WIDTH, Scratch
@@ -43,7 +43,7 @@ class NumbaBackend:
             raise InputError(f"threads={threads}; expected 1 to {MAX_THREADS}")
         self.config = config
         self.threads: int = threads or min(numba.config.NUMBA_NUM_THREADS, MAX_THREADS, cpu_quota() or MAX_THREADS)
-        self._table = tensors["embedding.weight"], tensors.get("embedding.scale")
+        self._rows = EmbeddingRows(tensors, config.hidden)
         self._model, self._weights = _bind(config, tensors)
         self._rope = _rope_table(config, 1)
         self._start_helpers()
@@ -68,7 +68,7 @@ class NumbaBackend:
         """Of texts that run through the model together: states (tokens, hidden), and vectors, not normalised."""
         ids, offsets = ids[offsets[0] : offsets[-1]], offsets - offsets[0]
         with np.errstate(all="ignore"):  # what damaged weights give is not finite to the end
-            hidden = np.ascontiguousarray(embedding_rows(*self._table, self.config.hidden, ids))
+            hidden = np.ascontiguousarray(self._rows.values(ids))
         longest = int(np.diff(offsets).max())
         rope = self._rope = self._rope if self._rope.shape[1] >= longest else _rope_table(self.config, longest)
         blocks, slots = cut_into_blocks(offsets)

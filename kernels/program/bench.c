@@ -4,6 +4,7 @@
 #include "platform/platform.h"
 #include "program/program.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,10 +51,12 @@ static work work_of(const eg_model *model, double tokens)
 {
     const eg_config *c = &model->config;
     const eg_embedding *table = &model->embedding;
+    const double beside = table->groups != NULL ? 3 : table->scale != NULL ? 2 : 0; /* bits and scale */
+    const double row_bytes = round((double)table->bytes / c->vocab + beside);       /* on average */
     const double reach = c->window < tokens - 1 ? c->window : tokens - 1;
     const double band = tokens * (2 * reach + 1) - reach * (reach + 1);
     work sum = matrix_work(&model->head, 1);
-    sum.bytes += (double)c->hidden * 4 + tokens * (double)(eg_row_bytes(model) + table->groups * sizeof *table->scale);
+    sum.bytes += (double)c->hidden * 4 + tokens * row_bytes;
     for (size_t i = 0; i < c->layers; i++) {
         const eg_layer *layer = &model->layers[i];
         const eg_matrix *matrices[] = {&layer->qkv, &layer->o, &layer->gate_up, &layer->down};

@@ -173,13 +173,13 @@ def _download(repository: Repository, entry: Entry, progress: Progress, *, keep:
 def _check_room(entry: Entry, checkpoint: Path, large: Files, to_come: int) -> None:
     """Raises HubError unless there is room for so many bytes to come, and for the model file; checks the config."""
     from ..export.checkpoint.checkpoint import read_config
-    from ..export.scheme import embedding_format, scheme_formats
+    from ..export.scheme import planned_embedding, scheme_formats
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the conversion says the same again
         config = read_config(checkpoint, sliding_window=entry.sliding_window)
-    row = embedding_format(config, entry.scheme)
-    tensors = expected_tensors(config, scheme_formats(config, entry.scheme), row, 0)
+    embedding = planned_embedding(config, entry.scheme)
+    tensors = expected_tensors(config, scheme_formats(config, entry.scheme), embedding, 0)
     needed = to_come + sum(tensor.size_bytes for tensor in tensors.values())
     needed += sum(file.size for path, file in large.items() if "tokenizer" in path)  # the model file has one as well
     free = shutil.disk_usage(checkpoint).free

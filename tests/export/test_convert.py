@@ -22,7 +22,7 @@ from embgemma.export.quantise.calibration import read_calibration
 from embgemma.export.tokenizer.tokenizer_table import build_tokenizer_table
 from embgemma.kernels import create_backend
 from embgemma.kernels.errors import CheckpointError, InputError
-from embgemma.kernels.layout import embedding_rows, unpack_matrix
+from embgemma.kernels.layout import EmbeddingRows, unpack_matrix
 from embgemma.kernels.model_file import SCHEMES, ModelFile, read_model_file
 from embgemma.kernels.rotation import rotate_blocks
 from embgemma.notices import Progress
@@ -208,10 +208,9 @@ def test_quantised_weights_are_within_a_step_of_the_checkpoint(rounded: Callable
     down = unpack_matrix(model.tensors, "layers.1.down") * model.tensors["layers.1.down.scale"][:, None]
     step = np.abs(model.tensors["layers.1.down.scale"])[:, None]
     assert np.all(np.abs(down - rotate_blocks(tensors["layers.1.mlp.down_proj.weight"])) <= step)
-    table, scale = model.tensors["embedding.weight"], model.tensors["embedding.scale"]
-    rows = embedding_rows(table, scale, CONFIG.hidden, np.arange(CONFIG.vocab, dtype=np.int32))
+    rows = EmbeddingRows(model.tensors, CONFIG.hidden).values(np.arange(CONFIG.vocab))
     expected = tensors["embed_tokens.weight"] * np.float32(CONFIG.embedding_multiplier)
-    assert np.all(np.abs(rotate_blocks(rows - expected)) <= np.abs(scale).max(axis=1, keepdims=True))
+    assert np.all(np.abs(rotate_blocks(rows - expected)) <= np.abs(model.tensors["embedding.scale"])[:, None])
 
 
 def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path, tiny_folder: Path) -> None:

@@ -23,8 +23,8 @@ TOKENS = 33_162  # of the texts that ship, where all are used
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_the_published_model(scheme: Scheme, calibrated: bool) -> None:
     batch = CalibrationBatch(np.zeros(TOKENS, np.int32), np.array([0, TOKENS])) if calibrated else None
-    formats, row = scheme_formats(EMBEDDINGGEMMA_300M, scheme), embedding_format(EMBEDDINGGEMMA_300M, scheme)
-    needs = conversion_needs(EMBEDDINGGEMMA_300M, formats, row, batch, 160e6)
+    formats = scheme_formats(EMBEDDINGGEMMA_300M, scheme)
+    needs = conversion_needs(EMBEDDINGGEMMA_300M, formats, embedding_format(scheme), batch, 160e6)
     assert needs.memory < 1.2e9
     assert sum(needs.seconds.values()) < (9 * 60 if calibrated else 2 * 60)
     assert str(needs).startswith("needs ")

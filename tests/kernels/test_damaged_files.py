@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Reader = Callable[[Path], None]
 
+BITS = bytes([8] * 8 + [4] * 56)  # of the rows of the table
 SIZES = {"F32": 4, "F16": 2, "I8": 1, "U8": 1}  # bytes of an element
 
 
@@ -137,7 +138,7 @@ METADATA: list[Damage] = [
     ('"eos_id": 1}', '"eos_id": 1,}', "JSON", "string"),
     ('"eos_id": 1}', '"eos_id": 128}', "eos_id", "eos_id"),
     ('"bos_id": 2', '"bos_id": 64', "bos_id", "bos_id"),
-    ('"hidden": 64', '"hidden": 192', "embedding|shape", "embedding"),
+    ('"hidden": 64', '"hidden": 192', "embedding|shape|input_norm", "embedding"),
     ('"hidden": 64', '"hidden": 100', "hidden", "hidden"),
     ('"hidden": 64', '"hidden": 65', "hidden", "hidden"),
     ('"heads": 1', '"heads": 0', "heads", "heads"),
@@ -184,12 +185,12 @@ METADATA: list[Damage] = [
 ]
 # Changes of the header's text, by the same columns: bytes as latin-1.
 NORM = '"final_norm":{"dtype":"F32","shape":[64]'
-SCALE = '"dtype":"F16","shape":[64,2]'
+SCALE = '"dtype":"F16","shape":[64]'
 HEADER: list[Damage] = [
     ("embgemma s", "embgemma S", "checksum", "checksum"),
     ("1e-06", "1e-05", "checksum", "checksum"),
     ('"embgemma"', '"pt"', "not an embgemma model file", "not an embgemma model file"),
-    ('format_version":"5', 'format_version":"4', "format version '4'", "version 4"),
+    ('format_version":"6', 'format_version":"5', "format version '5'", "version 5"),
     ('"data_sha256"', '"data_sha265"', "lacks .*data_sha256", "lacks data_sha256"),
     ('"scheme"', '"scheming"', "lacks .*scheme", "lacks scheme"),
     ('"prompts"', '"prompt"', "lacks .*prompts", "lacks prompts"),
@@ -211,36 +212,36 @@ HEADER: list[Damage] = [
     ('"dtype":"U8"', '"dtype":"F31"', "F31", "F32, F16, I8 or U8"),
     ('"dtype":"U8"', '"dtype":"F64"', "embedding.weight", "F32, F16, I8 or U8"),
     ('"dtype":"U8"', '"dtype":"F32"', "embedding.weight", "disagree"),
-    ('"dtype":"U8"', '"dtype":"I8"', "embedding.weight", "embedding.weight"),
+    ('"dtype":"U8"', '"dtype":"I8"', "embedding.bits", "embedding.weight"),
     ('"dtype":"U8"', '"dtype":"BOOL"', "embedding.weight", "F32, F16, I8 or U8"),
     ('"dtype":"U8"', '"dtype":["U8"]', "dtype", "string"),
     (NORM, NORM.replace("F32", "I32"), "final_norm", "F32, F16, I8 or U8"),
     (NORM, NORM.replace("[64]", "[8,8]"), "final_norm", "final_norm"),
     ('"head.weight":{"dtype":"I8"', '"head.weight":{"dtype":"U8"', "head.weight", "head.weight"),
-    ("[64,33]", "[33,64]", "embedding.weight", "embedding.weight"),
-    ("[64,33]", "[2112]", "embedding.weight", "embedding.weight"),
-    ("[64,33]", "[64,33,1,1,1]", "dimensions", "dimensions"),
-    ("[64,33]", f"[{'9' * 4201},{'9' * 4201}]", "more than 40 digits", "too large"),
-    ("[64,33]", f"[{','.join(['9' * 4000] * 250)}]", "more than 40 digits", "too large"),
-    ("[64,33]", f"[{','.join(['9' * 40] * 25_000)}]", "25000 dimensions", "too large"),
-    ("[64,33]", "[4294967296,4294967296]", "embedding.weight", "disagree"),
-    ("[64,33]", "[0,33]", "embedding.weight", "disagree"),
-    ("[64,33]", "[-64,-33]", "embedding.weight", "integer of 0 or more"),
-    ("[64,33]", "2112", "embedding.weight", "list"),
-    ("[64,33]", "[64.0,33]", "embedding.weight", "comma"),
-    ("[0,2112]", "[64,2176]", "starts at byte", "expected 0"),
-    ("[0,2112]", "[2112,0]", "embedding.weight", "disagree"),
-    ("[0,2112]", "[0,2112,2112]", "embedding.weight", "data_offsets"),
-    ("[0,2112]", "[2112]", "embedding.weight", "two data_offsets"),
-    ("[0,2112]", "[-2112,0]", "embedding.weight", "integer of 0 or more"),
-    ("[0,2112]", "[false,2112.0]", "embedding.weight", "integer of 0 or more"),
-    ("[0,2112]", '{"0":1}', "embedding.weight", "list"),
-    ("[0,2112]", "[0,18446744073709551615]", "embedding.weight", "cut"),
-    ("[0,2112]", "[18446744073709549504,0]", "embedding.weight", "disagree"),
-    ("[0,2112]", f"[{1 << 70},{(1 << 70) + 2112}]", "starts at byte", "too large"),
-    ("[0,2112]", "[99999999,100005... ]", "JSON", "comma"),
-    ("[20480,20736]", "[0,256]", "starts at byte", "starts at byte"),
-    ("[25088,25108]}", f'[25088,25108]}},{NORM},"data_offsets":[20480,20736]}}', "twice", "final_norm"),
+    ("[2304]", "[2368]", "embedding.weight", "disagree"),
+    ("[2304]", "[36,64]", "embedding.weight", "embedding.weight"),
+    ("[2304]", "[2304,1,1,1,1]", "dimensions", "dimensions"),
+    ("[2304]", f"[{'9' * 4201},{'9' * 4201}]", "more than 40 digits", "too large"),
+    ("[2304]", f"[{','.join(['9' * 4000] * 250)}]", "more than 40 digits", "too large"),
+    ("[2304]", f"[{','.join(['9' * 40] * 25_000)}]", "25000 dimensions", "too large"),
+    ("[2304]", "[4294967296,4294967296]", "embedding.weight", "disagree"),
+    ("[2304]", "[0]", "embedding.weight", "disagree"),
+    ("[2304]", "[-2304]", "embedding.weight", "integer of 0 or more"),
+    ("[2304]", "2304", "embedding.weight", "list"),
+    ("[2304]", "[2304.0]", "embedding.weight", "comma"),
+    ("[0,2304]", "[64,2368]", "starts at byte", "expected 0"),
+    ("[0,2304]", "[2304,0]", "embedding.weight", "disagree"),
+    ("[0,2304]", "[0,2304,2304]", "embedding.weight", "data_offsets"),
+    ("[0,2304]", "[2304]", "embedding.weight", "two data_offsets"),
+    ("[0,2304]", "[-2304,0]", "embedding.weight", "integer of 0 or more"),
+    ("[0,2304]", "[false,2304.0]", "embedding.weight", "integer of 0 or more"),
+    ("[0,2304]", '{"0":1}', "embedding.weight", "list"),
+    ("[0,2304]", "[0,18446744073709551615]", "embedding.weight", "cut"),
+    ("[0,2304]", "[18446744073709549312,0]", "embedding.weight", "disagree"),
+    ("[0,2304]", f"[{1 << 70},{(1 << 70) + 2304}]", "starts at byte", "too large"),
+    ("[0,2304]", "[99999999,100005... ]", "JSON", "comma"),
+    ("[20608,20864]", "[0,256]", "starts at byte", "starts at byte"),
+    ("[25216,25236]}", f'[25216,25236]}},{NORM},"data_offsets":[20608,20864]}}', "twice", "final_norm"),
     ("layers.0.down.codebook", "layers.0.down.codebooks", "layers.0.down.codebooks", "layers.0.down.codebook "),
     ("layers.0.input_norm", "layers.1.input_norm", "layers.1.input_norm", "layers.0.input_norm"),
     ("layers.0.q_norm", "layers.0.k_norm", "twice", "layers.0.q_norm"),
@@ -249,9 +250,9 @@ HEADER: list[Damage] = [
     ("head.scale", "head.scales", "head.scales", "head.scale "),
     ('"head.scale"', '"\\u001b[2J"', "no place for the tensors", "head.scale"),
     ("tokenizer.model", "extra", "extra", "extra"),
-    (SCALE, SCALE.replace("64,2", "32,4"), "embedding.scale|scales", "embedding.scale"),
-    (SCALE, SCALE.replace("64,2", "8,8"), "embedding.scale|scales", "disagree"),
-    (SCALE, SCALE.replace("64,2", ""), "embedding.scale", "disagree"),
+    (SCALE, SCALE.replace("64", "32,2"), "embedding.scale", "embedding.scale"),
+    (SCALE, SCALE.replace("64", "32"), "embedding.scale", "disagree"),
+    (SCALE, SCALE.replace("64", ""), "embedding.scale", "disagree"),
     ('"dtype":"U8","shape":[20]', '"dtype":"I8","shape":[20]', "tokenizer.model", "tokenizer.model"),
     ('"shape":[8,1,16]', '"shape":[1,8,16]', "layers.0.gate_up.codebook", "layers.0.gate_up.codebook"),
 ]
@@ -301,7 +302,10 @@ def write_tensors(path: Path, entries: list[tuple[str, str, list[int]]], metadat
     for name, dtype, shape in entries:
         begin, end = end, end + SIZES[dtype] * int(np.prod(shape))
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-    return join(path, as_text(header), b"\x3c" * end)  # numbers that are finite and not 0, in every type
+    data = bytearray(b"\x3c" * end)  # numbers that are finite and not 0, in every type
+    begin, end = header.get("embedding.bits", {"data_offsets": (0, 0)})["data_offsets"]
+    data[begin:end] = BITS[: end - begin].ljust(end - begin)
+    return join(path, as_text(header), bytes(data))
 
 
 def test_each_tensor_must_have_its_name_shape_dtype_and_place(good: Path, reader: str) -> None:
@@ -323,7 +327,7 @@ def test_each_tensor_must_have_its_name_shape_dtype_and_place(good: Path, reader
         ]
         for wrong in wrongs:
             path = write_tensors(good, [*entries[:i], *wrong, *entries[i + 1 :]], metadata)
-            refused(read, path, name if reader == "c" else f"{name}|another|embedding row .* scales")
+            refused(read, path, f"{name}|the embedding table has" if reader == "c" else f"{name}|another|table has")
         swapped = [*entries[:i], *entries[i : i + 2][::-1], *entries[i + 2 :]]
         if i + 1 < len(entries):
             refused(read, write_tensors(good, swapped, metadata), "order")
@@ -372,7 +376,7 @@ def test_data_that_is_not_aligned_is_refused(good: Path, read: Reader) -> None:
 def test_norms_and_scales_that_are_not_finite_are_refused(good: Path, read: Reader, value: float, place: int) -> None:
     header, data = split(good)
     names = [name for name, entry in header.items() if entry.get("dtype") == "F16" or len(entry.get("shape", "")) == 1]
-    names.remove("tokenizer.model")
+    names = [name for name in names if header[name]["dtype"] != "U8"]
     assert {"embedding.scale", "final_norm", "layers.0.q_norm", "layers.0.down.scale", "head.scale"} < {*names}
     for name in names:
         begin, end = header[name]["data_offsets"]
@@ -382,6 +386,21 @@ def test_norms_and_scales_that_are_not_finite_are_refused(good: Path, read: Read
         refused(read, join(good, as_text(header), changed), f"{name}.*not finite")
         changed = data[:begin] + bytes(end - begin) + data[end:]
         refused(read, join(good, as_text(header), changed), f"{name}.*all zeros")
+
+
+@pytest.mark.parametrize(("row", "bits"), [(0, 0), (63, 5), (7, 255), (3, 16)])
+def test_rows_of_other_bits_are_refused(good: Path, read: Reader, row: int, bits: int) -> None:
+    header, data = split(good)
+    place = header["embedding.bits"]["data_offsets"][0] + row
+    changed = data[:place] + bytes([bits]) + data[place + 1 :]
+    refused(read, join(good, as_text(header), changed), f"has {bits} bits")
+
+
+def test_rows_of_another_size_than_the_table_are_refused(good: Path, read: Reader) -> None:
+    header, data = split(good)
+    begin, end = header["embedding.bits"]["data_offsets"]
+    changed = data[:begin] + b"\x08" * (end - begin) + data[end:]
+    refused(read, join(good, as_text(header), changed), r"2304 bytes.* need 4096")
 
 
 def test_every_byte_of_the_data_is_in_the_checksum(good: Path, reader: str) -> None:

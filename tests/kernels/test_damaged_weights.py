@@ -49,7 +49,11 @@ def choice(request: pytest.FixtureRequest) -> Choice:
 def damaged(file: ModelFile, choice: Choice, name: str, value: float) -> Iterator[Backend]:
     """A backend in one of whose tensors a number became `value` after the file was opened."""
     tensor = file.tensors[name].copy()
-    place = (DAMAGED_ROW, 0) if name.startswith("embedding") else tuple(length // 3 for length in tensor.shape)
+    place = (
+        (DAMAGED_ROW, 0)[: tensor.ndim]
+        if name.startswith("embedding")
+        else tuple(length // 3 for length in tensor.shape)
+    )
     tensor[place] = value
     backend, isa = choice
     if backend != "native":

@@ -8,17 +8,22 @@ import pytest
 from embgemma.kernels.layout import (
     CODEBOOK_INPUTS,
     INT4_CODEBOOKS,
-    RowFormat,
+    ROW_BITS,
+    ROW_LEVELS,
+    EmbeddingRows,
     codebook_shape,
-    embedding_shape,
     pack_codebooks,
-    pack_embedding,
     pack_panels,
+    pack_rows,
+    pack_table,
     panel_shape,
+    row_bytes,
+    table_bytes,
     unpack_codebooks,
-    unpack_embedding,
     unpack_panels,
+    unpack_rows,
 )
+from embgemma.kernels.rotation import rotate_blocks
 
 
 def int4_rows(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,14 +58,33 @@ def test_an_int4_weight_is_stored_where_the_format_says() -> None:
         assert INT4_CODEBOOKS[number, code] == levels[channel, column]
 
 
-@pytest.mark.parametrize("with_codebooks", [True, False])
-def test_rows_of_an_int4_table_unpack_to_the_original(with_codebooks: bool) -> None:
-    levels, codebooks = int4_rows(64, 192)
-    if not with_codebooks:
-        levels = INT4_CODEBOOKS[0, np.random.default_rng(0).integers(0, 16, levels.shape)]
-    stored = pack_embedding(levels, "int4", codebooks if with_codebooks else None)
-    assert stored.shape == embedding_shape(RowFormat("int4", 1, with_codebooks), 64, 192)
-    np.testing.assert_array_equal(unpack_embedding(stored, 192), levels)
-    last = stored[40, 192 // 2 + 2] if with_codebooks else 0  # of elements 128 … 191
-    byte = stored[40, 64 + 191 % 32]  # its high nibble is element 191
-    assert INT4_CODEBOOKS[last >> 6 & 3, byte >> 4] == levels[40, 191]
+@pytest.mark.parametrize("bits", ROW_LEVELS)
+def test_rows_unpack_to_the_original_and_lie_where_the_format_says(bits: int) -> None:
+    levels = ROW_LEVELS[bits][np.random.default_rng(0).integers(0, 1 << bits, (5, 192))]
+    stored = pack_rows(levels, bits)
+    assert (stored.dtype, stored.shape) == (np.dtype(np.uint8), (5, 192 * bits // 8))
+    np.testing.assert_array_equal(unpack_rows(stored, bits), levels)
+    block = stored[4, 2 * 8 * bits :]  # elements 128 … 191
+    codes = {4: [block[7] & 15, block[7] >> 4], 3: [block[7] & 3 | (block[16 + 7] & 1) << 2]}[bits]
+    codes += [block[55 % 16] >> 6 & 3 | (block[16 + 55 % 8] >> 6 & 1) << 2] if bits == 3 else []
+    places = {4: [7, 39], 3: [7, 55]}[bits]
+    assert [ROW_LEVELS[bits][code] for code in codes] == levels[4, 128:][places].tolist()
+
+
+def test_a_table_of_several_bits_gives_its_rows_and_parts_of_it() -> None:
+    random = np.random.default_rng(1)
+    bits = random.permutation(np.repeat(np.array(ROW_BITS, np.uint8), (20, 23, 21)))
+    codebooks = {**ROW_LEVELS, 8: np.arange(-127, 128, dtype=np.int8)}
+    levels = np.stack([random.choice(codebooks[width], 64) for width in bits.tolist()])
+    packed = pack_table(levels, bits)
+    assert len(packed) == row_bytes(bits, 64).sum() <= table_bytes(bits, 64) < len(packed) + 64
+    scale = random.uniform(0.1, 1, 64).astype(np.float16)
+    table = {"embedding.weight": packed, "embedding.bits": bits, "embedding.scale": scale}
+    rows = EmbeddingRows(table, 64)
+    ids = np.array([63, 0, 17, 17, 5])
+    np.testing.assert_array_equal(rows.levels(ids), levels[ids])
+    expected = rotate_blocks(levels[ids] * scale[ids, None].astype(np.float32))
+    np.testing.assert_array_equal(rows.values(ids), expected)
+    some = np.flatnonzero(random.integers(0, 2, 64))
+    part = EmbeddingRows(rows.part(some), 64)
+    np.testing.assert_array_equal(part.values(np.arange(len(some))), rows.values(some))

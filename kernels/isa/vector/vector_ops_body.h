@@ -72,33 +72,42 @@ static float half_to_float(uint16_t half)
     return value;
 }
 
-static void embed_int8(const int8_t *row, const uint16_t *scales, size_t groups, size_t hidden, float *out)
+static void embed_int8(const int8_t *row, uint16_t half, size_t hidden, float *out)
 {
-    const size_t group_size = hidden / groups;
-    for (size_t group = 0; group < groups; group++) {
-        const vf scale = vf_set(half_to_float(scales[group]) / ROTATION_LENGTH);
-        for (size_t i = group * group_size; i < (group + 1) * group_size; i += VF_LANES) {
-            vf_store(out + i, vf_mul(vf_from_int8(row + i), scale));
+    const vf scale = vf_set(half_to_float(half) / ROTATION_LENGTH);
+    for (size_t i = 0; i < hidden; i += VF_LANES) {
+        vf_store(out + i, vf_mul(vf_from_int8(row + i), scale));
+    }
+    rotate_row(out, hidden);
+}
+
+enum { ROW_BLOCK = 64 }; /* elements of a row of 4 or 3 bits that are packed together */
+
+/* 32 bytes hold 64 codes: the low nibbles are the first 32, the high nibbles the last 32. */
+static void embed_int4(const uint8_t *row, uint16_t half, size_t hidden, float *out)
+{
+    enum { HALF = ROW_BLOCK / 2 };
+    static const int8_t levels[] = {EG_INT4_LEVELS}; /* of which codebook 0 comes first */
+    const float scale = half_to_float(half) / ROTATION_LENGTH;
+    for (size_t block = 0; block < hidden; block += ROW_BLOCK, row += HALF) {
+        for (size_t i = 0; i < HALF; i++) {
+            out[block + i] = (float)levels[row[i] & 0xF] * scale;
+            out[block + HALF + i] = (float)levels[row[i] >> 4] * scale;
         }
     }
     rotate_row(out, hidden);
 }
 
-/* 32 bytes hold 64 codes: the low nibbles are the first 32, the high nibbles the last 32. */
-static void embed_int4(const uint8_t *row, const uint8_t *codebooks, const uint16_t *scales, size_t groups,
-                       size_t hidden, float *out)
+/* 24 bytes hold 64 codes: 16 bytes have their two low bits, the lowest those of the first 16, and 8 their high ones. */
+static void embed_int3(const uint8_t *row, uint16_t half, size_t hidden, float *out)
 {
-    enum { BLOCK = EG_CODEBOOK_BYTE_INPUTS, HALF = BLOCK / 2 };
-    static const int8_t levels[] = {EG_INT4_LEVELS};
-    const size_t group_size = hidden / groups;
-    for (size_t block = 0; block < hidden; block += BLOCK) {
-        const float low_scale = half_to_float(scales[block / group_size]) / ROTATION_LENGTH;
-        const float high_scale = half_to_float(scales[(block + HALF) / group_size]) / ROTATION_LENGTH;
-        const uint8_t codebook_ids = codebooks == NULL ? 0 : codebooks[block / BLOCK];
-        for (size_t i = 0; i < HALF; i++) {
-            const uint8_t pair = row[block / 2 + i];
-            out[block + i] = (float)levels[eg_codebook(codebook_ids, i) | (pair & 0xF)] * low_scale;
-            out[block + HALF + i] = (float)levels[eg_codebook(codebook_ids, HALF + i) | pair >> 4] * high_scale;
+    enum { LOW = 16, HIGH = 8 };
+    static const int8_t levels[] = {-26, -16, -9, -3, 3, 9, 16, 26};
+    const float scale = half_to_float(half) / ROTATION_LENGTH;
+    for (size_t block = 0; block < hidden; block += ROW_BLOCK, row += LOW + HIGH) {
+        for (size_t i = 0; i < ROW_BLOCK; i++) {
+            const int low = row[i % LOW] >> i / LOW * 2 & 3, high = row[LOW + i % HIGH] >> i / HIGH & 1;
+            out[block + i] = (float)levels[low | high << 2] * scale;
         }
     }
     rotate_row(out, hidden);
@@ -406,6 +415,7 @@ static void geglu(const float *gate_up, size_t rows, float *out, size_t out_stri
     {                                                                                                                  \
         .embed_int8 = embed_int8,                                                                                      \
         .embed_int4 = embed_int4,                                                                                      \
+        .embed_int3 = embed_int3,                                                                                      \
         .norm = norm,                                                                                                  \
         .add_norm = add_norm,                                                                                          \
         .quantize = quantize,                                                                                          \

@@ -14,7 +14,6 @@ from embgemma.export.quantise.calibrate import calibrated_parts
 from embgemma.export.quantise.calibration import CalibrationBatch
 from embgemma.export.quantise.embedding import EmbeddingTable
 from embgemma.export.quantise.gradient import embedding_sensitivity
-from embgemma.kernels.layout import RowFormat
 from embgemma.notices import Progress
 from tests import tiny
 
@@ -49,7 +48,7 @@ def grams(source: Checkpoint, batch: CalibrationBatch, *, rotated_values: bool =
         found[name] = gram
         return Exact(weights)
 
-    table = EmbeddingTable(source, RowFormat("float32"))
+    table = EmbeddingTable(source, None)
     for _ in calibrated_parts(source, batch, table, rounder, Progress(quiet=True), rotated_values=rotated_values):
         pass
     return found

@@ -70,7 +70,8 @@ def test_a_fine_tune_with_added_tokens_has_their_ids_and_rows(folder: Path, tmp_
             with embgemma.load(path, backend=backend) as model:
                 assert model.token_ids("<|doc|> the")[1:4] == [896, 760, 376]
                 row_of_20 = model.encode_ids([[2, 20, 1]])
-                np.testing.assert_allclose(model.encode_ids([[2, 896, 1]]), row_of_20, atol=1e-6)
+                tolerance = 1e-6 if scheme in ("float32", "int8") else 0.05  # rows differ in their bits
+                np.testing.assert_allclose(model.encode_ids([[2, 896, 1]]), row_of_20, atol=tolerance)
 
 
 @ALONE

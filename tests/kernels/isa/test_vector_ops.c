@@ -88,49 +88,42 @@ static double half_value(uint16_t half)
 
 static void check_embed(const char *isa, const eg_vector_ops *ops)
 {
-    enum { HIDDEN = 768, BLOCK = 64, HALF = 32, LARGEST_FINITE = 0x7BFF };
-    static const size_t group_counts[] = {1, 3, 6, 12, 24};
-    uint64_t state = 1;
-    for (size_t g = 0; g < sizeof group_counts / sizeof *group_counts; g++) {
-        const size_t groups = group_counts[g];
-        uint16_t *scales = aligned_new(groups * sizeof *scales);
-        uint8_t *row = aligned_new(HIDDEN), codebooks[HIDDEN / EG_CODEBOOK_BYTE_INPUTS];
-        for (size_t i = 0; i < sizeof codebooks; i++) {
-            codebooks[i] = (uint8_t)random_int(&state, 0, 255);
-        }
-        const uint8_t *given = g == 0 ? NULL : codebooks; /* codes alone are of codebook 0 */
-        for (size_t i = 0; i < groups; i++) {
-            scales[i] = (uint16_t)(random_int(&state, 0, LARGEST_FINITE) | random_int(&state, 0, 1) << 15);
-        }
-        scales[groups - 1] = 3; /* a subnormal */
-        for (size_t i = 0; i < HIDDEN; i++) {
-            row[i] = (uint8_t)i; /* all codes, and -128, which int8 tables do not use */
-        }
-        float *out8 = guarded_new(HIDDEN * sizeof *out8), *out4 = guarded_new(HIDDEN * sizeof *out4);
-        ops->embed_int8((const int8_t *)row, scales, groups, HIDDEN, out8);
-        ops->embed_int4(row, given, scales, groups, HIDDEN, out4);
-        double exact8[HIDDEN], exact4[HIDDEN];
-        for (size_t i = 0; i < HIDDEN; i++) {
-            static const int8_t levels[] = {EG_INT4_LEVELS};
-            const double scale = half_value(scales[i / (HIDDEN / groups)]);
-            const uint8_t pair = row[i / BLOCK * HALF + i % HALF];
-            const int code = i % BLOCK < HALF ? pair & 0xF : pair >> 4;
-            const int number = given == NULL ? 0 : given[i / BLOCK] >> i % BLOCK / 16 * 2 & 3;
-            const int level = levels[16 * number + code];
-            exact8[i] = (int8_t)row[i] * scale;
-            exact4[i] = level * scale;
-        }
-        const double bound8 = (double)STAGES * U * rotate(exact8, HIDDEN),
-                     bound4 = (double)STAGES * U * rotate(exact4, HIDDEN);
-        for (size_t i = 0; i < HIDDEN; i++) {
-            check_close((double)out8[i], exact8[i], bound8, isa, "embed_int8", groups, i);
-            check_close((double)out4[i], exact4[i], bound4, isa, "embed_int4", groups, i);
-        }
-        CHECK(guarded_free(out8, HIDDEN * sizeof *out8), "%s embed_int8 wrote outside", isa);
-        CHECK(guarded_free(out4, HIDDEN * sizeof *out4), "%s embed_int4 wrote outside", isa);
-        eg_aligned_free(row);
-        eg_aligned_free(scales);
+    enum { HIDDEN = 768, BLOCK = 64, HALF = 32, LOW = 16, HIGH = 8, LARGEST_FINITE = 0x7BFF, SUBNORMAL = 3 };
+    static const int8_t levels4[] = {EG_INT4_LEVELS}, levels3[] = {-26, -16, -9, -3, 3, 9, 16, 26};
+    static const uint16_t halves[] = {SUBNORMAL, 0x3C00, 0x8000 | 0x1234, LARGEST_FINITE};
+    uint8_t *row = aligned_new(HIDDEN);
+    for (size_t i = 0; i < HIDDEN; i++) {
+        row[i] = (uint8_t)(i * 37); /* all codes, and -128, which int8 tables do not use */
     }
+    for (size_t s = 0; s < sizeof halves / sizeof *halves; s++) {
+        const double scale = half_value(halves[s]);
+        float *out[3];
+        double exact[3][HIDDEN];
+        for (size_t kind = 0; kind < 3; kind++) {
+            out[kind] = guarded_new(HIDDEN * sizeof(float));
+        }
+        ops->embed_int3(row, halves[s], HIDDEN, out[0]);
+        ops->embed_int4(row, halves[s], HIDDEN, out[1]);
+        ops->embed_int8((const int8_t *)row, halves[s], HIDDEN, out[2]);
+        for (size_t i = 0; i < HIDDEN; i++) {
+            const size_t place = i % BLOCK;
+            const uint8_t *block3 = row + i / BLOCK * (LOW + HIGH), *block4 = row + i / BLOCK * HALF;
+            const int low = block3[place % LOW] >> 2 * (place / LOW) & 3;
+            const int high = block3[LOW + place % HIGH] >> place / HIGH & 1;
+            exact[0][i] = levels3[low + 4 * high] * scale;
+            exact[1][i] = levels4[place < HALF ? block4[place] & 0xF : block4[place - HALF] >> 4] * scale;
+            exact[2][i] = (int8_t)row[i] * scale;
+        }
+        static const char *const names[] = {"embed_int3", "embed_int4", "embed_int8"};
+        for (size_t kind = 0; kind < 3; kind++) {
+            const double bound = (double)STAGES * U * rotate(exact[kind], HIDDEN);
+            for (size_t i = 0; i < HIDDEN; i++) {
+                check_close((double)out[kind][i], exact[kind][i], bound, isa, names[kind], s, i);
+            }
+            CHECK(guarded_free(out[kind], HIDDEN * sizeof(float)), "%s %s wrote outside", isa, names[kind]);
+        }
+    }
+    eg_aligned_free(row);
 }
 
 /* ---- norms --------------------------------------------------------------------------------------------------- */

@@ -51,12 +51,29 @@ static inline void add_matrix(tensors *t, const char *owner, const char *kind, e
     add(t, name, ".scale", EG_F32, 1, n, 0, 0, 0);
 }
 
+/* Of a row of a table of several bits. */
+static inline uint8_t row_bits(size_t row) { return (const uint8_t[]){3, 4, 8}[row % 3]; }
+
+static inline uint64_t table_bytes(void)
+{
+    uint64_t bits = 0;
+    for (size_t row = 0; row < VOCAB; row++) {
+        bits += row_bits(row);
+    }
+    return (bits * HIDDEN / 8 + 63) / 64 * 64;
+}
+
 static inline void list_tensors(tensors *t, eg_dtype attention, eg_dtype others)
 {
     t->count = 0;
-    add(t, "embedding", ".weight", others, 2, VOCAB, others == EG_U8 ? HIDDEN / 2 + HIDDEN / 64 : HIDDEN, 0, 0);
+    if (others == EG_U8) {
+        add(t, "embedding", ".weight", EG_U8, 1, table_bytes(), 0, 0, 0);
+        add(t, "embedding", ".bits", EG_U8, 1, VOCAB, 0, 0, 0);
+    } else {
+        add(t, "embedding", ".weight", others, 2, VOCAB, HIDDEN, 0, 0);
+    }
     if (others != EG_F32) {
-        add(t, "embedding", ".scale", EG_F16, 2, VOCAB, HIDDEN / 64, 0, 0);
+        add(t, "embedding", ".scale", EG_F16, 1, VOCAB, 0, 0, 0);
     }
     for (int i = 0; i < LAYERS; i++) {
         char layer[16];
@@ -115,7 +132,7 @@ static inline void append_metadata(buffer *header, const char *data_sha256)
         {"data_sha256", data_sha256},
         {"default_prompt_name", "\"query\""},
         {"format", "embgemma"},
-        {"format_version", "5"},
+        {"format_version", "6"},
         {"producer", "a test"},
         {"prompts", "{\"query\": \"task: search result | query: \", \"\\u00e9t\\u00e9\": \"\\ud83d\\ude00\\n\\\"\"}"},
         {"scheme", "mixed"},
@@ -190,7 +207,9 @@ static inline void fill(unsigned char *data, const eg_tensor *tensor, uint64_t *
         elements *= (size_t)tensor->shape[i];
     }
     for (size_t i = 0; i < elements; i++) {
-        if (tensor->dtype == EG_F32) {
+        if (strcmp(tensor->name, "embedding.bits") == 0) {
+            data[i] = row_bits(i);
+        } else if (tensor->dtype == EG_F32) {
             ((float *)(void *)data)[i] = random_float(random, 0.1f);
         } else if (tensor->dtype == EG_F16) {
             ((uint16_t *)(void *)data)[i] = 0x2000; /* 2 to the power -7 */

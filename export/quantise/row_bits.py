@@ -1,0 +1,34 @@
+"""How many bits each row of the embedding table gets: most where texts are most often."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..tokenizer.pieces import Pieces
+
+# A tokenizer lists merged pieces by frequency, and behind them single characters, by frequency too. Of four places in
+# the order of frequency, about one is a character's.
+_PLACES_OF_CHARACTER = 4
+
+_UNUSED = "<unused"  # what the names of special pieces begin with that no text has
+
+
+def bits_of_rows(
+    pieces: Pieces, ids: npt.NDArray[np.int32], descending: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    """Bits of an element of each row, (vocab,).
+
+    Args:
+        pieces: of the tokenizer. Special ones, which a fine-tune may have added for texts of its own, get most.
+        ids: the tokens of texts, any number; their pieces come next, by how often they occur.
+        descending: (vocab,) the bits to give.
+    """
+    places = np.arange(len(descending))
+    characters = sorted(i for name, i in pieces.normal.items() if len(name) == 1)
+    places[characters] = _PLACES_OF_CHARACTER * np.arange(len(characters))
+    counts = np.bincount(ids, minlength=len(descending))
+    counts[[i for name, i in pieces.special.items() if not name.startswith(_UNUSED)]] = len(ids) + 1
+    bits = np.empty(len(descending), np.uint8)
+    bits[np.lexsort((places, -counts))] = descending
+    return bits
