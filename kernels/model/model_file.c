@@ -375,12 +375,12 @@ eg_row eg_row_of(const eg_model *model, int32_t id)
         return (eg_row){index * bytes, bytes, table->dtype == EG_F32 ? 32 : 8};
     }
     const eg_row_group *group = &table->groups[index / EG_ROW_GROUP];
-    const size_t place = index % EG_ROW_GROUP, eighth = model->config.hidden / 8;
+    const size_t within = index % EG_ROW_GROUP, eighth = model->config.hidden / 8;
     size_t before = group->bits_before;
-    for (size_t i = 0; i < place; i++) {
+    for (size_t i = 0; i < within; i++) {
         before += group->bits[i];
     }
-    return (eg_row){before * eighth, group->bits[place] * eighth, group->bits[place]};
+    return (eg_row){before * eighth, group->bits[within] * eighth, group->bits[within]};
 }
 
 /* Reads a part of an array in the mapping from the file. */
