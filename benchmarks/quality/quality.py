@@ -1,8 +1,8 @@
 """The cost of quantisation: model files and other runtimes' formats in all languages and on evaluation sets.
 
-Texts in some 460 languages come along. EMBGEMMA_GOLDEN names a folder of float32 embeddings, to which vectors are
-compared, and EMBGEMMA_EVALDATA a folder of evaluation sets, which are scored as MTEB does, at every Matryoshka size.
-These two only measure: nothing in this project is tuned on them.
+Texts in some 460 languages come with the source. EMBGEMMA_GOLDEN names a folder of float32 embeddings, to which vectors
+are compared, and EMBGEMMA_EVALDATA a folder of evaluation sets, which are scored as MTEB does, at every Matryoshka
+size. These two only measure: nothing in this project is tuned on them.
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ def measure(variant: Variant, reference: Variant, material: Material, cache: Pat
         vectors = embed(variant, lists, cache, threads)
         for dim in material.dimensions:
             scores[dim].append(resampled_scores(task, [cut(part, dim) for part in vectors]))
-    (right,), (found,) = (embed(one, [material.languages[1]], cache, threads) for one in (reference, variant))
-    cosines = np.einsum("td,td->t", right, found, dtype=np.float64)
+    cosines = np.zeros(0)
+    if material.languages[1]:
+        (right,), (found,) = (embed(one, [material.languages[1]], cache, threads) for one in (reference, variant))
+        cosines = np.einsum("td,td->t", right, found, dtype=np.float64)
     of_dims = {dim: np.array(of) for dim, of in scores.items()}
     return Quality(variant.peer, variant.name, size(variant), near, of_dims, cosines)

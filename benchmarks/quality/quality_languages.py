@@ -43,7 +43,9 @@ class Language:
 
 
 def read_languages() -> list[Language]:
-    """Those that come along."""
+    """Those that come along; none in a wheel, which leaves them out."""
+    if not LANGUAGES.exists():
+        return []
     return [Language(**json.loads(line)) for line in LANGUAGES.read_text("utf-8").splitlines()]
 
 
@@ -51,7 +53,7 @@ def language_tables(
     languages: Sequence[Language], cosines: Mapping[str, Cosines], reference: str, *, everything: bool
 ) -> list[Table]:
     """Cosines to the reference by script, and by language, of formats by their names."""
-    if not cosines:
+    if not (cosines and languages):
         return []
     owners = np.repeat(np.arange(len(languages)), [len(language.texts) for language in languages])
     scripts = np.array([language.script for language in languages])

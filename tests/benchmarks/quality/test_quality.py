@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import embgemma
-from embgemma.benchmarks.quality.quality_languages import read_languages
+from embgemma.benchmarks.quality.quality_languages import LANGUAGES, read_languages
 from embgemma.benchmarks.quality.quality_report import Quality, frontier
 from embgemma.benchmarks.quality.quality_scores import NEIGHBOURS, Nearness, cut, loss, nearness, resampled_scores
 from embgemma.benchmarks.quality.quality_tasks import Similarity
@@ -83,9 +83,12 @@ def test_all_data_but_the_languages_may_be_missing(
     monkeypatch.delenv("EMBGEMMA_EVALDATA")
     assert "loss" not in rows(bench(*arguments))
     monkeypatch.delenv("EMBGEMMA_GOLDEN")
-    assert set(rows(bench(*arguments))) >= {"all", "Latin", "Armenian"}  # of the texts that come along
+    found = rows(bench(*arguments))
+    if LANGUAGES.exists():  # not in a wheel
+        assert set(found) >= {"all", "Latin", "Armenian"}
 
 
+@pytest.mark.skipif(not LANGUAGES.exists(), reason="a wheel leaves out the texts in all languages")
 def test_languages_are_compared_with_float32(arguments: list[str], bench: Callable[..., str]) -> None:
     found = rows(bench(*arguments, "--task", "Tatoeba", "--all-languages"))
     assert int(found["all"][0]) == sum(int(cells[0]) for name, cells in found.items() if name in SCRIPTS)
