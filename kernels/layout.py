@@ -304,7 +304,7 @@ class EmbeddingRows:
     def _stored(self, ids: npt.NDArray[np.integer], bits: int) -> npt.NDArray[np.uint8]:
         """The bytes of rows that have these bits: (len(ids), hidden * bits / 8)."""
         size = self._hidden * bits // 8
-        return np.asarray(self._weight[(self._ends[ids] - size)[:, None] + np.arange(size)])
+        return np.asarray(np.lib.stride_tricks.sliding_window_view(self._weight, size)[self._ends[ids] - size])
 
     def values(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Rows `ids` as float32 (len(ids), hidden), sqrt(hidden) included."""
@@ -317,8 +317,11 @@ class EmbeddingRows:
         """The tensors of a table of rows `ids`, ascending, alone."""
         if self._bits is None:
             weight = self._weight[ids]
-        else:
-            weight = pack_table(self.levels(ids), self._bits[ids])
-            weight = np.pad(weight, (0, -len(weight) % ALIGNMENT))
+        else:  # row by row: numpy would take eight bytes to index each
+            sizes = row_bytes(self._bits[ids], self._hidden)
+            ends = np.cumsum(sizes)
+            weight = np.zeros(table_bytes(self._bits[ids], self._hidden), np.uint8)
+            for size, end, old_end in zip(sizes.tolist(), ends.tolist(), self._ends[ids].tolist(), strict=True):
+                weight[end - size : end] = self._weight[old_end - size : old_end]
         others = {"embedding.bits": self._bits, "embedding.scale": self._scale}
         return {"embedding.weight": weight, **{name: all_[ids] for name, all_ in others.items() if all_ is not None}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,17 @@ def test_a_table_of_several_bits_gives_its_rows_and_parts_of_it() -> None:
     some = np.flatnonzero(random.integers(0, 2, 64))
     part = EmbeddingRows(rows.part(some), 64)
     np.testing.assert_array_equal(part.values(np.arange(len(some))), rows.values(some))
+
+
+def test_a_part_of_a_table_takes_little_more_memory_than_it_has() -> None:
+    random = np.random.default_rng(2)
+    bits = random.choice(np.array(ROW_BITS, np.uint8), 1024)
+    stored = random.integers(0, 256, table_bytes(bits, 4096), np.uint8)
+    rows = EmbeddingRows({"embedding.weight": stored, "embedding.bits": bits}, 4096)
+    tracemalloc.start()
+    try:
+        part = rows.part(np.arange(1, 1024))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * part["embedding.weight"].nbytes
