@@ -8,12 +8,14 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..find import IN_THE_BOX, opening
 from ..kernels import available_backends, create_backend
 from ..kernels.errors import InputError, printable
 from ..kernels.fingerprint import fingerprint
 from ..kernels.layout import DTYPE_FORMATS
-from ..kernels.model_file import ORIGIN, VOCABULARY, ModelFile, read_model_file
+from ..kernels.model_file import EMBEDDING, ORIGIN, VOCABULARY, ModelFile, read_model_file
 from ..kernels.native import check_model, instruction_sets, library_problem, load_library
 from ..model import load
 from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from ..kernels.backend import Backend
+    from ..kernels.layout import Tensor
 
     Fact: TypeAlias = tuple[str, ...]  # a label and its lines
 
@@ -188,7 +191,7 @@ def _engine_facts(backend: Backend) -> Iterator[Fact]:
 
 
 def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
-    """Bytes and formats of each part of the model, codebooks and scales included."""
+    """Bytes and formats of each part of the model, codebooks, bits of rows and scales included."""
     sizes = dict.fromkeys((*PARTS, "norms", "tokenizer"), (0, ""))
     for name, tensor in model_file.tensors.items():
         part = _part(name, "norms")
@@ -197,9 +200,19 @@ def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
             stored = DTYPE_FORMATS[tensor.dtype]
             formats = formats if stored in formats.split(", ") else f"{formats}, {stored}".removeprefix(", ")
         sizes[part] = (size + tensor.nbytes, formats)
+    bits = model_file.tensors.get(f"{EMBEDDING}.bits")
+    if bits is not None:
+        sizes["embedding table"] = (sizes["embedding table"][0], _rows_by_bits(bits))
     tokenizers = (model_file.tokenizer_table, model_file.tokenizer_model)
     sizes["tokenizer"] = (sum(tensor.nbytes for tensor in tokenizers if tensor is not None), "")
     return sizes
+
+
+def _rows_by_bits(bits: Tensor) -> str:
+    """Such as "16,384 rows of 8 bits, 126,604 of 4, 119,156 of 3"."""
+    widths, counts = np.unique(bits, return_counts=True)
+    (width, count), *others = zip(widths[::-1].tolist(), counts[::-1].tolist(), strict=True)
+    return ", ".join([f"{count:,} rows of {width} bits", *(f"{more:,} of {fewer}" for fewer, more in others)])
 
 
 def _onnx_sizes(facts: OnnxFacts) -> dict[str, tuple[int, str]]:
