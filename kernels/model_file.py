@@ -196,7 +196,7 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     _check_numbers(tensors)
     if f"{EMBEDDING}.bits" in tensors:
         _check_rows(tensors[f"{EMBEDDING}.bits"], len(tensors[f"{EMBEDDING}.weight"]), config.hidden)
-    forget(file.mapping)  # the checks have read pages all over the file, 25 MB in all
+    forget(file.mapping)  # the checks have read pages all over the file
     prompts, default_prompt_name = read_prompts(metadata)
     return ModelFile(
         path=path,
@@ -322,7 +322,7 @@ def _check_rows(bits: Tensor, size: int, hidden: int) -> None:
 
 
 def _check_numbers(tensors: dict[str, Tensor]) -> None:
-    """Checks that norms and scales (14 MB with a 4-bit table) are finite, and none all zeros. Weights are not read."""
+    """Checks that norms and scales (1.3 MB) are finite, and none all zeros. Weights are not read."""
     for name, tensor in tensors.items():
         if tensor.dtype == np.float16 or (tensor.dtype == np.float32 and tensor.ndim == 1):
             largest = _largest_bits(tensor)

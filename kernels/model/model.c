@@ -64,8 +64,8 @@ static void check_largest(walk *w, int32_t largest, int32_t infinity)
     }
 }
 
-/* A norm, or the scale of a matrix. They take 0.8 MB, and those of the table up to 13 MB; weights stay on disk until
- * they are used. */
+/* A norm, or the scale of a matrix. They take 0.8 MB, and those of the table 0.5 MB; weights stay on disk until they
+ * are used. */
 static const float *take_vector(walk *w, const char *name, const char *kind, size_t length)
 {
     const float *vector = take(w, name, kind, EG_F32, 1, (const size_t[]){length});

@@ -1,7 +1,7 @@
 """The cache: model files made of checkpoints of the hub, each with a record beside it that says what it is.
 
-models/google--embeddinggemma-300m/COMMIT/int4.v5.safetensors  the model file, 5 being the version of the format
-                                          int4.v5.json         its record
+models/google--embeddinggemma-300m/COMMIT/int4.v6.safetensors  the model file, 6 being the version of the format
+                                          int4.v6.json         its record
                                           checkpoint/          what is downloaded: until it is converted, or kept
 locks/google--embeddinggemma-300m                              held by who makes or removes something of that name
 """
