@@ -140,8 +140,11 @@ def _bits_of_rows(source: Checkpoint, scheme: Scheme, batch: CalibrationBatch | 
     """Bits of an element of each row of the table; None for float32."""
     if scheme == "float32":
         return None
+    descending = row_counts(source.config.vocab, scheme).bits()
+    if descending[0] == descending[-1]:
+        return descending  # whatever the pieces are, which takes seconds to read
     ids = np.zeros(0, np.int32) if batch is None else batch.ids
-    return bits_of_rows(read_pieces(source.tokenizer_model), ids, row_counts(source.config.vocab, scheme).bits())
+    return bits_of_rows(read_pieces(source.tokenizer_model), ids, descending)
 
 
 def _stored_tensors(
