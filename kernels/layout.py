@@ -234,7 +234,7 @@ def pack_rows(levels: Tensor, bits: int) -> npt.NDArray[np.uint8]:
         return levels.view(np.uint8)
     codes = np.searchsorted(ROW_LEVELS[bits], levels).astype(np.uint8).reshape(len(levels), -1, EMBEDDING_BLOCK)
     if bits == 4:
-        return np.asarray(codes[..., :32] | codes[..., 32:] << 4, np.uint8).reshape(len(levels), -1)
+        return _joined(codes, 4).reshape(len(levels), -1)
     low = _joined(codes & 3, 2)
     return np.concatenate([low, _joined(codes >> 2, 1)], axis=2).reshape(len(levels), -1)
 
@@ -244,10 +244,7 @@ def unpack_rows(stored: Tensor, bits: int) -> npt.NDArray[np.int8]:
     if bits == 8:
         return stored.view(np.int8)
     blocks = stored.reshape(len(stored), -1, EMBEDDING_BLOCK * bits // 8)
-    if bits == 4:
-        codes = np.concatenate([blocks & 0xF, blocks >> 4], axis=2)
-    else:
-        codes = _split(blocks[..., :16], 2) | _split(blocks[..., 16:], 1) << 2
+    codes = _split(blocks, 4) if bits == 4 else _split(blocks[..., :16], 2) | _split(blocks[..., 16:], 1) << 2
     return np.asarray(ROW_LEVELS[bits][codes].reshape(len(stored), -1))
 
 
