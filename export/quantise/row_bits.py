@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..tokenizer.pieces import Pieces
+from ..tokenizer.pieces import UNUSED, Pieces
 
 # A tokenizer lists merged pieces by frequency, and behind them single characters, by frequency too. Of four places in
 # the order of frequency, about one is a character's.
 _PLACES_OF_CHARACTER = 4
-
-_UNUSED = "<unused"  # what the names of special pieces begin with that no text has
 
 
 def bits_of_rows(
@@ -28,7 +26,7 @@ def bits_of_rows(
     characters = sorted(i for name, i in pieces.normal.items() if len(name) == 1)
     places[characters] = _PLACES_OF_CHARACTER * np.arange(len(characters))
     counts = np.bincount(ids, minlength=len(descending))
-    counts[[i for name, i in pieces.special.items() if not name.startswith(_UNUSED)]] = len(ids) + 1
+    counts[[i for name, i in pieces.special.items() if not UNUSED.fullmatch(name)]] = len(ids) + 1
     bits = np.empty(len(descending), np.uint8)
     bits[np.lexsort((places, -counts))] = descending
     return bits

@@ -23,6 +23,7 @@ MOST_PIECE_BYTES = 255
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 SPECIAL = (UNKNOWN, CONTROL, USER_DEFINED)
 BYTE_PAIRS = 2  # type of a model
+UNUSED = re.compile(r"<unused\d+>")  # special pieces that no text has unless it spells them out
 PIECE = 1  # the field of a model that holds a piece
 BYTE_NAMES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 

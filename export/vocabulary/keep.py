@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from ...kernels.layout import Tensor
 from ...kernels.model_file import EMBEDDING
 from ...kernels.native_tokenizer import NativeTokenizer
 from ...tokenizer import Tokenizer
-from ..tokenizer.pieces import SPACE_SYMBOL, Pieces
+from ..tokenizer.pieces import SPACE_SYMBOL, UNUSED, Pieces
 from ..tokenizer.read_table import read_table
 from ..tokenizer.restrict import Closure, restrict_table
 from .counts import Counter, Counts, Coverage
@@ -31,7 +30,6 @@ _SCRIPT_SHARE = 0.01  # of the tokens in texts, from which on all characters of 
 _LANGUAGE_SHARE = 0.98  # of the tokens in the words of languages that are kept, unless a number of pieces is given
 _NAMED = 3  # files in a message
 _MARKS = 2  # characters up to which a piece of no letters is always kept
-_UNUSED = re.compile(r"<unused\d+>")  # special pieces that no text has unless it spells them out
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def choose(vocabulary: Vocabulary, keep: Keep) -> Kept:
 
 def _always(pieces: Pieces) -> list[int]:
     """The pieces of bytes and of spaces, and the special ones."""
-    special = [i for name, i in pieces.special.items() if not _UNUSED.fullmatch(name)]
+    special = [i for name, i in pieces.special.items() if not UNUSED.fullmatch(name)]
     return [*special, *pieces.byte_ids, *pieces.runs, *(pieces.normal[name] for name in [SPACE_SYMBOL])]
 
 
