@@ -35,7 +35,7 @@ from .scheme import (
     row_counts,
     scheme_formats,
 )
-from .tokenizer.pieces import read_pieces
+from .tokenizer.pieces import Pieces, read_pieces
 from .tokenizer.tokenizer_table import build_tokenizer_table
 from .vocabulary.keep import Keep
 from .write import ModelFileWriter, check_model_path, model_metadata
@@ -99,11 +99,13 @@ def convert(
     needs = conversion_needs(source.config, formats, embedding_format(scheme), batch, size)
     progress.plan(needs.seconds, f"converting to {scheme} {needs}")
     progress.begin(BUILDING)
-    part = part_of(source, build_tokenizer_table(source.tokenizer_model), keep, progress)
+    pieces = read_pieces(source.tokenizer_model)
+    part = part_of(source, build_tokenizer_table(source.tokenizer_model, pieces), keep, progress)
     tokenizer = {TOKENIZER_TABLE: part.table}
     if keeps_tokenizer_model(scheme):
         tokenizer[TOKENIZER] = np.frombuffer(part.model, np.uint8)
-    bits, rows = _bits_of_rows(source, scheme, batch), None if part.kept is None else part.kept.rows
+    bits, rows = _bits_of_rows(source, scheme, batch, pieces), None if part.kept is None else part.kept.rows
+    del pieces  # they take more memory than a layer
     if rows is not None:
         size = 0 if bits is None else table_bytes(bits[rows], source.config.hidden)
         embedding = embedding_info(part.config, embedding_format(scheme), size)
@@ -136,15 +138,14 @@ def convert(
     return output
 
 
-def _bits_of_rows(source: Checkpoint, scheme: Scheme, batch: CalibrationBatch | None) -> npt.NDArray[np.uint8] | None:
+def _bits_of_rows(
+    source: Checkpoint, scheme: Scheme, batch: CalibrationBatch | None, pieces: Pieces
+) -> npt.NDArray[np.uint8] | None:
     """Bits of an element of each row of the table; None for float32."""
     if scheme == "float32":
         return None
-    descending = row_counts(source.config.vocab, scheme).bits()
-    if descending[0] == descending[-1]:
-        return descending  # whatever the pieces are, which takes seconds to read
     ids = np.zeros(0, np.int32) if batch is None else batch.ids
-    return bits_of_rows(read_pieces(source.tokenizer_model), ids, descending)
+    return bits_of_rows(pieces, ids, row_counts(source.config.vocab, scheme).bits())
 
 
 def _stored_tensors(

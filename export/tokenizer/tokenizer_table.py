@@ -38,12 +38,14 @@ _Bytes: TypeAlias = npt.NDArray[np.uint8]
 _Words: TypeAlias = npt.NDArray[np.uint32]
 
 
-def build_tokenizer_table(model_bytes: bytes) -> _Bytes:
+def build_tokenizer_table(model_bytes: bytes, pieces: Pieces | None = None) -> _Bytes:
     """The table of a valid SentencePiece model: (bytes,), a multiple of 64.
+
+    pieces: those of the model, if they were read, which takes seconds.
 
     Raises CheckpointError if the model is not of Gemma's kind.
     """
-    pieces = read_pieces(model_bytes)
+    pieces = pieces or read_pieces(model_bytes)
     merges = {name: pair for name, pair in find_merges(pieces.normal).items() if name not in pieces.cut}
     check_against_sentencepiece(model_bytes, pieces, merges)
     check_late_pieces(pieces.normal, merges)
