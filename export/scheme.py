@@ -21,20 +21,25 @@ _INT8_LAYERS: dict[Scheme, tuple[float, float]] = {"balanced": (1 / 6, 1 / 3), "
 # The same of single kinds of matrices, in all schemes: those that cost most by the byte, in rare languages above all.
 _INT8_KINDS = {"qkv": (1 / 24, 1 / 12), "gate_up": (1 / 24, 1 / 6), "down": (0, 1 / 6)}
 
-# Rows of frequent pieces that have 8 bits, and of rare ones that have 3, as shares of the table.
-_ROWS: dict[Scheme, tuple[float, float]] = {"balanced": (1 / 8, 0), "mixed": (1 / 8, 1 / 3), "int4": (1 / 16, 5 / 11)}
+# Rows of frequent pieces that have 8 and 6 bits, and of rare ones that have 3, as shares of the table.
+_ROWS: dict[Scheme, tuple[float, float, float]] = {
+    "balanced": (1 / 8, 0, 0),
+    "mixed": (1 / 8, 0, 1 / 3),
+    "int4": (1 / 16, 0, 5 / 11),
+}
 
 
 class RowCounts(NamedTuple):
-    """How many rows of an embedding table have 8, 4 and 3 bits an element."""
+    """How many rows of an embedding table have 8, 6, 4 and 3 bits an element."""
 
     int8: int
+    int6: int
     int4: int
     int3: int
 
     def bits(self) -> npt.NDArray[np.uint8]:
         """Those of each row, (vocab,), the largest first."""
-        return np.repeat(np.array([8, 4, 3], np.uint8), self)
+        return np.repeat(np.array([8, 6, 4, 3], np.uint8), self)
 
 
 def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFormat]:
@@ -64,8 +69,8 @@ def embedding_format(scheme: Scheme) -> MatrixFormat:
 
 def row_counts(vocab: int, scheme: Scheme) -> RowCounts:
     """The rows of a quantised embedding table by their bits."""
-    int8, int3 = (round(vocab * share) for share in _ROWS.get(scheme, (1, 0)))
-    return RowCounts(int8, vocab - int8 - int3, int3)
+    int8, int6, int3 = (round(vocab * share) for share in _ROWS.get(scheme, (1, 0, 0)))
+    return RowCounts(int8, int6, vocab - int8 - int6 - int3, int3)
 
 
 def planned_embedding(config: EncoderConfig, scheme: Scheme) -> TensorInfo:

@@ -22,6 +22,7 @@ The embedding table is stored by rows, since rows are gathered: F32 or I8 [vocab
 has its own number of bits an element, U8 [vocab]: more for frequent pieces. A block is 64 elements of such a row:
 
     8 bits   64 bytes, int8
+    6 bits   48 bytes, codes 0 … 63: 32 bytes with their four low bits, as below, then 16 with their two high bits
     4 bits   32 bytes, codes 0 … 15 of codebook 0: the first 32 elements are the low nibbles, the last 32 the high ones
     3 bits   24 bytes, codes 0 … 7: 16 bytes with their two low bits, four elements a byte, then 8 with their high bits
 """
@@ -61,8 +62,13 @@ INT4_MAX = int(INT4_CODEBOOKS.max())
 # [codebook, level + INT4_MAX]: the code of a level.
 _INT4_CODES = np.stack([np.searchsorted(book, np.arange(-INT4_MAX, INT4_MAX + 1)) for book in INT4_CODEBOOKS])
 EMBEDDING_BLOCK = 64  # elements of an embedding row that are packed together
-ROW_BITS = (3, 4, 8)  # that an element of an embedding row may have
-ROW_LEVELS = {3: np.array([-26, -16, -9, -3, 3, 9, 16, 26], np.int8), 4: INT4_CODEBOOKS[0]}  # the best, by bits
+ROW_BITS = (3, 4, 6, 8)  # that an element of an embedding row may have
+ROW_LEVELS = {  # by bits: the best of 3 and 4, even steps of 6
+    3: np.array([-26, -16, -9, -3, 3, 9, 16, 26], np.int8),
+    4: INT4_CODEBOOKS[0],
+    6: np.arange(-63, 64, 2, np.int8),
+}
+_LOW_BITS = {3: 2, 4: 4, 6: 4}  # of a code by its bits: these of a whole block are stored first, then the high ones
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
 
 MatrixFormat = Literal["float32", "int8", "int4"]
@@ -233,10 +239,11 @@ def pack_rows(levels: Tensor, bits: int) -> npt.NDArray[np.uint8]:
     if bits == 8:
         return levels.view(np.uint8)
     codes = np.searchsorted(ROW_LEVELS[bits], levels).astype(np.uint8).reshape(len(levels), -1, EMBEDDING_BLOCK)
-    if bits == 4:
-        return _joined(codes, 4).reshape(len(levels), -1)
-    low = _joined(codes & 3, 2)
-    return np.concatenate([low, _joined(codes >> 2, 1)], axis=2).reshape(len(levels), -1)
+    low = _LOW_BITS[bits]
+    fields = [_joined(codes & (1 << low) - 1, low)]
+    if low < bits:
+        fields.append(_joined(codes >> low, bits - low))
+    return np.concatenate(fields, axis=2).reshape(len(levels), -1)
 
 
 def unpack_rows(stored: Tensor, bits: int) -> npt.NDArray[np.int8]:
@@ -244,7 +251,10 @@ def unpack_rows(stored: Tensor, bits: int) -> npt.NDArray[np.int8]:
     if bits == 8:
         return stored.view(np.int8)
     blocks = stored.reshape(len(stored), -1, EMBEDDING_BLOCK * bits // 8)
-    codes = _split(blocks, 4) if bits == 4 else _split(blocks[..., :16], 2) | _split(blocks[..., 16:], 1) << 2
+    low = _LOW_BITS[bits]
+    codes = _split(blocks[..., : EMBEDDING_BLOCK * low // 8], low)
+    if low < bits:
+        codes |= _split(blocks[..., EMBEDDING_BLOCK * low // 8 :], bits - low) << low
     return np.asarray(ROW_LEVELS[bits][codes].reshape(len(stored), -1))
 
 

@@ -35,7 +35,7 @@ from .system import forget
 from .tokenizer_table import check_tokenizer_table
 
 FORMAT_NAME = "embgemma"
-FORMAT_VERSION = "6"
+FORMAT_VERSION = "7"
 Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 DEFAULT_SCHEME: Scheme = "int8"  # the most exact of the small ones

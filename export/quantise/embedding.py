@@ -40,7 +40,7 @@ class EmbeddingTable:
 
     Args:
         source: the checkpoint.
-        bits: (vocab,) uint8, of an element of each row: 3, 4 or 8; None for float32.
+        bits: (vocab,) uint8, of an element of each row: 3, 4, 6 or 8; None for float32.
         groups: scales of a row, each for as many elements.
     """
 
@@ -52,7 +52,7 @@ class EmbeddingTable:
         self._frequent: dict[int, OutputRounder] = {}  # by token
 
     def calibrate(self, batch: CalibrationBatch, progress: Progress) -> None:
-        """From now on rounds rows of 3 and 4 bits by what their errors do to the embeddings of these texts.
+        """From now on rounds rows of less than 8 bits by what their errors do to the embeddings of these texts.
 
         Rows of 8 bits are rounded plainly: calibration brings nothing there (../EXPERIMENTS.md) and doubles the time.
         """

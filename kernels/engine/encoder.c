@@ -46,6 +46,7 @@ static void embed(const worker *w, const eg_layer *layer, eg_range rows)
         switch (row.bits) {
         case 3: w->ops->embed_int3(stored, scale, hidden, x); break;
         case 4: w->ops->embed_int4(stored, scale, hidden, x); break;
+        case 6: w->ops->embed_int6(stored, scale, hidden, x); break;
         case 8: w->ops->embed_int8(stored, scale, hidden, x); break;
         default: memcpy(x, stored, row.bytes);
         }

@@ -142,9 +142,9 @@ static void take_row_groups(walk *w, size_t vocab, size_t hidden, const eg_alloc
         group->bits_before = sum;
         for (size_t i = 0; i < EG_ROW_GROUP; i++) {
             const int row = group->bits[i];
-            if (row != 3 && row != 4 && row != 8) {
+            if (row != 3 && row != 4 && row != 6 && row != 8) {
                 w->status = eg_fail(EG_ERROR_MODEL,
-                                    "a row of the embedding table has %d bits: expected 3, 4 or 8; convert the "
+                                    "a row of the embedding table has %d bits: expected 3, 4, 6 or 8; convert the "
                                     "checkpoint again",
                                     row);
                 return;

@@ -21,7 +21,7 @@ enum { EG_ROW_GROUP = 64 };
 /* Consecutive rows of the embedding table. */
 typedef struct eg_row_group {
     uint32_t bits_before;       /* the sum of the bits of an element of each row before them */
-    uint8_t bits[EG_ROW_GROUP]; /* of theirs: 3, 4 or 8 */
+    uint8_t bits[EG_ROW_GROUP]; /* of theirs: 3, 4, 6 or 8 */
 } eg_row_group;
 
 /* The embedding table. Rows of F32 and I8 are (vocab, hidden). Those of U8 are end to end and differ in their bits. */
@@ -100,7 +100,7 @@ size_t eg_longest_row(const eg_model *model);
 /* Where a row of the embedding table lies. */
 typedef struct eg_row {
     size_t begin, bytes;
-    int bits; /* of an element: 3, 4, 8, or 32 for float32 */
+    int bits; /* of an element: 3, 4, 6, 8, or 32 for float32 */
 } eg_row;
 
 eg_row eg_row_of(const eg_model *model, int32_t id);

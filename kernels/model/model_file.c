@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FORMAT_VERSION "6" /* of export/FORMAT.md: the one that this release reads */
+#define FORMAT_VERSION "7" /* of export/FORMAT.md: the one that this release reads */
 
 enum {
     MAX_PROMPTS = 256,

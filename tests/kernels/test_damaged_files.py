@@ -190,7 +190,7 @@ HEADER: list[Damage] = [
     ("embgemma s", "embgemma S", "checksum", "checksum"),
     ("1e-06", "1e-05", "checksum", "checksum"),
     ('"embgemma"', '"pt"', "not an embgemma model file", "not an embgemma model file"),
-    ('format_version":"6', 'format_version":"5', "format version '5'", "version 5"),
+    ('format_version":"7', 'format_version":"6', "format version '6'", "version 6"),
     ('"data_sha256"', '"data_sha265"', "lacks .*data_sha256", "lacks data_sha256"),
     ('"scheme"', '"scheming"', "lacks .*scheme", "lacks scheme"),
     ('"prompts"', '"prompt"', "lacks .*prompts", "lacks prompts"),

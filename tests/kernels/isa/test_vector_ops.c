@@ -97,14 +97,15 @@ static void check_embed(const char *isa, const eg_vector_ops *ops)
     }
     for (size_t s = 0; s < sizeof halves / sizeof *halves; s++) {
         const double scale = half_value(halves[s]);
-        float *out[3];
-        double exact[3][HIDDEN];
-        for (size_t kind = 0; kind < 3; kind++) {
+        float *out[4];
+        double exact[4][HIDDEN];
+        for (size_t kind = 0; kind < 4; kind++) {
             out[kind] = guarded_new(HIDDEN * sizeof(float));
         }
         ops->embed_int3(row, halves[s], HIDDEN, out[0]);
         ops->embed_int4(row, halves[s], HIDDEN, out[1]);
-        ops->embed_int8((const int8_t *)row, halves[s], HIDDEN, out[2]);
+        ops->embed_int6(row, halves[s], HIDDEN, out[2]);
+        ops->embed_int8((const int8_t *)row, halves[s], HIDDEN, out[3]);
         for (size_t i = 0; i < HIDDEN; i++) {
             const size_t place = i % BLOCK;
             const uint8_t *block3 = row + i / BLOCK * (LOW + HIGH), *block4 = row + i / BLOCK * HALF;
@@ -112,10 +113,13 @@ static void check_embed(const char *isa, const eg_vector_ops *ops)
             const int high = block3[LOW + place % HIGH] >> place / HIGH & 1;
             exact[0][i] = levels3[low + 4 * high] * scale;
             exact[1][i] = levels4[place < HALF ? block4[place] & 0xF : block4[place - HALF] >> 4] * scale;
-            exact[2][i] = (int8_t)row[i] * scale;
+            const uint8_t *block6 = row + i / BLOCK * (HALF + LOW);
+            const int nibble = block6[place % HALF] >> 4 * (place / HALF) & 0xF;
+            exact[2][i] = (2 * (nibble + 16 * (block6[HALF + place % LOW] >> 2 * (place / LOW) & 3)) - 63) * scale;
+            exact[3][i] = (int8_t)row[i] * scale;
         }
-        static const char *const names[] = {"embed_int3", "embed_int4", "embed_int8"};
-        for (size_t kind = 0; kind < 3; kind++) {
+        static const char *const names[] = {"embed_int3", "embed_int4", "embed_int6", "embed_int8"};
+        for (size_t kind = 0; kind < 4; kind++) {
             const double bound = (double)STAGES * U * rotate(exact[kind], HIDDEN);
             for (size_t i = 0; i < HIDDEN; i++) {
                 check_close((double)out[kind][i], exact[kind][i], bound, isa, names[kind], s, i);

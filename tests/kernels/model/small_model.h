@@ -52,7 +52,7 @@ static inline void add_matrix(tensors *t, const char *owner, const char *kind, e
 }
 
 /* Of a row of a table of several bits. */
-static inline uint8_t row_bits(size_t row) { return (const uint8_t[]){3, 4, 8}[row % 3]; }
+static inline uint8_t row_bits(size_t row) { return (const uint8_t[]){3, 4, 6, 8}[row % 4]; }
 
 static inline uint64_t table_bytes(void)
 {
@@ -132,7 +132,7 @@ static inline void append_metadata(buffer *header, const char *data_sha256)
         {"data_sha256", data_sha256},
         {"default_prompt_name", "\"query\""},
         {"format", "embgemma"},
-        {"format_version", "6"},
+        {"format_version", "7"},
         {"producer", "a test"},
         {"prompts", "{\"query\": \"task: search result | query: \", \"\\u00e9t\\u00e9\": \"\\ud83d\\ude00\\n\\\"\"}"},
         {"scheme", "mixed"},
