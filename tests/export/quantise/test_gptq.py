@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from embgemma.export.quantise.gptq import OutputRounder, gptq
+from embgemma.export.quantise.gptq import OutputRounder, damped, gptq
 from embgemma.export.quantise.quantize import GRIDS, quantize_rows
 from embgemma.kernels.layout import CODEBOOK_INPUTS
 
@@ -41,6 +41,21 @@ def test_uncorrelated_inputs_give_the_nearest_codes() -> None:
     levels = GRIDS["int4"].codebooks[np.repeat(rounded.codebooks, CODEBOOK_INPUTS, axis=1)]
     nearest = np.abs((weights / rounded.scales)[:, :, None] - levels).argmin(axis=2)
     np.testing.assert_array_equal(rounded.codes, np.take_along_axis(levels, nearest[:, :, None], axis=2)[:, :, 0])
+
+
+@pytest.mark.parametrize("rows", [1, 24])
+def test_no_code_that_moves_alone_leaves_less_error(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embgemma.export.quantise.gptq._PASSES", 30)
+    x = correlated_inputs(160)
+    weights = np.random.default_rng(1).standard_normal((rows, 160)).astype(np.float32)
+    rounder = OutputRounder((x.T @ x).astype(np.float64), GRIDS["int4"], damping=0.3)
+    rounded = rounder.round(weights)
+    gram = damped((x.T @ x).astype(np.float64), 0.3)
+    slopes = (weights - rounded.weights()) @ gram
+    books = GRIDS["int4"].codebooks[np.repeat(rounded.codebooks, CODEBOOK_INPUTS, axis=1)]
+    moves = (books - rounded.codes[:, :, None]) * rounded.scales[:, :, None]  # to each level of a codebook
+    gains = 2 * slopes[:, :, None] * moves - np.diag(gram)[:, None] * moves**2
+    assert gains.max() < 1e-4 * np.diag(gram).mean() * (rounded.scales**2).max()
 
 
 def test_groups_have_scales_of_their_own_that_fit_their_type() -> None:
