@@ -18,14 +18,15 @@ _HEAD = "head"  # is int8 in every scheme but float32: in int4 it alone would co
 
 # Layers whose matrices are int8, as shares of all: the first and the last, where errors cost most.
 _INT8_LAYERS: dict[Scheme, tuple[float, float]] = {"balanced": (1 / 6, 1 / 3), "mixed": (5 / 24, 3 / 8), "int4": (0, 0)}
-# The same of single kinds of matrices, in all schemes: those that cost most by the byte, in rare languages above all.
-_INT8_KINDS = {"qkv": (1 / 24, 1 / 12), "gate_up": (1 / 24, 1 / 6), "down": (0, 1 / 6)}
+# The same of single kinds of matrices, from one share of all layers to another, in all schemes: those that cost most by
+# the byte, at the beginning in rare languages above all, at the end in all.
+_INT8_KINDS = (("qkv", 1 / 24, 1 / 8), ("gate_up", 1 / 24, 1 / 6), ("down", 0, 1 / 6), ("down", 19 / 24, 1))
 
 # Rows of frequent pieces that have 8 and 6 bits, and of rare ones that have 3, as shares of the table.
 _ROWS: dict[Scheme, tuple[float, float, float]] = {
     "balanced": (1 / 8, 0, 0),
-    "mixed": (1 / 8, 0, 1 / 3),
-    "int4": (1 / 16, 0, 5 / 11),
+    "mixed": (1 / 64, 3 / 16, 3 / 11),
+    "int4": (1 / 64, 3 / 32, 9 / 16),
 }
 
 
@@ -50,7 +51,7 @@ def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFor
     if scheme in ("float32", "int8"):
         return dict.fromkeys(names, scheme)
     int8 = outer_matrices(config, *_INT8_LAYERS[scheme])
-    for kind, shares in _INT8_KINDS.items():
+    for kind, *shares in _INT8_KINDS:
         int8 |= {f"layers.{i}.{kind}" for i in range(*(round(config.layers * share) for share in shares))}
     return {name: "int8" if name in int8 else "int4" for name in names}
 
