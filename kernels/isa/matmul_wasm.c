@@ -25,6 +25,8 @@ static inline v128_t look_up(v128_t table, v128_t indices) { return wasm_i8x16_s
 
 static inline void store_run(v128_t levels, char *to);
 static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride);
+static inline void tile(int is_int4, const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                        const void *weights, const uint8_t *codebooks, int32_t *sums);
 
 #include "isa/matmul_wasm_body.h"
 
@@ -50,10 +52,10 @@ static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t
     return (const char *)room;
 }
 
-static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      const uint8_t *codebooks, int32_t *sums)
+static inline void tile(int is_int4, const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                        const void *weights, const uint8_t *codebooks, int32_t *sums)
 {
-    multiply_tile(0, codes, code_sums, rows, k, weights, codebooks, sums);
+    multiply_tile(is_int4, LEVEL_OFFSET, codes, code_sums, rows, k, weights, codebooks, sums);
 }
 
 extern const eg_matmul_ops eg_matmul__wasm;

@@ -5,9 +5,10 @@
  *   look_up(table, indices)    16 bytes of a table by 16 indices, each below 16
  *   store_run(levels, to)      stores 16 inputs of a channel in the buffer; levels: int8
  *   take_codes(…)              the codes of a tile as elements: in place, or in the room for them
+ *   tile(is_int4, …)           calls multiply_tile, with what the weights of this tile have too much
  *   BLOCK_ROWS                 rows of a block, 5 or 6
  *   SPLIT(rows), MOST_SPLIT    in how many parts a block of so many rows sums a channel; the most of them
- *   LEVEL_OFFSET               what is added to the levels of int4, and undone by the sums of codes
+ *   LEVEL_OFFSET               what is added to the levels of int4; the sums of codes undo it
  *
  * The weights of GROUP channels are unpacked once for all rows of a call, to a buffer for a first-level cache:
  * [k / WIDE][GROUP][WIDE] elements. A vector has inputs of one channel, as the file's codebooks want it; its 4 sums are
@@ -244,8 +245,10 @@ EG_ALWAYS_INLINE void transpose(v128_t v[4])
     v[3] = wasm_i64x2_shuffle(c, d, 1, 3);
 }
 
-static void unpack_int8_group(const char *lines, size_t first, size_t k, char *to)
+/* offset: what is added to the weights, modulo 256. */
+static void unpack_int8_group(const char *lines, size_t first, size_t k, int32_t offset, char *to)
 {
+    const v128_t offsets = wasm_i8x16_splat((int8_t)offset);
     lines += first * EG_K_GROUP;
     for (size_t i = 0; i < k; i += RUN) {
         SETTLE(lines);
@@ -260,7 +263,7 @@ static void unpack_int8_group(const char *lines, size_t first, size_t k, char *t
             transpose(four);
             EG_UNROLL
             for (size_t i4 = 0; i4 < LANES; i4++) {
-                store_run(four[i4], to + (channel + i4) * VECTOR);
+                store_run(wasm_i8x16_add(four[i4], offsets), to + (channel + i4) * VECTOR);
             }
         }
         lines += 4 * LINE;
@@ -268,9 +271,9 @@ static void unpack_int8_group(const char *lines, size_t first, size_t k, char *t
     }
 }
 
-/* is_int4 is a constant. */
-EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
-                                    const char *weights, const uint8_t *codebooks, int32_t *sums)
+/* is_int4: a constant. offset: what unpacked weights have too much; of int4, LEVEL_OFFSET. */
+EG_ALWAYS_INLINE void multiply_tile(int is_int4, int32_t offset, const int8_t *codes, const int32_t *code_sums,
+                                    size_t rows, size_t k, const char *weights, const uint8_t *codebooks, int32_t *sums)
 {
     element room[ROOM];
     v128_t starts[TILE_ROWS];
@@ -279,7 +282,7 @@ EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, const int3
     for (size_t begin = 0; begin < k; begin += MOST_K) {
         const size_t count = k - begin < MOST_K ? k - begin : MOST_K;
         for (size_t row = 0; row < rows; row++) {
-            starts[row] = wasm_i32x4_make(begin == 0 && is_int4 ? -LEVEL_OFFSET * code_sums[row] : 0, 0, 0, 0);
+            starts[row] = wasm_i32x4_make(begin == 0 ? -offset * code_sums[row] : 0, 0, 0, 0);
         }
         size_t stride;
         const char *from = take_codes(codes + begin, k, rows, count, room, &stride);
@@ -293,7 +296,7 @@ EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, const int3
                 unpack_int4_group((const uint8_t *)lines, codebooks + before / EG_CODEBOOK_BYTE_INPUTS, of_panel, count,
                                   unpacked);
             } else {
-                unpack_int8_group(lines, of_panel, count, unpacked);
+                unpack_int8_group(lines, of_panel, count, offset, unpacked);
             }
             const size_t ahead = in_memory(lines + 2 * EG_PANEL * k) ? EG_PANEL + of_panel : of_panel;
             const product group = {
@@ -307,10 +310,16 @@ EG_ALWAYS_INLINE void multiply_tile(int is_int4, const int8_t *codes, const int3
     }
 }
 
+static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
+                      const uint8_t *codebooks, int32_t *sums)
+{
+    tile(0, codes, code_sums, rows, k, weights, codebooks, sums);
+}
+
 static void int4_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
                       const uint8_t *codebooks, int32_t *sums)
 {
-    multiply_tile(1, codes, code_sums, rows, k, weights, codebooks, sums);
+    tile(1, codes, code_sums, rows, k, weights, codebooks, sums);
 }
 
 static uint64_t multiply_probe(uint64_t iterations, int32_t *sink)

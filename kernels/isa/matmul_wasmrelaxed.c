@@ -1,9 +1,12 @@
-/* Integer matmul on WebAssembly's relaxed SIMD. Its dot product adds 4 products of a signed byte and a byte of 7 bits,
- * and is one instruction on CPUs with AVX-VNNI or ARM's dot product. An operand below 128 and sums of two products that
- * fit int16 make it exact on every engine, whichever instructions it takes:
+/* Integer matmul on WebAssembly's relaxed SIMD. Its dot product adds 4 products of a signed byte and a byte of 7 bits.
+ * What becomes of an 8th bit is up to the engine, but never changes, so that a tile sees what it runs on:
  *
- * int4: levels + 30 are 0 … 60. Sums start at -30 · Σ codes to undo the offset.
- * int8: has 8 bits, so the int16 products of matmul_wasm.c are taken: see export/EXPERIMENTS.md. */
+ * - AVX-VNNI has one instruction, which takes all bytes as unsigned: int8 weights + 128 are exact.
+ * - AVX-VNNI-INT8 and ARM's dot product have one, which takes them as signed: int8 weights are exact as they are.
+ * - Elsewhere the sum of two products saturates. V8 makes several instructions of one, and the int16 products of
+ *   matmul_wasm.c are faster, also for int4.
+ *
+ * Levels of int4 + 30 are 0 … 60. Sums start at -30 or -128 · Σ codes to undo what is added. */
 #if !defined(__wasm_relaxed_simd__)
 #error "compile with -mrelaxed-simd"
 #endif
@@ -14,6 +17,7 @@ typedef int8_t element;
 
 enum {
     LEVEL_OFFSET = 30, /* EG_INT4_OFFSET */
+    SIGN = 128,        /* makes int8 unsigned */
     BLOCK_ROWS = 6,    /* 6 rows x 2 registers = 12 sums, 2 weights, 1 input: all 15 that V8 has on x86 */
     ROOM = 1,          /* codes stay where they are */
     MOST_SPLIT = 4,
@@ -30,6 +34,8 @@ static inline v128_t look_up(v128_t table, v128_t indices) { return wasm_i8x16_r
 
 static inline void store_run(v128_t levels, char *to);
 static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t count, element *room, size_t *stride);
+static inline void tile(int is_int4, const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                        const void *weights, const uint8_t *codebooks, int32_t *sums);
 
 #include "isa/matmul_wasm_body.h"
 
@@ -46,10 +52,21 @@ static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t
 
 extern const eg_matmul_ops eg_matmul__wasm, eg_matmul__wasmrelaxed;
 
-static void int8_tile(const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k, const void *weights,
-                      const uint8_t *codebooks, int32_t *sums)
+static inline void tile(int is_int4, const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
+                        const void *weights, const uint8_t *codebooks, int32_t *sums)
 {
-    eg_matmul__wasm.int8_tile(codes, code_sums, rows, k, weights, codebooks, sums);
+    enum { PRODUCTS = 4, ALL_BITS = 0xFF, AS_UNSIGNED = PRODUCTS * EG_CODE_MAX * ALL_BITS };
+    v128_t bytes = wasm_u8x16_const_splat(ALL_BITS);
+    SETTLE(bytes);
+    const v128_t dots = multiply_add(wasm_i32x4_const_splat(0), bytes, wasm_i8x16_const_splat(EG_CODE_MAX));
+    const int32_t dot = wasm_i32x4_extract_lane(dots, 0);
+    if (dot == AS_UNSIGNED || dot == -PRODUCTS * EG_CODE_MAX) {
+        const int32_t offset = is_int4 ? LEVEL_OFFSET : dot == AS_UNSIGNED ? SIGN : 0;
+        multiply_tile(is_int4, offset, codes, code_sums, rows, k, weights, codebooks, sums);
+    } else {
+        eg_integer_tile *of_int16 = is_int4 ? eg_matmul__wasm.int4_tile : eg_matmul__wasm.int8_tile;
+        of_int16(codes, code_sums, rows, k, weights, codebooks, sums);
+    }
 }
 
 const eg_matmul_ops eg_matmul__wasmrelaxed = {.tile_rows = TILE_ROWS,
