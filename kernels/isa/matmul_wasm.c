@@ -21,6 +21,11 @@ static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
     return wasm_i32x4_add(sums, wasm_i32x4_dot_i16x8(weights, codes));
 }
 
+static inline v128_t multiply_add_two(v128_t sums, const v128_t *weights, const v128_t *codes)
+{
+    return multiply_add(multiply_add(sums, weights[0], codes[0]), weights[1], codes[1]);
+}
+
 static inline v128_t look_up(v128_t table, v128_t indices) { return wasm_i8x16_swizzle(table, indices); }
 
 static inline void store_run(v128_t levels, char *to);
@@ -55,7 +60,7 @@ static const char *take_codes(const int8_t *codes, size_t k, size_t rows, size_t
 static inline void tile(int is_int4, const int8_t *codes, const int32_t *code_sums, size_t rows, size_t k,
                         const void *weights, const uint8_t *codebooks, int32_t *sums)
 {
-    multiply_tile(is_int4, LEVEL_OFFSET, codes, code_sums, rows, k, weights, codebooks, sums);
+    multiply_tile(is_int4, ONE_BY_ONE, LEVEL_OFFSET, codes, code_sums, rows, k, weights, codebooks, sums);
 }
 
 extern const eg_matmul_ops eg_matmul__wasm;

@@ -2,6 +2,7 @@
  *
  *   element                    of weights and codes as they are multiplied: int16_t or int8_t
  *   multiply_add(sums, weights, codes)   adds the products of two vectors of elements, each to one of 4 sums
+ *   multiply_add_two(…)        the same of two vectors of each, where IN_TWOS says so
  *   look_up(table, indices)    16 bytes of a table by 16 indices, each below 16
  *   store_run(levels, to)      stores 16 inputs of a channel in the buffer; levels: int8
  *   take_codes(…)              the codes of a tile as elements: in place, or in the room for them
@@ -128,6 +129,9 @@ static int in_memory(const char *end)
     return (size_t)end / PAGE < __builtin_wasm_memory_size(0);
 }
 
+/* How a block multiplies: a vector of inputs at a time, or two. */
+typedef enum manner { ONE_BY_ONE, IN_TWOS } manner;
+
 /* Of some rows and channels; see multiply_block. */
 typedef struct product {
     const char *codes; /* of the first row; others are `stride` bytes apart */
@@ -139,10 +143,31 @@ typedef struct product {
     int32_t *out;
 } product;
 
-/* The sums of a pair of channels for `rows` rows, a constant at every call. */
-EG_ALWAYS_INLINE void multiply_block(product p, size_t rows)
+/* Two steps of multiply_block, unsplit. weights: of the first step. */
+EG_ALWAYS_INLINE void multiply_two_steps(const char *weights, const char *const *inputs, size_t offset, size_t rows,
+                                         v128_t sums[][MOST_SPLIT][PAIR])
 {
-    const size_t split = SPLIT(rows);
+    v128_t lines[PAIR][2];
+    EG_UNROLL
+    for (size_t i = 0; i < PAIR * 2; i++) {
+        lines[i % PAIR][i / PAIR] = wasm_v128_load(weights + i / PAIR * STEP_BYTES + i % PAIR * VECTOR);
+        SETTLE(lines[i % PAIR][i / PAIR]);
+    }
+    EG_UNROLL
+    for (size_t row = 0; row < rows; row++) {
+        const v128_t both[2] = {wasm_v128_load(inputs[row] + offset), wasm_v128_load(inputs[row] + offset + VECTOR)};
+        EG_UNROLL
+        for (size_t v = 0; v < PAIR; v++) {
+            sums[row][0][v] = multiply_add_two(sums[row][0][v], lines[v], both);
+            SETTLE(sums[row][0][v]);
+        }
+    }
+}
+
+/* The sums of a pair of channels for `rows` rows. how, rows: constants at every call. */
+EG_ALWAYS_INLINE void multiply_block(product p, manner how, size_t rows)
+{
+    const size_t split = how == IN_TWOS ? 1 : SPLIT(rows);
     v128_t sums[BLOCK_ROWS][MOST_SPLIT][PAIR];
     const char *inputs[BLOCK_ROWS];
     EG_UNROLL
@@ -166,7 +191,11 @@ EG_ALWAYS_INLINE void multiply_block(product p, size_t rows)
             SETTLE(inputs[row]);
         }
         EG_UNROLL
-        for (size_t step = 0; step < AT_ONCE / WIDE; step++) {
+        for (size_t step = 0; how == IN_TWOS && step < AT_ONCE / WIDE; step += 2) {
+            multiply_two_steps(p.weights + step * STEP_BYTES, inputs, step * VECTOR, rows, sums);
+        }
+        EG_UNROLL
+        for (size_t step = 0; how == ONE_BY_ONE && step < AT_ONCE / WIDE; step++) {
             v128_t lines[PAIR];
             EG_UNROLL
             for (size_t v = 0; v < PAIR; v++) {
@@ -209,7 +238,7 @@ EG_ALWAYS_INLINE void multiply_block(product p, size_t rows)
 }
 
 /* The same for all rows and the channels of a group. */
-static void multiply_group(product p, size_t rows)
+EG_ALWAYS_INLINE void multiply_group(product p, manner how, size_t rows)
 {
     for (size_t row = 0; row < rows; row += BLOCK_ROWS) {
         for (size_t channel = 0; channel < GROUP; channel += PAIR) {
@@ -218,12 +247,12 @@ static void multiply_group(product p, size_t rows)
             pair.ahead += channel / PAIR * (p.k / AT_ONCE) * p.ahead_step;
             pair.out += channel;
             switch (rows - row) {
-            case 1: multiply_block(pair, 1); break;
-            case 2: multiply_block(pair, 2); break;
-            case 3: multiply_block(pair, 3); break;
-            case 4: multiply_block(pair, 4); break;
-            case 5: multiply_block(pair, 5); break;
-            default: multiply_block(pair, BLOCK_ROWS); break;
+            case 1: multiply_block(pair, how, 1); break;
+            case 2: multiply_block(pair, how, 2); break;
+            case 3: multiply_block(pair, how, 3); break;
+            case 4: multiply_block(pair, how, 4); break;
+            case 5: multiply_block(pair, how, 5); break;
+            default: multiply_block(pair, how, BLOCK_ROWS); break;
             }
         }
         p.codes += BLOCK_ROWS * p.stride;
@@ -231,6 +260,9 @@ static void multiply_group(product p, size_t rows)
         p.out += BLOCK_ROWS * EG_TILE_CHANNELS;
     }
 }
+
+static void multiply_one_by_one(product p, size_t rows) { multiply_group(p, ONE_BY_ONE, rows); }
+static void multiply_in_twos(product p, size_t rows) { multiply_group(p, IN_TWOS, rows); }
 
 /* ---- tiles ----------------------------------------------------------------------------------------------------- */
 
@@ -271,9 +303,10 @@ static void unpack_int8_group(const char *lines, size_t first, size_t k, int32_t
     }
 }
 
-/* is_int4: a constant. offset: what unpacked weights have too much; of int4, LEVEL_OFFSET. */
-EG_ALWAYS_INLINE void multiply_tile(int is_int4, int32_t offset, const int8_t *codes, const int32_t *code_sums,
-                                    size_t rows, size_t k, const char *weights, const uint8_t *codebooks, int32_t *sums)
+/* is_int4, how: constants. offset: what unpacked weights have too much; of int4, LEVEL_OFFSET. */
+EG_ALWAYS_INLINE void multiply_tile(int is_int4, manner how, int32_t offset, const int8_t *codes,
+                                    const int32_t *code_sums, size_t rows, size_t k, const char *weights,
+                                    const uint8_t *codebooks, int32_t *sums)
 {
     element room[ROOM];
     v128_t starts[TILE_ROWS];
@@ -302,7 +335,11 @@ EG_ALWAYS_INLINE void multiply_tile(int is_int4, int32_t offset, const int8_t *c
             const product group = {
                 from,        stride, count, unpacked, starts, lines + ahead * k / per_byte, PAIR * AT_ONCE / per_byte,
                 to + channel};
-            multiply_group(group, rows);
+            if (how == IN_TWOS) {
+                multiply_in_twos(group, rows);
+            } else {
+                multiply_one_by_one(group, rows);
+            }
         }
         for (size_t i = 0; begin > 0 && i < rows * EG_TILE_CHANNELS; i++) {
             sums[i] += more[i];

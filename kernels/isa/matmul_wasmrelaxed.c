@@ -3,8 +3,8 @@
  *
  * - AVX-VNNI has one instruction, which takes all bytes as unsigned: int8 weights + 128 are exact.
  * - AVX-VNNI-INT8 and ARM's dot product have one, which takes them as signed: int8 weights are exact as they are.
- * - Elsewhere the sum of two products saturates. V8 makes several instructions of one, and the int16 products of
- *   matmul_wasm.c are faster, also for int4.
+ * - Elsewhere the sum of two products saturates, and V8 makes several instructions of one. For int4 the products of two
+ *   vectors are added as int16, which spares some of them; int8 takes the int16 products of matmul_wasm.c.
  *
  * Levels of int4 + 30 are 0 … 60. Sums start at -30 or -128 · Σ codes to undo what is added. */
 #if !defined(__wasm_relaxed_simd__)
@@ -28,6 +28,14 @@ enum {
 static inline v128_t multiply_add(v128_t sums, v128_t weights, v128_t codes)
 {
     return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(codes, weights, sums);
+}
+
+/* For int4: with levels + 30 and codes, four products fit int16. */
+static inline v128_t multiply_add_two(v128_t sums, const v128_t *weights, const v128_t *codes)
+{
+    const v128_t pairs = wasm_i16x8_add(wasm_i16x8_relaxed_dot_i8x16_i7x16(codes[0], weights[0]),
+                                        wasm_i16x8_relaxed_dot_i8x16_i7x16(codes[1], weights[1]));
+    return wasm_i32x4_add(sums, wasm_i32x4_extadd_pairwise_i16x8(pairs));
 }
 
 static inline v128_t look_up(v128_t table, v128_t indices) { return wasm_i8x16_relaxed_swizzle(table, indices); }
@@ -62,10 +70,11 @@ static inline void tile(int is_int4, const int8_t *codes, const int32_t *code_su
     const int32_t dot = wasm_i32x4_extract_lane(dots, 0);
     if (dot == AS_UNSIGNED || dot == -PRODUCTS * EG_CODE_MAX) {
         const int32_t offset = is_int4 ? LEVEL_OFFSET : dot == AS_UNSIGNED ? SIGN : 0;
-        multiply_tile(is_int4, offset, codes, code_sums, rows, k, weights, codebooks, sums);
+        multiply_tile(is_int4, ONE_BY_ONE, offset, codes, code_sums, rows, k, weights, codebooks, sums);
+    } else if (is_int4) {
+        multiply_tile(is_int4, IN_TWOS, LEVEL_OFFSET, codes, code_sums, rows, k, weights, codebooks, sums);
     } else {
-        eg_integer_tile *of_int16 = is_int4 ? eg_matmul__wasm.int4_tile : eg_matmul__wasm.int8_tile;
-        of_int16(codes, code_sums, rows, k, weights, codebooks, sums);
+        eg_matmul__wasm.int8_tile(codes, code_sums, rows, k, weights, codebooks, sums);
     }
 }
 
