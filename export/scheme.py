@@ -90,5 +90,5 @@ def keeps_tokenizer_model(scheme: Scheme) -> bool:
 
 
 def calibrates_on_short_sentences(scheme: Scheme) -> bool:
-    """Whether short sentences are calibrated on: int8 does not gain by them, and `balanced` was not measured."""
-    return scheme in ("mixed", "int4")
+    """Whether short sentences are calibrated on: int8 does not gain by them."""
+    return scheme != "int8"

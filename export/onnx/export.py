@@ -121,7 +121,8 @@ def export_onnx(
     dim = source.config.hidden
     if truncate_dim is not None:
         dim = check_integer("truncate_dim", truncate_dim, 1, dim)
-    batch = read_calibration(source, calibration) if calibrated else None
+    in_int4 = format_of(weights_format) == "int4"
+    batch = read_calibration(source, calibration, short_sentences=in_int4) if calibrated else None
     needs = export_needs(source.config, format_of(weights_format), batch)
     check_room(output, needs.disk)
     progress.plan(needs.seconds, f"exporting {weights_format} {needs}")
