@@ -21,8 +21,8 @@ CHOOSING = "choosing pieces"
 # Seconds on two cores of a server. How they compare with each other counts: progress learns the machine's speed.
 _READING_A_TOKEN, _BUILDING_A_TOKEN, _CHECKING_A_WEIGHT = 20e-6, 80e-6, 5e-9
 _PACKING: dict[MatrixFormat, float] = {"float32": 2e-9, "int8": 45e-9, "int4": 240e-9}  # a weight
-_CALIBRATING: dict[MatrixFormat, float] = {"float32": 0, "int8": 230e-9, "int4": 450e-9}  # a weight of a matrix
-_TABLE = 170e-9  # a weight of a table of few bits that is calibrated
+_CALIBRATING: dict[MatrixFormat, float] = {"float32": 0, "int8": 230e-9, "int4": 680e-9}  # a weight of a matrix
+_TABLE = 400e-9  # a weight of a table of few bits that is calibrated
 _SENSITIVITY, _LAYER = 50e-12, 40e-12  # a weight of the layers and a token of the calibration texts
 
 # Bytes while the tokenizer is read, which takes more than all other small things together; and float32 numbers of each
