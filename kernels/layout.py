@@ -66,7 +66,7 @@ ROW_BITS = (3, 4, 6, 8)  # that an element of an embedding row may have
 ROW_LEVELS = {  # by bits: the best of 3 and 4, even steps of 6
     3: np.array([-26, -16, -9, -3, 3, 9, 16, 26], np.int8),
     4: INT4_CODEBOOKS[0],
-    6: np.arange(-63, 64, 2, np.int8),
+    6: np.arange(-63, 64, 2, dtype=np.int8),
 }
 _LOW_BITS = {3: 2, 4: 4, 6: 4}  # of a code by its bits: these of a whole block are stored first, then the high ones
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
