@@ -179,6 +179,9 @@ def read_model_file(path: str | os.PathLike[str], *, every_byte: bool = False) -
 def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     """The model file, if its tensors are those that its config asks for."""
     metadata = file.metadata
+    if metadata.get("format") != FORMAT_NAME:
+        raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
+    check_version(metadata, FORMAT_VERSION, "convert the checkpoint again with `embgemma convert`")
     check_metadata(metadata)
     if every_byte:
         import hashlib  # here, as few processes need it: it loads OpenSSL
@@ -222,16 +225,22 @@ def _entry_line(name: str, entry: Entry) -> str:
     return " ".join(map(str, (name, entry.dtype, *entry.shape)))
 
 
-def check_metadata(metadata: dict[str, str]) -> None:
-    """Checks that the metadata has all keys, is of a version that this release reads, and is not corrupt."""
-    if metadata.get("format") != FORMAT_NAME:
-        raise ModelFileError("this is not an embgemma model file; make one of a checkpoint with `embgemma convert`")
-    version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
+def check_version(metadata: Mapping[str, str], readable: str, again: str) -> None:
+    """Raises ModelFileError unless the metadata states the version that this release reads.
+
+    again: how to make an older file anew.
+    """
+    version = metadata.get("format_version", "none")
+    if version != readable:
+        newer = version.isdecimal() and (len(version), version) > (len(readable), readable)
         raise ModelFileError(
-            f"the file has format version {shorten(version)}, this release reads {FORMAT_VERSION!r}; "
-            "update embgemma or convert the checkpoint again"
+            f"the file has format version {shorten(version)}, this release reads {readable!r}; "
+            + ("update embgemma" if newer else again)
         )
+
+
+def check_metadata(metadata: dict[str, str]) -> None:
+    """Checks that the metadata has all keys, and is not corrupt."""
     if len(metadata) > MOST_METADATA:
         raise ModelFileError(f"there are {len(metadata)} keys of metadata; expected at most {MOST_METADATA}")
     missing = METADATA_KEYS - metadata.keys()

@@ -8,6 +8,7 @@
 #include "common/sha256.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define FORMAT_VERSION "7" /* of export/FORMAT.md: the one that this release reads */
@@ -62,10 +63,12 @@ static eg_status check_metadata(const eg_safetensors *file)
                        "this is not an embgemma model file; make one of a checkpoint with `embgemma convert`");
     }
     if (version.text == NULL || !eg_string_is(version, FORMAT_VERSION)) {
-        return eg_fail(EG_ERROR_MODEL,
-                       "the file has format version %.20s, this release reads " FORMAT_VERSION
-                       "; update embgemma or convert the checkpoint again",
-                       version.text != NULL ? version.text : "none");
+        const char *found = version.text != NULL ? version.text : "none";
+        return eg_fail(EG_ERROR_MODEL, "the file has format version %.20s, this release reads " FORMAT_VERSION "; %s",
+                       found,
+                       strtol(found, NULL, 10) > strtol(FORMAT_VERSION, NULL, 10)
+                           ? "update embgemma"
+                           : "convert the checkpoint again with `embgemma convert`");
     }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         if (eg_metadata(file, keys[i]).text == NULL) {

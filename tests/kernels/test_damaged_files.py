@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from embgemma.kernels.errors import ModelFileError
-from embgemma.kernels.model_file import read_model_file
+from embgemma.kernels.model_file import FORMAT_VERSION, read_model_file
 from embgemma.kernels.native import check_model, library_problem, load_library
 from embgemma.kernels.safetensors_file import KINDS, LENGTH_BYTES
 from tests.kernels.changed_file import as_text, join, split, write_smallest
@@ -190,7 +190,13 @@ HEADER: list[Damage] = [
     ("embgemma s", "embgemma S", "checksum", "checksum"),
     ("1e-06", "1e-05", "checksum", "checksum"),
     ('"embgemma"', '"pt"', "not an embgemma model file", "not an embgemma model file"),
-    ('format_version":"7', 'format_version":"6', "format version '6'", "version 6"),
+    *(
+        (f'format_version":"{FORMAT_VERSION}', f'format_version":"{version}', f"version '{version}'.*{remedy}", remedy)
+        for version, remedy in (
+            *dict.fromkeys(("6", "5", "", "x", "-8"), "convert the checkpoint again with `embgemma convert`").items(),
+            *dict.fromkeys(("8", "10", "9" * 30), "update embgemma").items(),
+        )
+    ),
     ('"data_sha256"', '"data_sha265"', "lacks .*data_sha256", "lacks data_sha256"),
     ('"scheme"', '"scheming"', "lacks .*scheme", "lacks scheme"),
     ('"prompts"', '"prompt"', "lacks .*prompts", "lacks prompts"),
