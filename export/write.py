@@ -45,11 +45,12 @@ def model_metadata(
     similarity_fn_name: str = "cosine",
     producer: str = f"embgemma {__version__}",
     others: Mapping[str, str] | None = None,
+    version: str = FORMAT_VERSION,
 ) -> dict[str, str]:
     """The `__metadata__` of a model file but for what `signed` adds; others are keys of the writer's own."""
     return {
         "format": FORMAT_NAME,
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "scheme": scheme,
         "config": config.to_json(),
         "prompts": json.dumps(dict(prompts), ensure_ascii=False),

@@ -16,7 +16,7 @@ from ... import __version__
 from ...inputs import check_integer, check_path
 from ...kernels.errors import CheckpointError, InputError
 from ...notices import Progress, tell
-from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING, TOKENIZER_KEY
+from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, ONNX_VERSION, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
 from ...onnx.onnx_facts import EXTENSIONS
 from ...output_file import check_destination, check_room, keep_inputs, whole_file
@@ -195,7 +195,7 @@ def _model(graph: Graph, weights: EncoderWeights, versions: Mapping[str, int], *
 
 
 def _metadata(source: Checkpoint, weights_format: Name, others: Mapping[str, str], *, text: bool) -> dict[str, str]:
-    """The metadata of a model file, and the tokenizer unless the graph has it."""
+    """The metadata of a model file, but of a version of its own, and the tokenizer unless the graph has it."""
     tokenizer = {} if text else {TOKENIZER_KEY: base64.b64encode(zlib.compress(source.tokenizer_model, 9)).decode()}
     return model_metadata(
         source.config,
@@ -204,4 +204,5 @@ def _metadata(source: Checkpoint, weights_format: Name, others: Mapping[str, str
         default_prompt_name=source.default_prompt_name,
         similarity_fn_name=source.similarity_fn_name,
         others={**tokenizer, **others},
+        version=ONNX_VERSION,
     )

@@ -19,14 +19,13 @@ from ..kernels.fingerprint import model_digest
 from ..kernels.install import pip_install
 from ..kernels.model_file import (
     FORMAT_NAME,
-    FORMAT_VERSION,
     MOST_TOKENIZER_BYTES,
     ModelFile,
     check_metadata,
+    check_version,
     read_prompts,
     stated_lines,
 )
-from ..kernels.safetensors_file import shorten
 from .onnx_file import OnnxFile, read_onnx_file
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
 SENTENCE_EMBEDDING = "sentence_embedding"
 PAD_ID = 0  # any token: the mask is 0 there
 
+ONNX_VERSION = "7"  # `format_version` of such models alone: it grows when they change, and not when model files do
 TOKENIZER_KEY = "tokenizer_model"  # in the metadata: the sentencepiece model, compressed by zlib, in base64
 
 
@@ -71,12 +71,7 @@ def _describe(path: Path, file: OnnxFile) -> ModelFile:
         raise ModelFileError(
             f"{path}: embgemma did not make this ONNX model; make one of a checkpoint with `embgemma export-onnx`"
         )
-    version = file.metadata.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path}: the model has format version {shorten(version)}, this release reads {FORMAT_VERSION}; "
-            "export it again"
-        )
+    check_version(file.metadata, ONNX_VERSION, "export it again with `embgemma export-onnx`")
     check_metadata(file.metadata)
     config = EncoderConfig.from_json(file.metadata["config"])
     prompts, default_prompt_name = read_prompts(file.metadata)

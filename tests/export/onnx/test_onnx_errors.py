@@ -142,6 +142,17 @@ def test_foreign_models_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
             assert line.startswith(f"embgemma: {path}: {problem}")
 
 
+def change_metadata(model: Path, changed: Path, key: str, value: str) -> Path:
+    """Writes the model with another value of a key of its metadata, whose checksum is then right again."""
+    stored = onnx.load(model)
+    metadata = {entry.key: entry.value for entry in stored.metadata_props} | {key: value}
+    metadata[CHECKSUM] = metadata_checksum(metadata)
+    for entry in stored.metadata_props:
+        entry.value = metadata[entry.key]
+    onnx.save(stored, changed)
+    return changed
+
+
 def test_a_flipped_byte_is_refused_or_harmless(model: Path, tmp_path: Path) -> None:
     data = bytearray(model.read_bytes())
     rng = np.random.default_rng(0)
@@ -158,12 +169,23 @@ def test_a_flipped_byte_is_refused_or_harmless(model: Path, tmp_path: Path) -> N
     assert refused > 20
 
 
-def test_other_versions_are_refused(model: Path, tmp_path: Path) -> None:
-    stored = onnx.load(model)
-    next(entry for entry in stored.metadata_props if entry.key == "format_version").value = "1"
-    onnx.save(stored, tmp_path / "old.onnx")
-    with pytest.raises(ModelFileError, match=r"format version '1'.*export it again"):
-        embgemma.load(tmp_path / "old.onnx")
+@pytest.mark.parametrize(
+    ("version", "remedy"), [("6", "export it again with `embgemma export-onnx`"), ("8", "update embgemma")]
+)
+def test_other_versions_are_refused(model: Path, tmp_path: Path, version: str, remedy: str) -> None:
+    path = change_metadata(model, tmp_path / "other.onnx", "format_version", version)
+    with pytest.raises(ModelFileError, match=rf"format version '{version}', this release reads '7'; {remedy}"):
+        embgemma.load(path)
+
+
+def test_onnx_models_have_a_version_of_their_own(
+    model: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("onnx.onnx_backend", "export.onnx.export"):
+        monkeypatch.setattr(f"embgemma.{module}.ONNX_VERSION", "9")
+    embgemma.load(export_onnx(tiny_folder, tmp_path / "new.onnx", "int8", calibrated=False).model).close()
+    with pytest.raises(ModelFileError, match=r"format version '7', this release reads '9'; export it again"):
+        embgemma.load(model)
 
 
 def test_damaged_models_are_refused(model: Path, tmp_path: Path) -> None:
@@ -204,13 +226,7 @@ def bomb() -> str:
     ],
 )
 def test_hostile_metadata_is_refused(model: Path, tmp_path: Path, key: str, value: str, reason: str) -> None:
-    stored = onnx.load(model)
-    metadata = {entry.key: entry.value for entry in stored.metadata_props} | {key: bomb() if value == "bomb" else value}
-    metadata[CHECKSUM] = metadata_checksum(metadata)
-    for entry in stored.metadata_props:
-        entry.value = metadata[entry.key]
-    path = tmp_path / "hostile.onnx"
-    onnx.save(stored, path)
+    path = change_metadata(model, tmp_path / "hostile.onnx", key, bomb() if value == "bomb" else value)
     with pytest.raises(ModelFileError, match=reason) as caught:
         embgemma.load(path)
     assert len(str(caught.value)) < 400 + len(str(path))
