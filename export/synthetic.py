@@ -10,7 +10,7 @@ import numpy as np
 
 from ..inputs import check_path
 from ..kernels.config import EncoderConfig
-from ..kernels.layout import INT4_CODEBOOKS, ROW_LEVELS, MatrixFormat, Tensor, matrices
+from ..kernels.layout import INT4_CODEBOOKS, ROW_LEVELS, MatrixFormat, Tensor, matrices, row_bytes
 from ..kernels.model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, TensorInfo, expected_tensors
 from .check import check_model_file
 from .scheme import planned_embedding, row_counts, scheme_formats
@@ -83,7 +83,12 @@ def _random_tensor(
         yield (_around_one(random, info.shape) / _ROW_DEVIATIONS[bits]).astype(info.dtype)
         return
     if owner == EMBEDDING:
-        yield from _random_weights(random, info)
+        left = int(row_bytes(bits, config.hidden).sum())  # bytes of rows; in a table of several bits zeros follow
+        for part in _random_weights(random, info):
+            if part.dtype == np.uint8:
+                part[left:] = 0
+                left -= min(left, len(part))
+            yield part
         return
     if owner not in in_features:
         folded = config.attention_scale if kind == "q_norm" else 1.0

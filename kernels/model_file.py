@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from .layout import (
     codebook_shape,
     matrices,
     panel_shape,
+    row_bytes,
     table_bytes,
     weights,
 )
@@ -45,6 +47,7 @@ TOKENIZER_TABLE = "tokenizer.table"
 TOKENIZER = "tokenizer.model"
 CHECKSUM = "metadata_crc32"
 DATA_DIGEST = "data_sha256"
+_SHA256 = re.compile("[0-9a-f]{64}")
 METADATA_KEYS = {"format", "format_version", "scheme", "config", "prompts", "default_prompt_name"}
 METADATA_KEYS |= {"similarity_fn_name", "producer", CHECKSUM, DATA_DIGEST}
 ORIGIN = "origin"  # optional: which checkpoint of the Hugging Face hub it was made of, as NAME@COMMIT
@@ -198,7 +201,7 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
         check_tokenizer_table(tokenizer_table, config.vocab, config.bos_id, config.eos_id)
     _check_numbers(tensors)
     if f"{EMBEDDING}.bits" in tensors:
-        _check_rows(tensors[f"{EMBEDDING}.bits"], len(tensors[f"{EMBEDDING}.weight"]), config.hidden)
+        _check_rows(tensors[f"{EMBEDDING}.bits"], tensors[f"{EMBEDDING}.weight"], config.hidden)
     forget(file.mapping)  # the checks have read pages all over the file
     prompts, default_prompt_name = read_prompts(metadata)
     return ModelFile(
@@ -247,6 +250,11 @@ def check_metadata(metadata: dict[str, str]) -> None:
     if missing:
         raise ModelFileError(f"the metadata lacks {sorted(missing)}; convert the checkpoint again")
     _compare(metadata, CHECKSUM, metadata_checksum(metadata))
+    if not _SHA256.fullmatch(metadata[DATA_DIGEST]):
+        raise ModelFileError(
+            f"{DATA_DIGEST} is {shorten(metadata[DATA_DIGEST])}; expected 64 digits of 0 … 9 and a … f: the file is "
+            "corrupt; get it again"
+        )
 
 
 def _compare(metadata: Mapping[str, str], key: str, checksum: str) -> None:
@@ -261,10 +269,10 @@ def _compare(metadata: Mapping[str, str], key: str, checksum: str) -> None:
 def _expected(config: EncoderConfig, entries: dict[str, Entry]) -> dict[str, TensorInfo]:
     """The tensors that the file must hold, given its config and the choices that the format leaves to the writer."""
     formats = {spec.name: _format_of(spec.name, entries) for spec in matrices(config)}
-    size = _last_dimension(f"{EMBEDDING}.weight", entries)
+    size = _elements(f"{EMBEDDING}.weight", entries)
     embedding = embedding_info(config, _format_of(EMBEDDING, entries), size)
     tokenizer_bytes, tokenizer_table_bytes = (
-        _last_dimension(name, entries) if name in entries else 0 for name in (TOKENIZER, TOKENIZER_TABLE)
+        _elements(name, entries) if name in entries else 0 for name in (TOKENIZER, TOKENIZER_TABLE)
     )
     if tokenizer_table_bytes % ALIGNMENT:
         raise ModelFileError(
@@ -281,12 +289,12 @@ def _format_of(matrix: str, entries: dict[str, Entry]) -> MatrixFormat:
     return _DTYPE_NAME_FORMATS[entry.dtype]
 
 
-def _last_dimension(name: str, entries: dict[str, Entry]) -> int:
-    """The last dimension, at least 1, of a tensor whose size the config does not state."""
+def _elements(name: str, entries: dict[str, Entry]) -> int:
+    """The elements, at least 1, of a tensor whose size the config does not state."""
     shape = _find(name, entries).shape
-    if not shape or shape[-1] < 1:
-        raise ModelFileError(f"tensor {name!r} has shape {shape}; expected no dimension of 0")
-    return shape[-1]
+    if 0 in shape:
+        raise ModelFileError(f"tensor {name!r} has shape {shape}; expected no dimension of 0; convert again")
+    return math.prod(shape)
 
 
 def _find(name: str, entries: dict[str, Entry]) -> Entry:
@@ -307,7 +315,8 @@ def _check_entries(file: SafetensorsFile, infos: dict[str, TensorInfo]) -> None:
         entry = _find(name, file.entries)
         if (entry.dtype, entry.shape) != (DTYPE_NAMES[info.dtype], info.shape):
             raise ModelFileError(
-                f"tensor {name!r} is {entry.dtype} {entry.shape}; expected {DTYPE_NAMES[info.dtype]} {info.shape}"
+                f"tensor {name!r} is {entry.dtype} {entry.shape}; expected {DTYPE_NAMES[info.dtype]} {info.shape}; "
+                "convert the checkpoint again"
             )
     if list(file.entries) != list(infos):
         raise ModelFileError("the tensors are not in the order of the format; convert the checkpoint again")
@@ -319,14 +328,22 @@ def _view(file: SafetensorsFile, name: str, info: TensorInfo) -> Tensor:
     return flat.reshape(info.shape)
 
 
-def _check_rows(bits: Tensor, size: int, hidden: int) -> None:
-    """Checks that the rows of the embedding table, which have these bits, take as many bytes as there are."""
+def _check_rows(bits: Tensor, stored: Tensor, hidden: int) -> None:
+    """Checks that rows of these bits fill the stored bytes of the embedding table, but for zeros at the end."""
     wrong = np.setdiff1d(bits, ROW_BITS)
     if len(wrong):
-        raise ModelFileError(f"a row of the embedding table has {wrong[0]} bits; expected {ROW_BITS}; convert again")
-    if table_bytes(bits, hidden) != size:
         raise ModelFileError(
-            f"the embedding table has {size} bytes; its rows need {table_bytes(bits, hidden)}: the file is corrupt"
+            f"a row of the embedding table has {wrong[0]} bits; expected 3, 4, 6 or 8; convert the checkpoint again"
+        )
+    needed, used = table_bytes(bits, hidden), int(row_bytes(bits, hidden).sum())
+    if needed != len(stored):
+        raise ModelFileError(
+            f"the embedding table has {len(stored)} bytes; its rows need {needed}; convert the checkpoint again"
+        )
+    filled = np.flatnonzero(stored[used:])
+    if len(filled):
+        raise ModelFileError(
+            f"byte {used + filled[0]} of the embedding table, behind its rows, is not 0; convert the checkpoint again"
         )
 
 

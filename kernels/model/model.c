@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_BYTES = 64 };
+enum { NAME_BYTES = 64, SHAPE_BYTES = 96 }; /* of a text: a dimension has up to 20 digits, and there are up to 4 */
 
 /* After the first error, `status` is not EG_OK and everything that is taken is NULL. */
 typedef struct walk {
@@ -28,6 +28,18 @@ static const eg_tensor *peek(const walk *w, const char *name, const char *kind)
     return w->status == EG_OK && w->next < w->end && strcmp(w->next->name, full) == 0 ? w->next : NULL;
 }
 
+/* Such as "F32 (768, 64)". */
+static const char *type_and_shape(eg_dtype dtype, uint32_t rank, const uint64_t shape[], char text[SHAPE_BYTES])
+{
+    int length = snprintf(text, SHAPE_BYTES, "%s (", eg_dtype_name(dtype));
+    for (uint32_t i = 0; i < rank; i++) {
+        length += snprintf(text + length, SHAPE_BYTES - (size_t)length, i > 0 ? ", %llu" : "%llu",
+                           (unsigned long long)shape[i]);
+    }
+    snprintf(text + length, SHAPE_BYTES - (size_t)length, ")");
+    return text;
+}
+
 /* Takes the tensor of this name, type and shape, which must be due: returns its data. */
 static const void *take(walk *w, const char *name, const char *kind, eg_dtype dtype, uint32_t rank,
                         const size_t shape[])
@@ -37,18 +49,23 @@ static const void *take(walk *w, const char *name, const char *kind, eg_dtype dt
         return NULL;
     }
     if (tensor == NULL) {
-        w->status = eg_fail(EG_ERROR_MODEL, "tensor %s%s%s is missing or out of order; convert the checkpoint again",
-                            w->layer, name, kind);
+        w->status = eg_fail(EG_ERROR_MODEL,
+                            "tensor %s%s%s is missing or out of order: %.60s is in its place; convert the checkpoint "
+                            "again",
+                            w->layer, name, kind, w->next < w->end ? w->next->name : "nothing");
         return NULL;
     }
+    uint64_t expected[EG_MAX_RANK];
     int same = tensor->dtype == dtype && tensor->rank == rank;
-    for (uint32_t i = 0; same && i < rank; i++) {
-        same = tensor->shape[i] == shape[i];
+    for (uint32_t i = 0; i < rank; i++) {
+        expected[i] = shape[i];
+        same = same && tensor->shape[i] == expected[i];
     }
     if (!same) {
-        w->status = eg_fail(EG_ERROR_MODEL,
-                            "tensor %s has another type or shape than the config says; convert the checkpoint again",
-                            tensor->name);
+        char found[SHAPE_BYTES], due[SHAPE_BYTES];
+        w->status = eg_fail(EG_ERROR_MODEL, "tensor %s is %s; expected %s; convert the checkpoint again", tensor->name,
+                            type_and_shape(tensor->dtype, tensor->rank, tensor->shape, found),
+                            type_and_shape(dtype, rank, expected, due));
         return NULL;
     }
     w->next++;
@@ -122,6 +139,27 @@ static eg_matrix take_matrix(walk *w, const char *name, size_t out_features, siz
     return m;
 }
 
+/* Checks that rows of so many bytes fill a table, but for zeros at its end. */
+static void check_table_bytes(walk *w, const eg_embedding *e, uint64_t used)
+{
+    const uint64_t needed = (used + EG_ALIGNMENT - 1) / EG_ALIGNMENT * EG_ALIGNMENT;
+    if (needed != e->bytes) {
+        w->status = eg_fail(EG_ERROR_MODEL,
+                            "the embedding table has %zu bytes; its rows need %llu; convert the checkpoint again",
+                            e->bytes, (unsigned long long)needed);
+        return;
+    }
+    size_t end = (size_t)used;
+    while (end < e->bytes && ((const uint8_t *)e->rows)[end] == 0) {
+        end++;
+    }
+    if (end < e->bytes) {
+        w->status = eg_fail(EG_ERROR_MODEL,
+                            "byte %zu of the embedding table, behind its rows, is not 0; convert the checkpoint again",
+                            end);
+    }
+}
+
 /* The places of the rows of a table of so many bytes. They are copied, so that what is checked here stays so, whatever
  * becomes of the file. */
 static void take_row_groups(walk *w, size_t vocab, size_t hidden, const eg_allocator *allocator, eg_embedding *e)
@@ -152,12 +190,7 @@ static void take_row_groups(walk *w, size_t vocab, size_t hidden, const eg_alloc
             sum += (uint32_t)row;
         }
     }
-    const uint64_t needed = ((uint64_t)hidden / 8 * sum + EG_ALIGNMENT - 1) / EG_ALIGNMENT * EG_ALIGNMENT;
-    if (needed != e->bytes) {
-        w->status = eg_fail(EG_ERROR_MODEL,
-                            "the embedding table has %zu bytes and its rows need %llu: the file is corrupt", e->bytes,
-                            (unsigned long long)needed);
-    }
+    check_table_bytes(w, e, (uint64_t)hidden / 8 * sum);
 }
 
 static eg_embedding take_embedding(walk *w, size_t vocab, size_t hidden, const eg_allocator *allocator)
@@ -165,7 +198,7 @@ static eg_embedding take_embedding(walk *w, size_t vocab, size_t hidden, const e
     eg_embedding e = {.dtype = peek_format(w, "embedding")};
     if (e.dtype == EG_U8) {
         const eg_tensor *weight = peek(w, "embedding", ".weight");
-        e.bytes = (size_t)weight->shape[0];
+        e.bytes = eg_tensor_bytes(weight);
         e.rows = take(w, "embedding", ".weight", EG_U8, 1, (const size_t[]){e.bytes});
         take_row_groups(w, vocab, hidden, allocator, &e);
     } else {
@@ -201,11 +234,11 @@ static void take_layer(walk *w, const eg_config *config, uint32_t index, eg_laye
 static const eg_tensor *take_bytes(walk *w, const char *name)
 {
     const eg_tensor *bytes = peek(w, name, "");
-    if (bytes != NULL && bytes->shape[0] == 0) {
+    const size_t size = bytes != NULL ? eg_tensor_bytes(bytes) : 0;
+    if (bytes != NULL && size == 0) {
         w->status = eg_fail(EG_ERROR_MODEL, "tensor %s is empty; convert the checkpoint again", name);
     }
-    return bytes != NULL && take(w, name, "", EG_U8, 1, (const size_t[]){(size_t)bytes->shape[0]}) != NULL ? bytes
-                                                                                                           : NULL;
+    return bytes != NULL && take(w, name, "", EG_U8, 1, (const size_t[]){size}) != NULL ? bytes : NULL;
 }
 
 eg_status eg_model_bind(const eg_config *config, const eg_safetensors *file, const eg_allocator *allocator,

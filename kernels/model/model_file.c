@@ -75,7 +75,15 @@ static eg_status check_metadata(const eg_safetensors *file)
             return eg_fail(EG_ERROR_MODEL, "the metadata lacks %s; convert the checkpoint again", keys[i]);
         }
     }
-    return check_checksum(file);
+    const eg_status status = check_checksum(file);
+    const eg_string digest = eg_metadata(file, "data_sha256");
+    if (status == EG_OK &&
+        (digest.bytes != EG_SHA256_DIGITS || strspn(digest.text, "0123456789abcdef") != EG_SHA256_DIGITS)) {
+        return eg_fail(EG_ERROR_MODEL,
+                       "data_sha256 is %.70s; expected %d digits of 0 … 9 and a … f: the file is corrupt; get it again",
+                       digest.text, EG_SHA256_DIGITS);
+    }
+    return status;
 }
 
 /* ---- tokenizer and prompts ------------------------------------------------------------------------------------- */

@@ -10,7 +10,6 @@ enum {
     MAX_HEADER_BYTES = 1 << 20, /* the header of a 256-layer model takes 0.4 MB */
     MAX_TENSORS = 4096,         /* a 256-layer model has 3,591 */
     MAX_METADATA = 1024,
-    MAX_RANK = 4,
 };
 
 size_t eg_tensor_bytes(const eg_tensor *tensor)
@@ -96,7 +95,7 @@ static void read_tensor(eg_json *json, eg_tensor *tensor, const char *data, size
             tensor->dtype = read_dtype(json);
         } else if (eg_string_is(key, "shape")) {
             field = 2;
-            tensor->rank = read_integers(json, tensor->shape, MAX_RANK, "a tensor has too many dimensions");
+            tensor->rank = read_integers(json, tensor->shape, EG_MAX_RANK, "a tensor has too many dimensions");
         } else if (eg_string_is(key, "data_offsets")) {
             field = 4;
             if (read_integers(json, offsets, 2, "there are too many data_offsets") != 2) {
@@ -111,7 +110,7 @@ static void read_tensor(eg_json *json, eg_tensor *tensor, const char *data, size
     if (fields != 7) {
         eg_json_fail(json, "expected a tensor's dtype, shape and data_offsets");
     } else if (offsets[1] > bytes) {
-        eg_json_fail(json, "a tensor ends after the end of the file; it was cut: get it again");
+        eg_json_fail(json, "a tensor ends after the end of the file: it was cut");
     } else if (offsets[0] > offsets[1] || offsets[1] - offsets[0] != eg_tensor_bytes(tensor)) {
         eg_json_fail(json, "a tensor's shape and data_offsets disagree");
     } else {
@@ -286,7 +285,7 @@ eg_status eg_safetensors_read(const void *data, size_t bytes, const eg_allocator
     eg_json json = eg_json_read((eg_string){file->header, length});
     read_header(&json, file, first, data_bytes);
     if (json.problem != NULL) {
-        status = eg_fail(EG_ERROR_MODEL, "the header is damaged: %s", json.problem);
+        status = eg_fail(EG_ERROR_MODEL, "the header is damaged: %s; get the file again", json.problem);
     }
     status = status == EG_OK ? check_metadata_keys(file) : status;
     status = status == EG_OK ? check_tiling(file, first, data_bytes) : status;

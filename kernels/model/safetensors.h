@@ -10,11 +10,13 @@
 
 typedef enum eg_dtype { EG_F32 = 0, EG_F16 = 1, EG_I8 = 2, EG_U8 = 3 } eg_dtype;
 
+enum { EG_MAX_RANK = 4 }; /* dimensions of a tensor */
+
 typedef struct eg_tensor {
     const char *name;
     eg_dtype dtype;
-    uint32_t rank;     /* at most 4 */
-    uint64_t shape[4]; /* elements, outermost first */
+    uint32_t rank;
+    uint64_t shape[EG_MAX_RANK]; /* elements, outermost first */
     const void *data;
 } eg_tensor;
 

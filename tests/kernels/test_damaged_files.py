@@ -222,10 +222,10 @@ HEADER: list[Damage] = [
     ('"dtype":"U8"', '"dtype":"BOOL"', "embedding.weight", "F32, F16, I8 or U8"),
     ('"dtype":"U8"', '"dtype":["U8"]', "dtype", "string"),
     (NORM, NORM.replace("F32", "I32"), "final_norm", "F32, F16, I8 or U8"),
-    (NORM, NORM.replace("[64]", "[8,8]"), "final_norm", "final_norm"),
+    (NORM, NORM.replace("[64]", "[8,8]"), r"F32 \(8, 8\); expected F32 \(64,\)", r"F32 \(8, 8\); expected F32 \(64\)"),
     ('"head.weight":{"dtype":"I8"', '"head.weight":{"dtype":"U8"', "head.weight", "head.weight"),
     ("[2304]", "[2368]", "embedding.weight", "disagree"),
-    ("[2304]", "[36,64]", "embedding.weight", "embedding.weight"),
+    ("[2304]", "[36,64]", r"U8 \(36, 64\); expected U8 \(2304,\)", r"U8 \(36, 64\); expected U8 \(2304\); conv"),
     ("[2304]", "[2304,1,1,1,1]", "dimensions", "dimensions"),
     ("[2304]", f"[{'9' * 4201},{'9' * 4201}]", "more than 40 digits", "too large"),
     ("[2304]", f"[{','.join(['9' * 4000] * 250)}]", "more than 40 digits", "too large"),
@@ -253,7 +253,7 @@ HEADER: list[Damage] = [
     ("layers.0.q_norm", "layers.0.k_norm", "twice", "layers.0.q_norm"),
     ("layers.0.post_attention_norm", "layers.0.pre_ffn_norm", "twice", "post_attention_norm"),
     ("final_norm", "final_norm\\u0000", "final_norm", "zero"),
-    ("head.scale", "head.scales", "head.scales", "head.scale "),
+    ("head.scale", "head.scales", "head.scales", "head.scale .*: head.scales is in its place"),
     ('"head.scale"', '"\\u001b[2J"', "no place for the tensors", "head.scale"),
     ("tokenizer.model", "extra", "extra", "extra"),
     (SCALE, SCALE.replace("64", "32,2"), "embedding.scale", "embedding.scale"),
@@ -407,6 +407,27 @@ def test_rows_of_another_size_than_the_table_are_refused(good: Path, read: Reade
     begin, end = header["embedding.bits"]["data_offsets"]
     changed = data[:begin] + b"\x08" * (end - begin) + data[end:]
     refused(read, join(good, as_text(header), changed), r"2304 bytes.* need 4096")
+
+
+@pytest.mark.parametrize("place", [0, 30, 47])
+def test_bytes_behind_the_rows_must_be_zeros(good: Path, read: Reader, place: int) -> None:
+    header, data = split(good)
+    begin, end = header["embedding.bits"]["data_offsets"]
+    bits = bytearray(data[begin:end])
+    bits[bits.index(4)] = 3  # which leaves 8 bytes,
+    bits[bits.index(8)] = 3  # 48 in all
+    good_data = data[: begin - 48] + bytes(48) + bits + data[end:]
+    read(join(good, as_text(header), good_data))
+    changed = bytearray(good_data)
+    changed[begin - 48 + place] = 1
+    refused(read, join(good, as_text(header), bytes(changed)), f"byte {begin - 48 + place} .* is not 0; convert")
+
+
+@pytest.mark.parametrize("digest", ["", "0" * 63, "0" * 65, "A" * 64, "0" * 63 + "\0", "\x1b[2J"])
+def test_a_digest_of_the_data_has_64_digits(good: Path, read: Reader, digest: str) -> None:
+    header, data = split(good)
+    header["__metadata__"]["data_sha256"] = digest
+    refused(read, join(good, as_text(header), data), "data_sha256 is .*; expected 64 digits .* get it again")
 
 
 def test_every_byte_of_the_data_is_in_the_checksum(good: Path, reader: str) -> None:
