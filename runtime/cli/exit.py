@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..kernels.errors import EmbgemmaError, InputError
 from ..notices import tell
+from ..output_file import FULL
 from .signals import clean_up_when_ended
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
         tell(str(error), program)
         return EXIT_WRONG_USE if isinstance(error, InputError) else EXIT_FAILURE
     except OSError as error:
-        place = error.filename or ("standard output" if _cannot_flush() else None)
+        full = _cannot_flush() or error.errno in FULL  # what is written to files names them
+        place = error.filename or ("standard output" if full else None)
         tell(": ".join(str(part) for part in (place, error.strerror or error) if part is not None), program)
         return EXIT_FAILURE
     return code

@@ -133,11 +133,12 @@ def test_interrupt_of_the_start(tmp_path: Path, module: str, ignored: bool) -> N
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device without room")
 @pytest.mark.parametrize("arguments", [("info",), ("embed", "some text"), ("embed", *["some text"] * 40)])
-def test_standard_output_without_room(arguments: tuple[str, ...]) -> None:
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_without_room(arguments: tuple[str, ...], unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("wb") as full:
         pipes = {"stdout": full, "stderr": subprocess.PIPE}
-        done = run(PYTHON, "-m", "embgemma", *arguments, check=False, env=buffered, **pipes)
+        done = run(PYTHON, "-m", "embgemma", *arguments, check=False, env=environment, **pipes)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == b"embgemma: standard output: No space left on device"
 
