@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from .kernels.errors import InputError
 from .kernels.system import replace
+from .notices import size_text
 
 try:
     import fcntl
@@ -40,8 +41,7 @@ def looking_at(path: Path) -> Iterator[None]:
 def check_destination(path: Path, *, force: bool) -> None:
     """Raises InputError unless a file may be written at `path`. Call it before the work, not after."""
     with looking_at(path):
-        if not path.parent.is_dir():
-            raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+        check_parent(path)
         if path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
         if path.exists() and not path.is_file():
@@ -50,14 +50,23 @@ def check_destination(path: Path, *, force: bool) -> None:
             raise _exists(path)
 
 
+def check_parent(path: Path) -> None:
+    """Raises InputError unless there is a folder for what is to be written at `path`."""
+    if path.parent.is_dir():
+        return
+    if os.path.lexists(path.parent):
+        raise InputError(f"cannot write {path}: {path.parent} is no folder; give the name of one")
+    raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+
+
 def check_room(path: Path, size: float) -> None:
     """Raises InputError unless the disk has room for a file of so many bytes at `path`."""
     with looking_at(path):
         disk = shutil.disk_usage(path.parent)
     if disk.total > 0 and disk.free < size:  # some disks tell nothing
         raise InputError(
-            f"cannot write {path}: it takes {size / 1e6:,.0f} MB, and {disk.free / 1e6:,.0f} MB are free there; make "
-            "room, or give a name on another disk"
+            f"cannot write {path}: it takes {size_text(size)}, and {size_text(disk.free)} are free there; make room, "
+            "or give a name on another disk"
         )
 
 

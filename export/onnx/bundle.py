@@ -18,7 +18,7 @@ from ...model import load
 from ...onnx.onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
 from ...onnx.onnx_facts import OnnxFacts, onnx_facts
 from ...onnx.onnx_file import read_onnx_file
-from ...output_file import looking_at, whole_folder
+from ...output_file import check_parent, looking_at, whole_folder
 from .bundle_files import TOKENIZER_FILES, write_modules, write_readme, write_tokenizer_files
 from .export import Exported, export_onnx
 
@@ -44,8 +44,7 @@ _READ_AT_ONCE = 1 << 20
 def check_bundle_destination(folder: Path, *, force: bool) -> None:
     """Raises InputError unless a bundle may be written to `folder`; only a bundle is ever replaced."""
     with looking_at(folder):
-        if not folder.parent.is_dir():
-            raise InputError(f"cannot write {folder}: the folder {folder.parent} does not exist; create it first")
+        check_parent(folder)
         if not folder.exists():
             return
         if not folder.is_dir():

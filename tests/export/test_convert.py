@@ -339,6 +339,6 @@ def test_a_disk_without_room_is_refused_before_the_work(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, free=1000))
     monkeypatch.setattr("embgemma.export.convert.build_tokenizer_table", Mock(side_effect=AssertionError))
-    with pytest.raises(InputError, match=r"a\.safetensors: it takes .* MB, and 0 MB are free there; make room"):
+    with pytest.raises(InputError, match=r"a\.safetensors: it takes .* kB, and 1\.0 kB are free there; make room"):
         convert(tiny_folder, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())

@@ -136,6 +136,12 @@ def test_only_files_are_replaced() -> None:
         check_destination(Path("/dev/null"), force=True)
 
 
+def test_a_file_is_no_folder_to_write_in(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"x\.npy: .*file is no folder; give the name of one"):
+        check_destination(tmp_path / "file" / "x.npy", force=True)
+
+
 @pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "y" * 256])
 def test_a_name_that_is_too_long_is_refused_before_the_work(name: str) -> None:
     with pytest.raises(InputError, match=r"cannot write .*too long; give another name"):

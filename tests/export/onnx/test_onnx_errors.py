@@ -39,6 +39,7 @@ def model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["-o", "model.onnx", "--target", "mobile"], "argument --target: invalid choice: 'mobile'"),
         (["-o", "model.bin"], "the name of the output, model.bin, must end in .onnx"),
         (["-o", "none/model.onnx"], "cannot write none/model.onnx: the folder none does not exist; create it first"),
+        (["--bundle", "/dev/null/b"], "cannot write /dev/null/b: /dev/null is no folder; give the name of one"),
         (["-o", "a.onnx", "--bundle", "b"], "argument --bundle: not allowed with argument -o/--output"),
         (["-o", "a.onnx", "--operators-config", "./a.onnx"], "--output and --operators-config both name a.onnx"),
         ([], "one of the arguments -o/--output --bundle is required"),
