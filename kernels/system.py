@@ -8,7 +8,18 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from .errors import InputError
+
 LIBRARY_NAME = {"darwin": "libembgemma.dylib", "win32": "embgemma.dll"}.get(sys.platform, "libembgemma.so")
+
+
+def utf8_path(path: Path, library: str) -> str:
+    """The path for a library that takes names in UTF-8 alone, whatever the locale is; raises InputError for others."""
+    try:
+        return os.fsencode(path.absolute()).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: {library} opens no path that is not UTF-8; rename what is not") from None
+
 
 if sys.platform == "win32":
     import ctypes

@@ -14,10 +14,11 @@ from ... import __version__
 from ...inputs import check_path
 from ...kernels.errors import InputError
 from ...kernels.model_file import ModelFile
+from ...kernels.system import utf8_path
 from ...model import load
 from ...onnx.onnx_backend import PAD_ID, SENTENCE_EMBEDDING, SESSION_CONFIG, describe_onnx_model
 from ...onnx.onnx_facts import OnnxFacts, onnx_facts
-from ...onnx.onnx_file import read_onnx_file
+from ...onnx.onnx_file import LIBRARY, read_onnx_file
 from ...output_file import check_parent, looking_at, whole_folder
 from .bundle_files import TOKENIZER_FILES, write_modules, write_readme, write_tokenizer_files
 from .export import Exported, export_onnx
@@ -45,6 +46,7 @@ def check_bundle_destination(folder: Path, *, force: bool) -> None:
     """Raises InputError unless a bundle may be written to `folder`; only a bundle is ever replaced."""
     with looking_at(folder):
         check_parent(folder)
+        utf8_path(folder, LIBRARY)
         if not folder.exists():
             return
         if not folder.is_dir():

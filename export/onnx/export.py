@@ -15,10 +15,12 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from ... import __version__
 from ...inputs import check_integer, check_path
 from ...kernels.errors import CheckpointError, InputError
+from ...kernels.system import utf8_path
 from ...notices import Progress, tell
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, ONNX_VERSION, SENTENCE_EMBEDDING, TOKENIZER_KEY
 from ...onnx.onnx_choices import NAMES, TARGETS, Name, Target, format_of
 from ...onnx.onnx_facts import EXTENSIONS
+from ...onnx.onnx_file import LIBRARY
 from ...output_file import check_destination, check_room, keep_inputs, whole_file
 from ..check import nothing_written
 from ..checkpoint.checkpoint import Checkpoint, read_checkpoint
@@ -108,6 +110,7 @@ def export_onnx(
     calibrated = calibrated and weights_format != "float32"
     texts = calibration_files(calibration, used=calibrated)
     check_destination(output, force=force)
+    utf8_path(output, LIBRARY)
     if text:
         if target != "onnxruntime":
             raise InputError(f"target {target!r} has no operator that takes text; take target 'onnxruntime'")

@@ -26,7 +26,8 @@ from ..kernels.model_file import (
     read_prompts,
     stated_lines,
 )
-from .onnx_file import OnnxFile, read_onnx_file
+from ..kernels.system import utf8_path
+from .onnx_file import LIBRARY, OnnxFile, read_onnx_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +149,7 @@ class OnnxBackend:
                 f"{path}: an ONNX model needs the package onnxruntime; run `{pip_install('onnx')}`"
             ) from error
         options = session_options(threads)
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.resolve().parent))
+        options.add_session_config_entry(_WEIGHTS_FOLDER, utf8_path(path.resolve().parent, LIBRARY))
         try:
             self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own classes, which have no better base class

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ..kernels.errors import ModelFileError, reading
 from ..kernels.model_file import MOST_METADATA
 from ..kernels.safetensors_file import MAGIC_BYTES, kind_of_file, open_regular
+from ..kernels.system import utf8_path
 from .protobuf import VARINT, Field, fields, length_delimited, varint
 
-if TYPE_CHECKING:
-    from pathlib import Path
+LIBRARY = "ONNX Runtime"
 
 # Numbers of fields in onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
@@ -61,12 +61,13 @@ def read_onnx_file(path: Path, *, with_tokenizer: bool = False) -> OnnxFile:
     with reading(path, ModelFileError):
         if not path.is_file():
             raise ModelFileError("this is a folder" if path.is_dir() else "there is no such file")
+        place = utf8_path(path, LIBRARY)
         try:
             with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 kind = kind_of_file(data[:MAGIC_BYTES])
                 if kind:
                     raise ModelFileError(f"this is {kind}, not an ONNX model")
-                return _read(data, path.name, with_tokenizer=with_tokenizer)
+                return _read(data, Path(place).name, with_tokenizer=with_tokenizer)
         except (IndexError, UnicodeDecodeError, ValueError) as error:  # ValueError: the file is empty
             reason = "this is not an ONNX model, or it is cut; export it again with `embgemma export-onnx`"
             raise ModelFileError(reason) from error

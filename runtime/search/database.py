@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..kernels.errors import EmbgemmaError, InputError
+from ..kernels.system import utf8_path
 from ..output_file import check_destination
 
 try:
@@ -154,7 +155,7 @@ def _connect(path: Path, *, new: bool) -> apsw.Connection:
     except ImportError as error:
         raise InputError(f"an index needs two more packages ({error}): run `pip install apsw sqlite-vec`") from error
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if new else 0)  # read only, where that is so
-    connection = apsw.Connection(str(path.absolute()), flags=flags)
+    connection = apsw.Connection(utf8_path(path, "SQLite"), flags=flags)
     connection.set_busy_timeout(BUSY_MILLISECONDS)
     connection.enable_load_extension(True)
     connection.load_extension(sqlite_vec.loadable_path())

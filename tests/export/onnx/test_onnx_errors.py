@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import shutil
+import sys
 import zlib
 from pathlib import Path
 
@@ -61,6 +63,19 @@ def test_bad_calls_of_the_command(
     assert code == 2
     assert problem in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="every name is Unicode")
+@pytest.mark.parametrize("option", ["-o", "--bundle"])
+def test_onnx_runtime_takes_no_name_of_bytes(
+    tiny_folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    name = tmp_path / os.fsdecode(b"gr\xfc\xdf.onnx")
+    assert main(["export-onnx", str(tiny_folder), option, str(name)]) == 2
+    assert capsys.readouterr().err.count("rename what is not\n") == 1
+    name.symlink_to(model)
+    with pytest.raises(InputError, match="opens no path that is not UTF-8"):
+        embgemma.load(name)
 
 
 @pytest.mark.parametrize("missing", ["tokenizer.model", "model.safetensors", "config.json", "2_Dense/config.json"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from embgemma.cli.main import main
+from tests import processes
 
 HOSTILE = "\x1b]0;title\x07 \u202eabc \x9b31m"
 
@@ -34,6 +37,30 @@ def docs(tmp_path: Path) -> Path:
     (folder / "a.md").write_text("intro\n\n# The of\nand to\n\nbe it", "utf-8")
     (folder / f"hostile{HOSTILE}.txt").write_text(f"{HOSTILE} 你好", "utf-8")
     return folder
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="every name is Unicode")
+@pytest.mark.parametrize("command", [("index", "docs", "-o"), ("search",), ("serve", "--port", "0", "--index")])
+def test_sqlite_takes_no_name_of_bytes(run: Any, docs: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    name = Path(os.fsdecode(b"gr\xfc\xdf.db"))
+    if command[0] != "index":
+        run("index", docs, "-o", "notes.db")
+        (tmp_path / "notes.db").rename(name)
+    query = ("the",) if command[0] == "search" else ()
+    before = sorted(tmp_path.iterdir())
+    code, _, err = run(*command, name, *query)
+    assert code == 2
+    assert err.endswith("SQLite opens no path that is not UTF-8; rename what is not\n")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has names in Unicode")
+def test_names_in_an_ascii_locale(tmp_path: Path) -> None:
+    (tmp_path / "zwei 你好.md").write_text("the", "utf-8")
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for command in (("index", tmp_path, "-o", tmp_path / "ü.db"), ("search", tmp_path / "ü.db", "the")):
+        done = processes.run(processes.PYTHON, "-m", "embgemma", *command, env=plain, stdout=subprocess.PIPE)
+    assert done.stdout.endswith(b"\nthe\n")
 
 
 def test_from_a_folder_to_results(run: Any, docs: Path, model_path: Path) -> None:
