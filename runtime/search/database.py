@@ -91,8 +91,19 @@ def check_new(path: Path) -> None:
 def create(path: Path, settings: Settings) -> None:
     """Makes the file with its tables, at once or not at all; an empty file may be there."""
     check_new(path)
-    with sole_writer(path), _connection(path, new=True) as connection:
+    with sole_writer(path):
         check_new(path)  # another process may have made it
+        was_there = path.exists()
+        try:
+            _fill(path, settings)
+        except BaseException:
+            if not was_there:
+                path.unlink(missing_ok=True)
+            raise
+
+
+def _fill(path: Path, settings: Settings) -> None:
+    with _connection(path, new=True) as connection:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         kind = "int8" if settings.precision == "int8" else "float"
         with connection:

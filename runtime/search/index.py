@@ -146,10 +146,12 @@ class Index:
     def search(self, query: str, k: int = 10) -> list[Result]:
         """The k passages that fit the query best, or all if there are fewer; the best comes first.
 
-        Raises InputError if the query is no text, or k is not from 1 to 1000.
+        Raises InputError if the query has no words, or k is not from 1 to 1000.
         """
         if not isinstance(query, str):
             raise InputError(f"query is of type {type(query).__name__}; expected str")
+        if not query.strip():
+            raise InputError("query is empty; expected words to look for")
         check_integer("k", k, 1, MOST_RESULTS)
         return self.nearest(self._current()[1].embed_query(query), k)
 

@@ -147,6 +147,19 @@ def test_a_search_sees_one_state(index: Index, monkeypatch: pytest.MonkeyPatch, 
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("was_there", [False, True])
+def test_an_index_that_cannot_be_made_leaves_no_file(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_there: bool
+) -> None:
+    path = tmp_path / "new.db"
+    if was_there:
+        path.touch()
+    monkeypatch.setattr(database, "_TABLES", "CREATE TABLE a(b); no SQL;")
+    with pytest.raises(IndexFileError):
+        Index.create(path, model_path)
+    assert [(each, each.stat().st_size) for each in tmp_path.iterdir()] == [(path, 0)] * was_there
+
+
 def test_full_disk(index: Index, folder: Path) -> None:
     index.update([folder])
     connection = index._store.connection

@@ -260,6 +260,7 @@ def test_texts_that_are_no_files(index: Index, folder: Path) -> None:
     ("call", "said"),
     [
         (lambda index: index.search(3), "query is of type int"),
+        (lambda index: index.search(" \n"), "query is empty"),
         (lambda index: index.search("a\ud800"), "lone surrogate"),
         (lambda index: index.search("a", 0), "k=0"),
         (lambda index: index.search("a", 1001), "k=1001"),
