@@ -1,9 +1,10 @@
-"""How a command ends: its exit code, and one line on standard error about what went wrong."""
+"""How a command ends: its exit code, and one line on standard error about what went wrong, or may have."""
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 from ..kernels.errors import EmbgemmaError, InputError
@@ -23,8 +24,13 @@ EXIT_BROKEN_PIPE = 141
 
 def exit_code(program: str, run: Callable[[], int]) -> int:
     """Runs a command, and gives its exit code or that of the error that ended it."""
+
+    def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+        tell(f"warning: {message}", program)
+
     try:
-        with clean_up_when_ended():
+        with clean_up_when_ended(), warnings.catch_warnings():
+            warnings.showwarning = show_warning  # one sentence, without the source line
             code = run()
             if sys.stdout is not None:  # None: it was closed before the start
                 sys.stdout.flush()

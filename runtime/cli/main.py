@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
 from ..find import IN_THE_BOX
 from ..kernels.errors import one_line
 from ..kernels.model_file import SCHEMES
-from ..notices import tell
 from .cache_command import add_cache_arguments, run_cache
 from .convert_command import add_keep_arguments, run_convert
 from .embed_command import add_embed_arguments, run_embed
@@ -44,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.run is None:
         parser.print_help()
         return 0
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        return exit_code(PROGRAM, lambda: arguments.run(arguments))
+    return exit_code(PROGRAM, lambda: arguments.run(arguments))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -238,8 +234,3 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--threads", type=int, metavar="N", help="default: the number of physical cores, or the CPU quota if less"
     )
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Writes a warning as one sentence, without the source line."""
-    tell(f"warning: {message}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from embgemma.benchmarks import cli as bench
@@ -16,7 +18,7 @@ from embgemma.kernels.errors import BackendError, InputError
         (InputError("wrong"), 2, "wrong"),
         (BackendError("none"), 1, "none"),
         (FileNotFoundError(2, "No such file or directory", "a\x1b[31m"), 1, r"a\x1b[31m: No such file or directory"),
-        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (OSError(28, "No space left on device"), 1, "standard output: No space left on device"),
         (OSError("odd"), 1, "odd"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -30,3 +32,11 @@ def test_an_error_is_a_code_and_a_line(
 
     assert exit_code(program, run) == code
     assert capsys.readouterr().err == f"{program}: {line}\n"
+
+
+@pytest.mark.parametrize("program", [embgemma.PROGRAM, bench.PROGRAM])
+def test_a_warning_is_a_line(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert exit_code(program, lambda: warnings.warn("odd", stacklevel=1) or 0) == 0
+    assert capsys.readouterr().err == f"{program}: warning: odd\n"
