@@ -131,7 +131,7 @@ def run_comparison(
     packages = [package for name in names for package in peer_module(name).PACKAGES]
     environment = read_environment(tuple(packages))
     source = read_checkpoint(checkpoint)
-    settings.check(source.config)
+    settings = settings.of_model(source.config)
     folder = checkpoint_folder(cache, checkpoint)
     isa = settings.isa or os.environ.get(ISA_VARIABLE)
     limits = limits_for(isa)

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", action="append", default=[], metavar="WORD", help="only sets whose name contains it")
     parser.add_argument(
         "--dims",
-        type=lambda text: tuple(sorted(map(int, text.split(",")), reverse=True)),
+        type=shared.positives,
         default=DIMENSIONS,
         metavar="N,N,…",
         help=f"sizes of vector; the summary has the largest (default: {','.join(map(str, DIMENSIONS))})",
@@ -102,7 +102,13 @@ class Material:
 def _run(options: argparse.Namespace) -> str:
     """Measures what the options ask for; returns the report and draws the plot."""
     found = measure_formats(
-        options.files, options.checkpoint, options.compare, options.task, options.dims, options.cache, options.threads
+        options.files,
+        options.checkpoint,
+        options.compare,
+        options.task,
+        sorted(options.dims, reverse=True),
+        options.cache,
+        options.threads,
     )
     if options.plot:
         from .quality_plot import write_plot
@@ -164,6 +170,8 @@ def _name(path: Path) -> str:
 def read_material(reference: Variant, wanted: Sequence[str], dimensions: Sequence[int]) -> Material:
     """All texts, tokenized by the reference model's tokenizer: golden ones and sets are those the environment names."""
     golden, evaluation = path_from_environment(GOLDEN_VARIABLE), path_from_environment(EVALUATION_VARIABLE)
+    if wanted and evaluation is None:
+        raise InputError(f"--task chooses evaluation sets; set {EVALUATION_VARIABLE} to a folder of them")
     texts = None if golden is None else read_golden(golden)
     tasks = [] if evaluation is None else read_tasks(evaluation, wanted)
     with load(reference.path, threads=1) as model:

@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pieces",
-        type=lambda text: [int(number) for number in text.split(",")],
+        type=shared.positives,
         default=[*PIECES],
         metavar="N,N,…",
         help=f"how many pieces are kept (default: {','.join(map(str, PIECES))})",
@@ -115,7 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", action="append", default=[], metavar="WORD", help="only sets whose name contains it")
     parser.add_argument("--no-scores", action="store_true", help="say only what is covered, which takes no embedding")
     parser.add_argument("--markdown", action="store_true", help="tables for a README")
-    parser.add_argument("--threads", type=int, help="default: the number of physical cores, or the CPU quota if less")
+    parser.add_argument(
+        "--threads", type=shared.positive, help="default: the number of physical cores, or the CPU quota if less"
+    )
     shared.add_plot(parser)
     parser.set_defaults(run=_run)
 

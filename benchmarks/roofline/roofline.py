@@ -87,7 +87,7 @@ def run_roofline(source: Source, settings: Settings) -> Roofline:
     """Measures one model file; raises InputError where the machine's limits cannot be measured."""
     environment = read_environment()
     model = read_model_file(source.path)
-    settings.check(model.config)
+    settings = settings.of_model(model.config)
     variant = Variant(OURS, model.scheme, source.path, {**settings.options(), "tokenizer": "no"})
     progress("loading")
     with Process(variant, settings.threads) as process, Process(variant, 1) as single:

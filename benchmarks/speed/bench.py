@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ...kernels.config import EncoderConfig
@@ -11,7 +11,7 @@ from ...kernels.model_file import ModelFile, read_model_file
 from ..harness.command import progress
 from ..harness.machine import Environment, Limits, read_environment
 from ..harness.measure import Budget, Timed, Timing, measure_in_turn
-from ..harness.workload import BATCH_LENGTHS, MEMORY_LENGTH, Shape, make_ids, work_of
+from ..harness.workload import BATCH_LENGTHS, DEFAULT_LENGTHS, MEMORY_LENGTH, Shape, make_ids, work_of
 from ..peers import OURS, Variant
 from ..peers.process import Process
 from .model_source import Source
@@ -38,12 +38,15 @@ class Settings:
     seconds: float
     repeats: int | None
 
-    def check(self, config: EncoderConfig) -> None:
-        """Raises InputError if the model does not take texts of these lengths."""
+    def of_model(self, config: EncoderConfig) -> Settings:
+        """These settings, of the usual lengths those that the model takes; raises InputError if it lacks another."""
+        if self.lengths == DEFAULT_LENGTHS:
+            return replace(self, lengths=tuple(tokens for tokens in self.lengths if tokens <= config.max_tokens))
         if max(self.lengths) > config.max_tokens:
             raise InputError(
                 f"--lengths has {max(self.lengths)}, but the model takes at most {config.max_tokens} tokens"
             )
+        return self
 
     def budget(self, share: float, longest_call_share: float) -> Budget:
         """A part of the time that there is."""
@@ -58,7 +61,7 @@ def run(source: Source, settings: Settings) -> Result:
     """Measures one model file; raises EmbgemmaError if it cannot be loaded or the settings do not fit it."""
     environment = read_environment()  # first, so that the load average does not count our own work
     model = read_model_file(source.path)
-    settings.check(model.config)
+    settings = settings.of_model(model.config)
     variant = Variant(OURS, model.scheme, source.path, settings.options())
     progress("loading")
     loads = [_load_seconds(variant, settings.threads) for _ in range(LOADS - 1)]

@@ -30,6 +30,7 @@ from ...kernels.errors import EmbgemmaError, InputError
 from ...model import load
 from ..harness.command import progress
 from ..harness.page import Table, whole
+from . import options as shared
 
 Embed: TypeAlias = Callable[[Path, Path, Path], object]  # of a folder into another, by a model file
 WORDS = (
@@ -64,9 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__
     parser.add_argument("model", nargs="?", default=IN_THE_BOX, metavar="MODEL", help="default: %(default)s")
     parser.add_argument("--on", choices=ENGINES, default="ray", help="what runs here (default: %(default)s)")
-    parser.add_argument("--texts", type=int, default=1_000_000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--files", type=int, default=50, metavar="N", help="that hold them (default: %(default)s)")
-    parser.add_argument("--cores", type=int, default=2, metavar="N", help="workers, and threads (default: %(default)s)")
+    parser.add_argument("--texts", type=shared.positive, default=1_000_000, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--files", type=shared.positive, default=50, metavar="N", help="that hold them (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cores", type=shared.positive, default=2, metavar="N", help="workers, and threads (default: %(default)s)"
+    )
     parser.add_argument("--kill", action="store_true", help="end a worker when a third of the files is there")
     parser.set_defaults(run=_run)
 

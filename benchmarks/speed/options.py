@@ -51,17 +51,17 @@ def add_timed(parser: argparse.ArgumentParser) -> None:
         help=f"tokens a text, from {MIN_TOKENS} to {EMBEDDINGGEMMA_300M.max_tokens} "
         f"(default: {','.join(map(str, DEFAULT_LENGTHS))})",
     )
-    group.add_argument("--batch", type=_positive, default=DEFAULT_BATCH, help="texts in a batch (default: %(default)s)")
+    group.add_argument("--batch", type=positive, default=DEFAULT_BATCH, help="texts in a batch (default: %(default)s)")
     group.add_argument(
-        "--seconds", type=_seconds, default=DEFAULT_SECONDS, help="time to measure (default: %(default)g)"
+        "--seconds", type=seconds, default=DEFAULT_SECONDS, help="time to measure (default: %(default)g)"
     )
-    group.add_argument("--repeats", type=_positive, metavar="N", help="N calls of each length instead of --seconds")
+    group.add_argument("--repeats", type=positive, metavar="N", help="N calls of each length instead of --seconds")
 
 
 def add_threads_and_cache(parser: argparse._ActionsContainer) -> None:
     """How many threads, and where models are kept."""
     parser.add_argument(
-        "--threads", type=_positive, help="default: the number of physical cores, or the CPU quota if less"
+        "--threads", type=positive, help="default: the number of physical cores, or the CPU quota if less"
     )
     parser.add_argument(
         "--cache",
@@ -118,14 +118,21 @@ def peers(text: str) -> list[str]:
     return list(PEERS) if text == "all" else _names(text, PEERS)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number above 0."""
     value = int(text) if text.isdecimal() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
     return value
 
 
-def _seconds(text: str) -> float:
+def positives(text: str) -> tuple[int, ...]:
+    """Whole numbers above 0, separated by commas."""
+    return tuple(positive(part.strip()) for part in text.split(","))
+
+
+def seconds(text: str) -> float:
+    """Seconds above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -148,7 +155,7 @@ def _names(text: str, known: tuple[str, ...]) -> list[str]:
 
 
 def _lengths(text: str) -> tuple[int, ...]:
-    lengths = tuple(_positive(part.strip()) for part in text.split(","))
+    lengths = positives(text)
     if min(lengths) < MIN_TOKENS:
         raise argparse.ArgumentTypeError(f"{text!r}: a text has at least {MIN_TOKENS} tokens, <bos> and <eos>")
     return lengths

@@ -23,6 +23,7 @@ from ...search.embedder import Embedder
 from ...search.passages import Passage
 from ...search.vectors import to_bytes
 from ..harness.command import progress
+from . import options as shared
 
 ROUNDS = 3
 SEARCHES = 30
@@ -34,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__
     parser.add_argument("model", metavar="MODEL", help="a model file, or a name")
     parser.add_argument("paths", nargs="+", type=Path, metavar="FOLDER|FILE", help="what to index")
-    parser.add_argument("--vectors", type=int, default=100_000, metavar="N", help="to search (default: 100000)")
+    parser.add_argument(
+        "--vectors", type=shared.positive, default=100_000, metavar="N", help="to search (default: 100000)"
+    )
     parser.set_defaults(run=lambda options: measure_search(options.model, options.paths, options.vectors))
 
 

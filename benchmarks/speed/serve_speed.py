@@ -28,6 +28,7 @@ from ..harness.command import progress
 from ..harness.machine import read_environment
 from ..harness.memory import kib_fields
 from ..harness.page import MEGA
+from . import options as shared
 from .serve_report import SAMPLES, Load, Served, Throughput, page
 from .tokenizer_speed import read_texts, sample_texts
 
@@ -43,9 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__
     parser.add_argument("model", metavar="MODEL", help="a model file, or a name")
     parser.add_argument("--texts", type=Path, metavar="FILE", help="a file of texts, one a line (default: help texts)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the server and of encode (default: as always)")
-    parser.add_argument("--clients", type=int, default=16, metavar="N", help="at once (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of single requests (default: %(default)g)")
+    parser.add_argument(
+        "--threads", type=shared.positive, metavar="N", help="of the server and of encode (default: as always)"
+    )
+    parser.add_argument(
+        "--clients", type=shared.positive, default=16, metavar="N", help="at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=shared.seconds, default=10.0, help="of single requests (default: %(default)g)"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -139,9 +146,9 @@ async def _share(server: Server, requests: Sequence[list[str]]) -> None:
     async def work() -> None:
         async with _client(server) as client:
             for texts in left:
-                status, _ = await client.embed(texts)
+                status, answer = await client.embed(texts)
                 if status != OK:
-                    raise InputError(f"the server answered {status}")
+                    raise InputError(f"the server answered {status}: {answer.decode()}")
 
     await asyncio.gather(*(work() for _ in range(REQUESTS_AT_ONCE)))
 
@@ -177,7 +184,7 @@ class _Client:
 
     async def embed(self, texts: list[str]) -> tuple[int, bytes]:
         """Status and body."""
-        body = json.dumps({"input": texts, "encoding_format": "base64"}).encode()
+        body = json.dumps({"input": texts, "encoding_format": "base64", "truncate": True}).encode()
         head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         self._writer.write(head.encode() + body)
         answer = await self._reader.readuntil(b"\r\n\r\n")

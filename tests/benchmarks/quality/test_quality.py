@@ -114,6 +114,13 @@ def test_what_cannot_be_done_is_said(
     assert message in bench(*arguments, *more, fails=True)
 
 
+def test_a_task_needs_evaluation_sets(
+    arguments: list[str], bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMBGEMMA_EVALDATA")
+    assert "--task chooses evaluation sets; set EMBGEMMA_EVALDATA" in bench(*arguments, "--task", "STS", fails=True)
+
+
 def test_files_are_opened_before_data_is_asked_for(bench: Callable[..., str]) -> None:
     assert "none.safetensors: cannot open the file" in bench("quality", "none.safetensors", fails=True)
 

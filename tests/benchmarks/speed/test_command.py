@@ -36,6 +36,11 @@ def test_threads_are_passed_on(model_path: Path, bench: Callable[..., str]) -> N
     assert json.loads(bench("--model", model_path, "--threads", 1, "--json", *QUICK))["facts"]["threads"] == 1
 
 
+def test_the_usual_lengths_are_those_that_the_model_takes(model_path: Path, bench: Callable[..., str]) -> None:
+    found = json.loads(bench("--model", model_path, "--batch", 1, "--repeats", 1, "--json"))
+    assert [row["shape"]["tokens"] for row in found["latencies"]] == [8, 16, 32, 64, 128]
+
+
 def test_the_model_of_the_environment_is_used(
     model_path: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +59,12 @@ def test_the_model_of_the_environment_is_used(
         (["--threads", "0"], "expected a whole number of at least 1"),
         (["--seconds", "nan"], "expected a number of seconds above 0"),
         (["--json", "--markdown"], "not allowed with argument"),
+        (["serve", "x", "--clients", "0"], "'0': expected a whole number of at least 1"),
+        (["serve", "x", "--seconds", "0"], "expected a number of seconds above 0"),
+        (["search", "x", "y", "--vectors", "-1"], "expected a whole number of at least 1"),
+        (["bulk", "--cores", "x"], "expected a whole number of at least 1"),
+        (["quality", "--dims", "256,x"], "expected a whole number of at least 1"),
+        (["vocabulary", "x", "--pieces", "0"], "expected a whole number of at least 1"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,10 @@ from tests import tiny
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
 
+@pytest.mark.filterwarnings("ignore::embgemma.notices.TruncationWarning")
 def test_it_says_what_it_measured(tmp_path: Path, bench: Callable[..., str]) -> None:
     model, texts = tiny.write_model(tmp_path / "model.safetensors"), tmp_path / "texts.txt"
-    texts.write_text("the of\n\nand to be it\n", "utf-8")
+    texts.write_text("the of\n\nand to be it\n" + "too long " * 100, "utf-8")
     found = bench("serve", model, "--texts", texts, "--threads", 1, "--clients", 3, "--seconds", 0.5)
     speed = r"encode [\d,]+ tokens/s, server [\d,]+; time [\d.]+, processor time [\d.]+ of that of encode"
     assert re.search(rf"throughput  \d+ texts, \d+ tokens: {speed}", " ".join(found.split("\n")).replace("  " * 6, ""))
