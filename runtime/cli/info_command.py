@@ -149,6 +149,8 @@ def _vocabulary_facts(model_file: ModelFile) -> Iterator[Fact]:
 def _coverage_facts(model_file: ModelFile, arguments: argparse.Namespace) -> list[Fact]:
     """How much of some texts a file covers."""
     if arguments.coverage is None:
+        if arguments.whole is not None:
+            raise InputError("--whole is for --coverage, which names texts; leave it out, or give both")
         return []
     if arguments.whole is None:
         raise InputError("--coverage needs the whole vocabulary; give the model file that has it by --whole")

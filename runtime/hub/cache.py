@@ -37,7 +37,10 @@ CHECKPOINT = "checkpoint"
 def home() -> Path:
     """The folder of the cache: EMBGEMMA_HOME, or `embgemma` where the platform keeps caches."""
     if os.environ.get(HOME):
-        return Path(os.environ[HOME]).expanduser().absolute()
+        place = Path(os.environ[HOME]).expanduser().absolute()
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{HOME} is {place}, which is no folder; set it to a folder for models")
+        return place
     try:
         if sys.platform == "win32":
             base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")

@@ -270,6 +270,8 @@ def test_coverage_is_of_a_whole(tmp_path: Path, texts: Path, capsys: Any) -> Non
     for file, name, message in ((part, part, "it has a part of"), (part, "embgemma-tiny", "has other pieces")):
         assert main(["info", str(file), "--coverage", str(texts), "--whole", str(name)]) == 2
         assert message in capsys.readouterr().err
+    assert main(["info", str(part), "--whole", str(whole)]) == 2
+    assert capsys.readouterr().err.startswith("embgemma: --whole is for --coverage")
     assert main(["info", str(part), "--coverage", str(empty), "--whole", str(whole)]) == 0
     assert re.search(r"coverage +there is no token", capsys.readouterr().out)
 

@@ -50,6 +50,16 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
         cache.home()
 
 
+def test_a_home_that_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EMBGEMMA_HOME", str(tmp_path / "file"))
+    for command in (["cache"], ["cache", "remove", NAME], ["pull", NAME], ["info", NAME]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.endswith("file, which is no folder; set it to a folder for models\n")
+
+
 def test_list_remove_and_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def output(*arguments: str, code: int = 0) -> Any:
         assert main(["cache", *arguments]) == code
