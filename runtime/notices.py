@@ -249,6 +249,11 @@ def size_text(count: float) -> str:
     return f"{count / 1e3:.1f} kB"
 
 
+def count_text(count: int, one: str) -> str:
+    """How many there are, such as "1 file" and "2,000 files"."""
+    return f"{count:,} {one}{'s' * (count != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Seconds in words, such as "4 min 12 s"."""
     if seconds < _MINUTE:

@@ -17,7 +17,7 @@ from ..find import SUFFIXES as MODEL_SUFFIXES
 from ..inputs import check_integer
 from ..kernels.errors import InputError, ModelFileError
 from ..model import EmbeddingModel, load
-from ..notices import Progress, TruncationWarning, tell
+from ..notices import Progress, TruncationWarning, count_text, tell
 from ..output_file import check_destination, keep_inputs
 from ..search.records import JSON_LINES, Record, argument_records, bounded_lines, json_records, line_records
 from .embedding_files import SUFFIXES, EmbeddingWriter, JsonLinesWriter, check_format, open_writer
@@ -129,7 +129,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
             progress.advance(len(chunk))
     code = report.sum_up(model.max_seq_length)
     if output is not None:
-        progress.wrote(output, f"{report.written} embeddings of {dim} values")
+        progress.wrote(output, f"{count_text(report.written, 'embedding')} of {dim} values")
     return code
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..find import IN_THE_BOX
 from ..kernels.errors import InputError
-from ..notices import Progress, tell
+from ..notices import Progress, count_text, tell
 from ..search import Index
 from ..search.embedder import DEFAULT_DIM, DEFAULT_OVERLAP, DEFAULT_PASSAGE
 from ..search.sources import check_exists
@@ -94,10 +94,10 @@ def open_or_create(arguments: argparse.Namespace) -> Index:
 def _summary(changes: Changes, passages: int) -> str:
     """What was done, in words."""
     parts = [
-        f"{passages:,} passages",
-        f"{changes.files:,} {'file' if changes.files == 1 else 'files'} of which {changes.changed:,} new or changed",
+        count_text(passages, "passage"),
+        f"{count_text(changes.files, 'file')} of which {changes.changed:,} new or changed",
         f"{changes.gone:,} gone" if changes.gone else "",
-        f"{changes.embedded:,} passages embedded",
+        f"{count_text(changes.embedded, 'passage')} embedded",
         *(f"{count:,} {kind} skipped" for kind, count in sorted(changes.skipped.items()) if count),
     ]
     return ", ".join(filter(None, parts))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..inputs import check_unicode
 from ..kernels.errors import InputError
+from ..notices import count_text
 from .readers import TABLES, Faults, read_chunks
 from .records import UTF_16_MARKS
 from .sources import find_files
@@ -99,8 +100,8 @@ class Update:
             if gone and gone != [os.fsencode(root)] and not self._prune and not (root.is_dir() and any(root.iterdir())):
                 # As when a disk is not mounted: to embed all of it once more would take long.
                 self._problem(
-                    f"{root}: it is missing or empty; the index keeps what it had of it, {len(gone):,} "
-                    f"{'file' if len(gone) == 1 else 'files'}, until `prune` (--prune) is given"
+                    f"{root}: it is missing or empty; the index keeps what it had of it, "
+                    f"{count_text(len(gone), 'file')}, until `prune` (--prune) is given"
                 )
             else:
                 yield from gone

@@ -87,7 +87,7 @@ def test_from_a_folder_to_results(run: Any, docs: Path, model_path: Path) -> Non
 
     (docs / "a.md").unlink()
     code, _, err = run("index", docs, "-o", "notes.db")
-    assert (code, "(1 passages, 1 file of which 0 new or changed, 1 gone, 0 passages embedded" in err) == (0, True)
+    assert (code, "(1 passage, 1 file of which 0 new or changed, 1 gone, 0 passages embedded" in err) == (0, True)
     assert run("index", docs, "-o", "notes.db", "-q") == (0, "", "")
 
 
