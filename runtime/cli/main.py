@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         "convert",
         help="make a model file of a checkpoint",
         description="Makes a model file of a published checkpoint: one file with weights, tokenizer and prompts. It "
-        "takes three to ten minutes on two cores and 1.1 GB of memory; without calibration, one minute and 0.4 GB.",
+        "takes two to ten minutes on two cores and at most 1 GB of memory; without calibration, one minute and 0.4 GB.",
     )
     convert.add_argument("-o", "--output", metavar="FILE", required=True, help="model file to write, *.safetensors")
     convert.add_argument(
@@ -193,7 +193,7 @@ def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     calibration.add_argument(
         "--no-calibration",
         action="store_true",
-        help="round each weight by itself: seconds instead of minutes, but less exact",
+        help="round each weight by itself: a minute at most, but less exact",
     )
     parser.add_argument(
         "--sliding-window",

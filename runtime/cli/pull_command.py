@@ -34,7 +34,7 @@ def add_pull_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit (default: the branch main)")
     parser.add_argument(
-        "--no-calibration", action="store_true", help="seconds instead of minutes, but less exact; see `convert`"
+        "--no-calibration", action="store_true", help="a minute at most, but less exact; see `convert`"
     )
     parser.add_argument("--sliding-window", type=int, metavar="N", help="as for `convert`, if an old library saved it")
     parser.add_argument(
