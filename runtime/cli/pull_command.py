@@ -33,9 +33,7 @@ def add_pull_arguments(parser: argparse.ArgumentParser) -> None:
         help="how weights are stored; see `embgemma convert --help`",
     )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit (default: the branch main)")
-    parser.add_argument(
-        "--no-calibration", action="store_true", help="a minute at most, but less exact; see `convert`"
-    )
+    parser.add_argument("--no-calibration", action="store_true", help="a minute at most, but less exact; see `convert`")
     parser.add_argument("--sliding-window", type=int, metavar="N", help="as for `convert`, if an old library saved it")
     parser.add_argument(
         "--keep-checkpoint", action="store_true", help="keep the download as well, for other schemes of the same model"
