@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..cli.exit import exit_code
@@ -113,7 +112,7 @@ def _add_roofline(parser: argparse.ArgumentParser) -> None:
 def _add_cache(parser: argparse.ArgumentParser) -> None:
     # Not stored as `cache`, of which every command speaks at its end.
     parser.add_argument(
-        "--cache", dest="folder", type=Path, default=default_cache(), metavar="FOLDER", help="%(default)s"
+        "--cache", dest="folder", type=shared.folder, default=default_cache(), metavar="FOLDER", help="%(default)s"
     )
     parser.add_argument("--empty", action="store_true", help="remove what is kept there")
     parser.set_defaults(run=_run_cache)

@@ -65,7 +65,7 @@ def add_threads_and_cache(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--cache",
-        type=Path,
+        type=folder,
         default=default_cache(),
         metavar="FOLDER",
         help="for models that are made (%(default)s); `embgemma-bench cache` says its size, and can empty it",
@@ -116,6 +116,13 @@ def plot_file(text: str) -> Path:
 def peers(text: str) -> list[str]:
     """Names of peers, or all of them."""
     return list(PEERS) if text == "all" else _names(text, PEERS)
+
+
+def folder(text: str) -> Path:
+    """A folder, which need not be there."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: this is a file; expected a folder")
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...kernels.errors import InputError
 from ...model import EmbeddingModel, load
 from ...search import Index
 from ...search.embedder import Embedder
@@ -61,6 +62,8 @@ def _indexing(model: EmbeddingModel, paths: list[Path], folder: Path) -> str:
         with Index.create(folder / f"{number}.db", model) as index:
             index.update(paths)
 
+    if not texts:
+        raise InputError(f"{', '.join(map(str, paths))}: there is no text in it; name other files")
     progress(f"timing {len(texts)} passages")
     plain, indexed = [], []
     for i in range(ROUNDS):

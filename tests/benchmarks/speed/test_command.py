@@ -59,6 +59,8 @@ def test_the_model_of_the_environment_is_used(
         (["--threads", "0"], "expected a whole number of at least 1"),
         (["--seconds", "nan"], "expected a number of seconds above 0"),
         (["--json", "--markdown"], "not allowed with argument"),
+        (["cache", "--empty", "--cache", __file__], "test_command.py: this is a file; expected a folder"),
+        (["speed", "--cache", __file__], "test_command.py: this is a file; expected a folder"),
         (["serve", "x", "--clients", "0"], "'0': expected a whole number of at least 1"),
         (["serve", "x", "--seconds", "0"], "expected a number of seconds above 0"),
         (["search", "x", "y", "--vectors", "-1"], "expected a whole number of at least 1"),

@@ -15,3 +15,9 @@ def test_it_says_what_it_measured(tmp_path: Path, bench: Callable[..., str]) -> 
     first, second = bench("search", model, texts, "--vectors", "70").splitlines()
     assert re.fullmatch(r"\d+ passages: encode .* s \(.*\), index .* s \(.*\); index / encode .* \(.*\)", first)
     assert re.fullmatch(r"70 vectors of 128 int8, .* MB: search .* ms \(.* ms of processor time\)", second)
+
+
+def test_files_without_text_are_refused(tmp_path: Path, bench: Callable[..., str]) -> None:
+    model, empty = tiny.write_model(tmp_path / "model.safetensors"), tmp_path / "empty.txt"
+    empty.touch()
+    assert "empty.txt: there is no text in it; name other files" in bench("search", model, empty, fails=True)
