@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from .kernels.errors import InputError
+from .kernels.errors import EmbgemmaError, InputError
 from .kernels.system import replace
 from .notices import size_text
 
@@ -27,6 +28,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, fi
 # A workplace is a folder of this name that holds what is not finished, what it replaces, and the lock of its owner.
 _PREFIX, _SUFFIX = ".embgemma-", ".tmp"
 _NEW, _OLD, _LOCK = "new", "old", "lock"
+_IN_A_WORKPLACE = re.compile(rf"{re.escape(_PREFIX)}[0-9a-f]+{re.escape(_SUFFIX)}[\\/]{_NEW}[\\/]")
 
 
 @contextmanager
@@ -53,6 +55,8 @@ def check_destination(path: Path, *, force: bool) -> None:
 def check_parent(path: Path) -> None:
     """Raises InputError unless there is a folder for what is to be written at `path`."""
     if path.parent.is_dir():
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"cannot write {path}: the folder {path.parent} takes no files from you; name another")
         return
     if os.path.lexists(path.parent):
         raise InputError(f"cannot write {path}: {path.parent} is no folder; give the name of one")
@@ -193,6 +197,9 @@ def _errors_name(path: Path) -> Iterator[None]:
     """Makes errors name `path` instead of what is in a workplace, and instead of no file when the disk is full."""
     try:
         yield
+    except EmbgemmaError as error:
+        error.args = (_IN_A_WORKPLACE.sub("", str(error)), *error.args[1:])
+        raise
     except OSError as error:
         real = _real_path(path, error)
         if real is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from embgemma.benchmarks.cli import main as bench
 from embgemma.cli.main import main
-from embgemma.kernels.errors import InputError
+from embgemma.kernels.errors import EmbgemmaError, InputError, ModelFileError
 from embgemma.output_file import check_destination, whole_file, whole_folder
 from tests import tiny
 from tests.processes import PYTHON, start
@@ -134,6 +135,21 @@ def raise_no_links(*_: object) -> None:
 def test_only_files_are_replaced() -> None:
     with pytest.raises(InputError, match="no regular file"):
         check_destination(Path("/dev/null"), force=True)
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))
+    with pytest.raises(InputError, match=r"x\.npy: the folder .* takes no files from you; name another"):
+        check_destination(tmp_path / "x.npy", force=True)
+
+
+@pytest.mark.parametrize("kind", [InputError, ModelFileError])
+def test_errors_name_no_unfinished_file(tmp_path: Path, kind: type[EmbgemmaError]) -> None:
+    with pytest.raises(kind) as error, whole_folder(tmp_path / "x") as folder, whole_file(folder / "y") as file:
+        raise kind(f"{file.name}: it is wrong, as is {folder}")
+    assert str(error.value) == f"{tmp_path / 'x' / 'y'}: it is wrong, as is {tmp_path / 'x'}"
 
 
 def test_a_file_is_no_folder_to_write_in(tmp_path: Path) -> None:
