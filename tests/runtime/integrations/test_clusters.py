@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 
 OPTIONS: dict[str, Any] = {"truncate_dim": 64}
 FILES, ROWS = 6, 500
+CODEC = "zstd"  # Spark's Snappy takes every machine that has Debian's package musl, beside glibc, for one of musl
 
 
 def text_of(i: int) -> str | None:
@@ -31,7 +32,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
     for file in range(FILES):
         ids = range(file * ROWS, (file + 1) * ROWS)
-        pq.write_table(pa.table({"id": ids, "text": [text_of(i) for i in ids]}), folder / f"{file}.parquet")
+        table = pa.table({"id": ids, "text": [text_of(i) for i in ids]})
+        pq.write_table(table, folder / f"{file}.parquet", compression=CODEC)
     return folder
 
 
@@ -114,7 +116,8 @@ def test_ray_loses_nothing_with_a_worker(
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
     sql = pytest.importorskip("pyspark.sql", reason="Spark is not installed")
-    session = sql.SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false").getOrCreate()
+    options = {"spark.ui.enabled": "false", "spark.sql.parquet.compression.codec": CODEC}
+    session = sql.SparkSession.builder.master("local[2,4]").config(map=options).getOrCreate()
     yield session
     session.stop()
 
