@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..find import IN_THE_BOX
 from ..kernels.errors import InputError
@@ -29,6 +30,7 @@ from .roofline.roofline import run_roofline
 from .speed import bulk_speed, report
 from .speed import options as shared
 from .speed.bench import run
+from .speed.bulk_speed import measure_bulk
 from .speed.model_source import explain_full_disk, open_source
 from .speed.serve_report import page as serve_page
 from .speed.serve_speed import measure_server
@@ -157,14 +159,18 @@ def _tokenizer(options: argparse.Namespace) -> str:
 
 def _serving(options: argparse.Namespace) -> str:
     """The server, and those clusters that are installed."""
-    path = str(_model(options))
-    served = serve_page(measure_server(path, options.threads, CLIENTS)).text(markdown=True)
-    found = [
-        bulk_speed.measure_bulk(IN_THE_BOX if in_the_box else path, engine, texts, files, CORES, kill=engine != "daft")
-        for engine, in_the_box, texts, files in BULK
-        if find_spec(bulk_speed.PACKAGES[engine])
-    ]
-    return "\n\n".join([served, bulk_speed.table(found).text(markdown=True), BULK_NOTE])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{options.checkpoint.name}.safetensors"  # which names it in the tables
+        path.symlink_to(_model(options))
+        parts = [serve_page(measure_server(str(path), options.threads, CLIENTS)).text(markdown=True)]
+        found = [
+            measure_bulk(IN_THE_BOX if in_the_box else str(path), engine, texts, files, CORES, kill=engine != "daft")
+            for engine, in_the_box, texts, files in BULK
+            if find_spec(bulk_speed.PACKAGES[engine])
+        ]
+    if found:
+        parts += [bulk_speed.table(found).text(markdown=True), BULK_NOTE]
+    return "\n\n".join(parts)
 
 
 SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], str]]] = {

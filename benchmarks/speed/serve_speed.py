@@ -183,7 +183,7 @@ class _Client:
         self._reader, self._writer = reader, writer
 
     async def embed(self, texts: list[str]) -> tuple[int, bytes]:
-        """Status and body."""
+        """Status and body; long texts are cut, as by encode."""
         body = json.dumps({"input": texts, "encoding_format": "base64", "truncate": True}).encode()
         head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         self._writer.write(head.encode() + body)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from embgemma.benchmarks import results
 from tests import tiny
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
@@ -21,3 +22,16 @@ def test_it_says_what_it_measured(tmp_path: Path, bench: Callable[..., str]) -> 
     speed = r"encode [\d,]+ tokens/s, server [\d,]+; time [\d.]+, processor time [\d.]+ of that of encode"
     assert re.search(rf"throughput  \d+ texts, \d+ tokens: {speed}", " ".join(found.split("\n")).replace("  " * 6, ""))
     assert re.search(r"^ +3 +0.5 +[\d,.]+ +[\d,.]+ +[\d,.]+ +200: [\d,]+ +\d+, \d+, \d+$", found, re.MULTILINE)
+
+
+def test_results_are_written(tmp_path: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model whose longest text is shorter than some of those that it gets."""
+    monkeypatch.setattr(results, "CLIENTS", {1: 0.5, 4: 0.5})
+    monkeypatch.setattr(results, "BULK", ())
+    checkpoint, output = tiny.write_checkpoint(tmp_path / "tiny"), tmp_path / "RESULTS.md"
+    with pytest.warns(match="was cut off"):
+        bench("results", "serving", "--checkpoint", checkpoint, "--cache", tmp_path / "cache", "--output", output)
+    text = output.read_text("utf-8")
+    assert "## Serving and bulk" in text
+    assert "- model: tiny, int8" in text
+    assert len(re.findall(r"^\| +[14] \| +0.5 \|.* 200: [\d,]+ \|", text, re.MULTILINE)) == 2
