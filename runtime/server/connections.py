@@ -1,7 +1,8 @@
-"""Connections that end when a client is too slow, or when there are too many of them."""
+"""Connections that end when a client is too slow or gone, or when there are too many of them."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from contextlib import suppress
@@ -15,12 +16,14 @@ except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    import asyncio
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 REQUEST_SECONDS = 15.0  # for the head of a request to come; and for a body that nobody wants any more
 WRITE_SECONDS = 30.0  # for a client to take the 64 KB that wait for it
 MOST_CONNECTIONS = 1000
 OTHER_FILES = 64  # that a process may need besides its connections
+ANSWER_BEGINS = b"HTTP/1.1 "  # whatever it is
+FIRST_WAIT, MORE_WAIT = 0.05, 3  # seconds between its first bytes, where it is begun early, and growth of that
 
 
 def most_connections() -> int:
@@ -36,6 +39,7 @@ class Connection(H11Protocol):
 
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
+    _ended = False  # whether the client sends no more
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for a request."""
@@ -57,6 +61,21 @@ class Connection(H11Protocol):
         """Begins a time of rest, which uvicorn ends."""
         self._stop_reading()
         super().on_response_complete()
+        if self._ended and not self.eof_received():
+            self.transport.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Goes on with a request that is whole, since its client may wait for the answer.
+
+        One that is gone looks the same, until it is sent something: so the first bytes of the answer are sent early.
+        """
+        cycle = self.cycle
+        waits = cycle is not None and not cycle.response_complete and not cycle.more_body
+        if waits and not isinstance(cycle.transport, _Begun):
+            cycle.transport = _Begun(self.transport)
+            self._begin(cycle, cycle.transport, FIRST_WAIT)
+        self._ended = True
+        return waits
 
     def pause_writing(self) -> None:
         """Waits for a client that takes less than it gets."""
@@ -74,6 +93,12 @@ class Connection(H11Protocol):
         self._stop_reading()
         self._stop_writing()
         super().connection_lost(exc)
+
+    def _begin(self, cycle: RequestResponseCycle, answer: _Begun, wait: float) -> None:
+        """Sends a byte. Where nobody is, the other system says so, and the next byte ends the connection."""
+        if not cycle.response_started and not self.transport.is_closing():
+            answer.begin()
+            self.loop.call_later(wait, self._begin, cycle, answer, MORE_WAIT * wait)
 
     def _expect_request(self) -> None:
         if self._reading is None and not self.transport.is_closing():
@@ -95,3 +120,29 @@ class Connection(H11Protocol):
         with suppress(OSError):
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
         self.transport.abort()
+
+
+class _Begun(asyncio.Transport):
+    """Takes an answer of which the first bytes may have been sent."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport, self._sent = transport, 0
+
+    def begin(self) -> None:
+        """Sends one byte more of those that are known."""
+        self._transport.write(ANSWER_BEGINS[self._sent : self._sent + 1])
+        self._sent = min(self._sent + 1, len(ANSWER_BEGINS))
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends what is left of it."""
+        self._transport.write(data[self._sent :])
+        self._sent = 0
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether it ends."""
+        return self._transport.is_closing()

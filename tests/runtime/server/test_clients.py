@@ -32,13 +32,21 @@ if TYPE_CHECKING:
 CLIENTS = 200
 PATIENCE = 60.0  # seconds in which a server notices what happened
 
-LONG_TEXTS = 2000
+LONG_TEXTS, LONG_TOKENS = 2000, 32_000
 LONG = json.dumps({"input": ["the of and to be it is that for " * 2] * LONG_TEXTS}).encode()
+REQUESTS = 6  # of which a client begins the last before the first is answered
 CLIENT = """
-import sys, urllib.request
-url, body = sys.argv[1], sys.stdin.buffer.read()
-print("sent", flush=True)
-urllib.request.urlopen(urllib.request.Request(url + "/v1/embeddings", body)).read()
+import socket, sys
+host, port, count, shut = sys.argv[1], *map(int, sys.argv[2:])
+data = sys.stdin.buffer.read()
+connections = [socket.create_connection((host, port)) for _ in range(count)]
+for connection in connections:
+    connection.sendall(data)
+    if shut:
+        connection.shutdown(socket.SHUT_WR)
+for connection in connections:
+    while connection.recv(1 << 16):
+        pass
 """
 
 
@@ -105,6 +113,20 @@ def test_requests_one_after_another_on_one_connection(server: Running) -> None:
     assert answers.count(b"HTTP/1.1 200 OK") == 3
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("body", [b'{"input": "the", "dimensions": 2}', LONG])
+def test_a_client_that_sends_no_more_gets_its_answer(server: Running, version: str, body: bytes) -> None:
+    """As those of `nc -N`, which end their side of the connection when all is sent."""
+    requests = (head(len(body)) + body) * (2 if version == "1.1" else 1)
+    with socket.create_connection(server.address, timeout=PATIENCE) as connection:
+        connection.sendall(requests.replace(b"HTTP/1.1", f"HTTP/{version}".encode()) + head(9) + b"{")
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as stream:
+            answers = stream.read().split(b"HTTP/1.1 200 OK\r\n")
+    assert [len(answer.partition(b"\r\n\r\n")[2]) > 0 for answer in answers] == [False, True, True][: len(answers)]
+    assert len(answers) == requests.count(b"POST") + 1
+
+
 def test_slow_clients_are_cut_off(model_path: Path) -> None:
     """One that never ends its head, one that never ends its body, and one that never reads."""
     assert min(connections.REQUEST_SECONDS, connections.WRITE_SECONDS, requests.BODY_SECONDS) > 1
@@ -130,16 +152,20 @@ def test_slow_clients_are_cut_off(model_path: Path) -> None:
         assert server.embed(input="the").status == 200
 
 
-def test_what_a_killed_client_asked_for_is_dropped(server: Running) -> None:
-    before = server.metric("embgemma_tokens_total")
-    with start(PYTHON, "-c", CLIENT, server.url, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+@pytest.mark.parametrize("shut", [0, 1])
+def test_what_a_killed_client_asked_for_is_dropped(server: Running, shut: int) -> None:
+    """Also where it had said before that it sends no more."""
+    tokens, gone = "embgemma_tokens_total", 'embgemma_requests_total{path="/v1/embeddings",status="499"}'
+    before = server.metric(tokens)
+    with start(PYTHON, "-c", CLIENT, *server.address, REQUESTS, shut, stdin=subprocess.PIPE) as client:
         assert client.stdin is not None
-        client.stdin.write(LONG)
+        client.stdin.write(head(len(LONG)) + LONG)
         client.stdin.close()
         assert eventually(lambda: server.metric("embgemma_waiting_tokens") > 0)
         client.kill()
     assert eventually(lambda: server.metric("embgemma_waiting_tokens") == 0)
-    assert server.metric("embgemma_tokens_total") == before
+    assert server.metric(tokens) < before + REQUESTS * LONG_TOKENS
+    assert server.metric(gone) > 0
     assert server.embed(input="the").status == 200
 
 
