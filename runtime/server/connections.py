@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import h11
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from .answers import error_answer
+from .requests import BAD_REQUEST, RequestError
 
 try:
     import resource
@@ -75,7 +80,22 @@ class Connection(H11Protocol):
             cycle.transport = _Begun(self.transport)
             self._begin(cycle, cycle.transport, FIRST_WAIT)
         self._ended = True
+        if not waits and (self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]):
+            self.conn.receive_data(b"")  # so that h11 says what is cut off
+            self.handle_events()
         return waits
+
+    def send_400_response(self, msg: str) -> None:
+        """Says what is wrong with what is not HTTP, as for other errors; uvicorn's answer is not JSON."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no answer has begun
+            _, found, _ = sys.exc_info()  # of h11, which uvicorn has caught
+            status = getattr(found, "error_status_hint", BAD_REQUEST)
+            answer = error_answer(RequestError(status, f"{msg} {found}", "invalid_http"), "")
+            headers = [*answer.raw_headers, (b"connection", b"close")]
+            head = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Waits for a client that takes less than it gets."""

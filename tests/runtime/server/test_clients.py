@@ -10,7 +10,6 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,28 +78,48 @@ def test_many_clients_at_once(server: Running, model: embgemma.EmbeddingModel) -
         assert all(pool.map(ask, range(CLIENTS)))
 
 
+CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("data", "status"),
     [
-        b"",
-        b"\0\xff\x16\x03\x01",
-        b"GET / HTTP/1.1\r\n",
-        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET /" + b"a" * 100_000,
-        head(-1),
-        head(10**30) + b"{",
-        head(100) + b'{"input": "a',
-        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+        (b"", None),
+        (b"\0\xff\x16\x03\x01\n", 400),
+        (b"GET / HTTP/1.1\r\n", 400),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /" + b"a" * 70_000, 431),
+        (head(-1), 400),
+        (head(10**30) + b"{", 400),
+        (head(100) + b'{"input": "a', 400),
+        (CHUNKED + b"\r\nzz\r\n", 400),
+        (CHUNKED + b"Content-Length: 3\r\n\r\n", 400),
+        (CHUNKED + b"Transfer-Encoding: gzip\r\n\r\n", 501),
     ],
 )
-def test_broken_clients(server: Running, data: bytes) -> None:
+def test_broken_clients(server: Running, data: bytes, status: int | None) -> None:
     with socket.create_connection(server.address, timeout=PATIENCE) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
-        with suppress(ConnectionResetError):
-            read_all(connection)
+        with connection.makefile("rb") as stream:
+            top, _, body = stream.read().partition(b"\r\n\r\n")
+    assert top.startswith(f"HTTP/1.1 {status} ".encode() if status else b"")
+    assert ("error" in json.loads(body)) if status else not top
     assert server.embed(input="the").status == 200
+
+
+def test_what_is_broken_after_its_answer_ends_the_connection(model_path: Path) -> None:
+    with serving(model_path) as server, socket.create_connection(server.address, timeout=PATIENCE) as connection:
+        connection.sendall(CHUNKED.replace(b"embeddings", b"else") + b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"zz\r\n")
+        read_all(connection)
+        assert server.ask("GET", "/health").status == 200
+        server.process.terminate()
+        assert server.process.stderr is not None
+        assert server.process.stderr.read() == b""
 
 
 def test_requests_one_after_another_on_one_connection(server: Running) -> None:
