@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..find import IN_THE_BOX, is_hub_name
 from ..inputs import check_integer
-from ..kernels.errors import BackendError, InputError
+from ..kernels.errors import BackendError, InputError, printable
 from ..kernels.install import pip_install
 from ..model import load
 from ..notices import tell
@@ -129,7 +129,7 @@ def _name(arguments: argparse.Namespace, model: EmbeddingModel) -> str:
         return str(arguments.name)
     if arguments.model is not None and is_hub_name(arguments.model) and not Path(arguments.model).exists():
         return str(arguments.model)
-    return model.path.stem
+    return printable(model.path.stem)
 
 
 def _host(name: str) -> str:

@@ -42,9 +42,7 @@ class OllamaCalls:
         service, start = self._service, time.perf_counter_ns()
         async with self._bodies.fields(request, FIELDS) as fields:
             truncate = truth_field(fields, "truncate", default=True)
-            if fields.get("dimensions") == 0:  # as good as none, for clients of Ollama
-                del fields["dimensions"]
-            dim = integer_field(fields, "dimensions", service.full_dim, service.full_dim)
+            dim = integer_field(fields, "dimensions", 0, service.full_dim, least=0) or service.full_dim  # as Ollama
             named = [text_field(fields, name, "") for name in ("input_type", "prompt_name")]
             found = await self._vectors(request, fields, fields.get("input", []), named, dim, truncate)
             facts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -48,6 +49,7 @@ class RequestError(Exception):
 
     def __post_init__(self) -> None:
         self.message = one_line(self.message)
+        self.param = None if self.param is None else one_line(self.param)
 
     @property
     def headers(self) -> dict[str, str] | None:
@@ -83,7 +85,7 @@ class Bodies:
             self._held -= len(body)
 
     async def _read(self, request: Request, body: bytearray) -> None:
-        if request.headers.get("content-encoding", "identity") != "identity":
+        if request.headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise RequestError(WRONG_ENCODING, "the body is compressed; send it as it is", "unsupported_encoding")
         self._check(int(request.headers.get("content-length", "0")))  # which h11 has checked
         async for part in request.stream():
@@ -101,7 +103,7 @@ class Bodies:
 
 def _parse(body: bytearray, known: Collection[str]) -> dict[str, Any]:
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise RequestError(BAD_REQUEST, f"the body is not UTF-8, from byte {error.start} on", "invalid_json") from None
     except RecursionError:
@@ -119,6 +121,15 @@ def _parse(body: bytearray, known: Collection[str]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no value of JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a field that is there twice: nobody knows which of them was meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the field {shorten(twice)} is there twice")
+    return found
 
 
 def kind(value: Any) -> str:
@@ -142,11 +153,11 @@ def truth_field(fields: dict[str, Any], name: str, *, default: bool) -> bool:
     return value
 
 
-def integer_field(fields: dict[str, Any], name: str, default: int, most: int) -> int:
-    """A field from 1 to most."""
+def integer_field(fields: dict[str, Any], name: str, default: int, most: int, *, least: int = 1) -> int:
+    """A field from least to most."""
     value = fields.get(name, default)
-    if type(value) is not int or not 1 <= value <= most:
-        raise wrong(name, f"{name} is {shorten(value)}; expected a whole number from 1 to {most}")
+    if type(value) is not int or not least <= value <= most:
+        raise wrong(name, f"{name} is {shorten(value)}; expected a whole number from {least} to {most}")
     return value
 
 

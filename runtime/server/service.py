@@ -102,7 +102,8 @@ class Service:
             value = [value]
         if not isinstance(value, list):
             raise wrong("input", f"input is {kind(value)}; expected a string, token ids, or an array of either")
-        if value and type(value[0]) is int:
+        one = bool(value) and type(value[0]) is int
+        if one:
             value = [value]
         if not value:
             raise wrong("input", "input is an empty array; expected one text at least")
@@ -113,9 +114,12 @@ class Service:
         for i, item in enumerate(value):
             if texts and isinstance(item, str):
                 check_text(f"input[{i}]", item)
-            elif texts or not isinstance(item, list) or any(type(token) is not int for token in item):
-                expected = "a string, as input[0] is" if texts else "a string, or an array of token ids"
+            elif texts or not isinstance(item, list):
+                first = "a string" if texts else "an array of token ids"
+                expected = f"{first}, as input[0] is" if i else "a string, or an array of token ids"
                 raise wrong("input", f"input[{i}] is {kind(item)}; expected {expected}")
+            else:
+                _check_token_types("input" if one else f"input[{i}]", item)
         return cast("Inputs", value)
 
     async def embed(self, inputs: Inputs, prompt_name: str | None, dim: int, *, truncate: bool) -> Embedded:
@@ -173,6 +177,12 @@ class Service:
             seconds = min(max(1, math.ceil(self.batcher.seconds)), MOST_WAIT)
             message = f"{waiting} tokens are waiting, and there is room for {most}; try again in {seconds} s"
             raise RequestError(TOO_MANY, message, "rate_limit_exceeded", None, seconds)
+
+
+def _check_token_types(name: str, ids: list[Any]) -> None:
+    for i, token in enumerate(ids):
+        if type(token) is not int:
+            raise wrong("input", f"{name}[{i}] is {kind(token)}; expected a token id, which is a whole number")
 
 
 def _either(names: Any) -> str:

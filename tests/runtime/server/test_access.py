@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -191,6 +193,18 @@ def test_a_command_that_is_refused(
 ) -> None:
     assert main(["serve", str(model_path), *arguments]) == code
     assert says in capsys.readouterr().err
+
+
+def test_a_file_whose_name_is_not_unicode(model_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"tiny\xff.safetensors")
+    try:
+        shutil.copyfile(model_path, path)
+    except OSError:
+        pytest.skip("this system has no such names")
+    with serving(path) as server:
+        answers = [server.ask("GET", path).json for path in ("/health", "/v1/models", "/api/tags")]
+        assert answers[0] == {"status": "ok", "model": "tiny\\udcff"}
+        assert server.embed(input="the", model="tiny\\udcff").status == 200
 
 
 def test_a_port_that_is_taken(server: Running, model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,12 @@ def test_models(client: ollama.Client, server: Running, model: embgemma.Embeddin
         client.embed("else", "the")
 
 
+@pytest.mark.parametrize("dim", [-1, 0.0, False, "64", 65, [0]])
+def test_sizes_that_are_refused(server: Running, dim: object) -> None:
+    answer = server.ask("POST", "/api/embed", {"input": "the", "dimensions": dim})
+    assert (answer.status, "expected a whole number from 0 to 64" in answer.json["error"]) == (400, True)
+
+
 def test_errors_have_their_shape(server: Running) -> None:
     for path, body in [("/api/embed", {"input": [2, 5, 1]}), ("/api/embed", {"inputs": "a"}), ("/api/generate", {})]:
         answer = server.ask("POST", path, body)
