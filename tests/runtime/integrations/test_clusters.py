@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import embgemma
-from embgemma.benchmarks.speed.bulk_speed import Killer
+from embgemma.benchmarks.speed.bulk_speed import PACKAGES, Killer
+from tests.processes import PYTHON, run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 
@@ -148,3 +149,15 @@ def test_daft_embeds_a_column(source: Path, expected: list[Any], tmp_path: Path)
     frame = daft.read_parquet(f"{source}/*.parquet")
     frame.with_column("embedding", embed(frame["text"])).write_parquet(str(tmp_path / "out"))
     check(tmp_path / "out", expected)
+
+
+# ---- all ----
+
+BENCH = "import sys; from embgemma.benchmarks.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize("engine", PACKAGES)
+def test_the_benchmark_finds_every_vector(engine: str) -> None:
+    pytest.importorskip(PACKAGES[engine])
+    found = run(PYTHON, "-c", BENCH, "bulk", "--on", engine, "--texts", 300, "--files", 3, capture_output=True).stdout
+    assert found.decode().splitlines()[-1].split()[:5] == [engine, "embgemma-tiny,", "balanced", "300", "3"]
