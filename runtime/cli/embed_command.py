@@ -149,6 +149,8 @@ def _find_texts(arguments: argparse.Namespace) -> None:
             f"{first}: there is no such file; if it is a text, name a model before it: --model {IN_THE_BOX} "
             f"{shlex.quote(first)}"
         )
+    elif first and Path(first).suffix.lower() in (*JSON_LINES, ".txt") and _is_file(first):
+        raise InputError(f"{first} is no model; to embed its lines, use --input {shlex.quote(first)}")
     if named is None and (first is None or is_text):
         if is_text or not arguments.quiet:
             tell(f"no model is named: {IN_THE_BOX} embeds, a small demonstration that comes with the package")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,15 @@ def test_a_model_that_is_mistyped_is_no_text(embed: Any, model: str) -> None:
     assert (code, embeddings) == (1, 0)
     assert re.search(rf"embgemma: {model}: (cannot open the file: No such|there is no such) file", error)
     assert ("text, name a model before it: --model embgemma-tiny" in error) == (model != "../models/no.safetensors")
+
+
+@pytest.mark.parametrize("name", ["my texts.txt", "rows.jsonl"])
+def test_a_file_of_texts_is_no_model(embed: Any, name: str) -> None:
+    Path(name).write_text("the of\n")
+    for arguments in ((name,), (name, "some text")):
+        code, embeddings, error = embed(*arguments)
+        assert (code, embeddings) == (2, 0)
+        assert error == f"embgemma: {name} is no model; to embed its lines, use --input {shlex.quote(name)}\n"
 
 
 @pytest.mark.parametrize("command", ["embed", "info"])
