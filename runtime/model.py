@@ -323,7 +323,7 @@ class EmbeddingModel(SentenceTransformerCalls):
 
     @property
     def backend(self) -> str:
-        """What computes: "native" (the C engine), "numba" or "reference" (slow)."""
+        """What computes: "native" (the C engine), "numba", "reference" (slow), or "onnx" (ONNX Runtime)."""
         return self._backend().name
 
     @property

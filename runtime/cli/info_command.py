@@ -125,7 +125,7 @@ def _onnx_facts(model_file: ModelFile, facts: OnnxFacts) -> Iterator[Fact]:
 
 def _encoder_facts(model_file: ModelFile) -> Iterator[Fact]:
     config = model_file.config
-    yield "model", f"{config.layers} layers, hidden {config.hidden}, feed-forward {config.ffn}, {config.vocab} tokens"
+    yield "model", f"{config.layers} layers, hidden {config.hidden}, feed-forward {config.ffn}, {config.vocab:,} pieces"
     heads = f"{config.heads} heads of {config.head_dim}, {config.kv_heads} for keys and values"
     full = ", ".join(map(str, config.full_attention_layers)) or "none"
     yield "attention", heads, f"{config.window} tokens to either side; all tokens in layers {full}"

@@ -369,7 +369,7 @@ def test_info(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for expected in (
         f"file        {model_path} (",
         "scheme int8",
-        "model       2 layers, hidden 64, feed-forward 64, 896 tokens",
+        "model       2 layers, hidden 64, feed-forward 64, 896 pieces",
         "embedding table",
         'query                    "task: search result | query: "',
         "in use      reference",
