@@ -5,6 +5,8 @@
  *     embgemma info MODEL_FILE */
 #include "program/program.h"
 
+#include "model/model.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,6 +107,34 @@ static void write_vector(unsigned long long line, const float *vector, uint32_t 
     printf("], \"fingerprint\": \"%s\"}\n", fingerprint);
 }
 
+/* A text that is too long is embedded without its end. */
+static void tell_if_cut(const eg_model *model, const char *prompt_name, const batch *b, size_t index)
+{
+    eg_string prompt;
+    eg_must(eg_choose_prompt(&model->file, prompt_name, &prompt));
+    const size_t most = eg_model_max_tokens(model), bytes = prompt.bytes + b->bytes[index];
+    if (bytes + 2 <= most) { /* a token has at least one byte; <bos> and <eos> */
+        return;
+    }
+    char *text = malloc(bytes);
+    int32_t *ids = malloc(most * sizeof *ids);
+    if (text == NULL || ids == NULL) {
+        fail(EXIT_FAILURE, "no memory for a line", "");
+    }
+    if (prompt.bytes > 0) {
+        memcpy(text, prompt.text, prompt.bytes);
+    }
+    memcpy(text + prompt.bytes, b->texts[index], b->bytes[index]);
+    size_t count;
+    uint32_t cut;
+    eg_must(eg_tokenize(eg_model_tokenizer(model), text, bytes, most, ids, &count, &cut));
+    if (cut) {
+        fprintf(stderr, "embgemma: line %llu of the input: cut to %zu tokens\n", b->first_line + index, most);
+    }
+    free(text);
+    free(ids);
+}
+
 static void write_output(void)
 {
     if (fflush(stdout) != 0 || ferror(stdout)) {
@@ -113,8 +143,8 @@ static void write_output(void)
 }
 
 /* Embeds one text after another up to the one that cannot be, which it names. */
-static void embed_singly(const batch *b, eg_context *context, const char *prompt_name, uint32_t dim, float *vectors,
-                         const char *fingerprint)
+static void embed_singly(const batch *b, const eg_model *model, eg_context *context, const char *prompt_name,
+                         uint32_t dim, float *vectors, const char *fingerprint)
 {
     for (size_t i = 0; i < b->count; i++) {
         if (eg_embed(context, (const char *const *)&b->texts[i], &b->bytes[i], 1, prompt_name, dim, vectors) != EG_OK) {
@@ -123,6 +153,7 @@ static void embed_singly(const batch *b, eg_context *context, const char *prompt
             exit(EXIT_FAILURE);
         }
         write_vector(b->first_line + i, vectors, dim, fingerprint);
+        tell_if_cut(model, prompt_name, b, i);
     }
 }
 
@@ -144,11 +175,12 @@ static void run_embed(const eg_options *options)
         const eg_status status = eg_embed(context, (const char *const *)b.texts, b.bytes, b.count, options->prompt_name,
                                           dim, vectors);
         if (status != EG_OK) {
-            embed_singly(&b, context, options->prompt_name, dim, vectors, fingerprint);
+            embed_singly(&b, model, context, options->prompt_name, dim, vectors, fingerprint);
         }
         for (size_t i = 0; i < b.count; i++) {
             if (status == EG_OK) {
                 write_vector(b.first_line + i, vectors + i * dim, dim, fingerprint);
+                tell_if_cut(model, options->prompt_name, &b, i);
             }
             free(b.texts[i]);
         }
@@ -211,7 +243,7 @@ static uint32_t whole_number(const char *name, const char *text)
 static void read_option(const char *name, const char *value, eg_options *options)
 {
     if (value == NULL) {
-        fail(WRONG_USE, name, " needs a value");
+        fail(WRONG_USE, name, " is no option, or lacks its value");
     }
     if (strcmp(name, "--isa") == 0) {
         options->isa = value;
@@ -234,9 +266,10 @@ int main(int count, char **arguments)
         const char *name;
         void (*run)(const eg_options *options);
     } commands[] = {{"embed", run_embed}, {"bench", eg_bench}, {"info", run_info}};
-    if (count < 3) {
-        fputs(usage, count < 2 || strcmp(arguments[1], "--help") == 0 ? stdout : stderr);
-        return count < 2 || strcmp(arguments[1], "--help") == 0 ? EXIT_SUCCESS : WRONG_USE;
+    const int helps = count < 2 || strcmp(arguments[count - 1], "--help") == 0;
+    if (count < 3 || helps) {
+        fputs(usage, helps ? stdout : stderr);
+        return helps ? EXIT_SUCCESS : WRONG_USE;
     }
     eg_options options = {.model = arguments[2], .seconds = 20};
     for (int i = 3; i < count; i += 2) {
