@@ -37,6 +37,16 @@ async function processMemory() {
   }
 }
 
+/** Loads a model file; errors name it. */
+async function load(model, options) {
+  try {
+    return await EmbeddingModel.load(model, options);
+  } catch (error) {
+    if (!error.message.startsWith(model)) error.message = `${model}: ${error.message}`;
+    throw error;
+  }
+}
+
 async function main() {
   const { values, positionals } = parseArgs({ options: OPTIONS, allowPositionals: true });
   const [command, model, ...rest] = positionals;
@@ -50,7 +60,7 @@ async function main() {
   }
   const options = { threads: number(values, "threads"), isa: values.isa };
   await bench({
-    load: () => EmbeddingModel.load(model, options),
+    load: () => load(model, options),
     memory: processMemory,
     name: model,
     seconds: number(values, "seconds"),

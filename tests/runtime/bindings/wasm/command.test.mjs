@@ -40,7 +40,7 @@ const WRONG = {
   "an unknown option": [["bench", MODEL, "--fast"], 2, /--fast/],
   "no number": [["bench", MODEL, "--seconds", "soon"], 2, /--seconds is soon; give a number above 0/],
   "a file that is not there": [["bench", "nowhere.safetensors"], 1, /nowhere\.safetensors/],
-  "a file that is no model": [["bench", fileURLToPath(import.meta.url)], 1, /^embgemma: /],
+  "a file that is no model": [["bench", fileURLToPath(import.meta.url)], 1, /^embgemma: .*command\.test\.mjs: this is not a model file/],
 };
 
 for (const [name, [options, status, words]] of Object.entries(WRONG)) {
