@@ -36,7 +36,9 @@ ISOLATION = {
 def make_site(package: Path, folder: Path) -> None:
     """Puts the demo, the package and the model into a folder that holds nothing else."""
     if folder.exists() and not (folder / LIST).exists():
-        raise FileExistsError(f"{folder} is no demo that was made here: name another folder, or remove it")
+        raise ValueError(f"{folder} is no demo that was made here: name another folder, or remove it")
+    if not (package / "index.js").is_file():
+        raise ValueError(f"{package} holds no package: make it by `make wasm`, and name its folder")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     examples = folder / "examples"
@@ -98,9 +100,14 @@ def main() -> int:
     try:
         if arguments.package is not None:
             make_site(arguments.package, arguments.folder)
-        server = ThreadingHTTPServer(("127.0.0.1", arguments.port), handler)
-    except FileExistsError as error:
+        elif not arguments.folder.is_dir():
+            raise ValueError(f"{arguments.folder} is no folder; give --package as well to make the demo there")
+    except (ValueError, OSError) as error:
         return _fail(str(error))
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", arguments.port), handler)
+    except OverflowError:
+        return _fail(f"there is no port {arguments.port}; give one from 0 to 65535 with --port")
     except OSError as error:
         return _fail(f"cannot serve on port {arguments.port} ({error.strerror}); give another with --port")
     sys.stdout.write(f"http://127.0.0.1:{server.server_port}/ serves {arguments.folder}; Ctrl+C ends it\n")
