@@ -1,1 +1,1 @@
-"""How embgemma-tiny, the model in the box, was trained: see TINY.md."""
+"""How embgemma-tiny, the model in the box, was trained: see runtime/models/README.md."""

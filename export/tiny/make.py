@@ -1,4 +1,4 @@
-"""Makes embgemma-tiny, the model in the box, from nothing: TINY.md says of what, and what came of it.
+"""Makes embgemma-tiny, the model in the box, from nothing: runtime/models/README.md says of what, and what came of it.
 
     python -m embgemma.export.tiny.make FOLDER [--parts N]
 
