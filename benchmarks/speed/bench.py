@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ...cli.info_command import table_format
 from ...kernels.config import EncoderConfig
 from ...kernels.errors import InputError
 from ...kernels.model_file import ModelFile, read_model_file
@@ -84,6 +85,7 @@ def run(source: Source, settings: Settings) -> Result:
         model=source.description,
         synthetic=source.synthetic,
         scheme=model.scheme,
+        table=table_format(model),
         file_bytes=source.path.stat().st_size,
         environment=environment,
         facts=process.loaded.facts,

@@ -34,6 +34,7 @@ def page(result: Result) -> Page:
     return Page(
         {
             "model": f"{result.model}, {result.scheme}, {megabytes(result.file_bytes)} MB",
+            "embedding table": result.table,
             "engine": describe_engine(result.facts),
             "machine": describe(result.environment),
             "limits": describe_limits(result.limits) if result.limits else result.limits_note,

@@ -71,6 +71,7 @@ class Result:
 
     Attributes:
         model: which weights were measured, in words, without paths.
+        table: the format of the embedding table, or how many of its rows have how many bits.
         facts: backend, isa, threads.
         load_seconds: from the call of `load` to a model that is ready, in fresh processes.
         first_seconds: of the first text, in a fresh process.
@@ -81,6 +82,7 @@ class Result:
     model: str
     synthetic: bool
     scheme: str
+    table: str
     file_bytes: int
     environment: Environment
     facts: dict[str, str | int]

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from ..kernels.backend import Backend
-    from ..kernels.layout import Tensor
 
     Fact: TypeAlias = tuple[str, ...]  # a label and its lines
 
@@ -202,16 +201,17 @@ def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
             stored = DTYPE_FORMATS[tensor.dtype]
             formats = formats if stored in formats.split(", ") else f"{formats}, {stored}".removeprefix(", ")
         sizes[part] = (size + tensor.nbytes, formats)
-    bits = model_file.tensors.get(f"{EMBEDDING}.bits")
-    if bits is not None:
-        sizes["embedding table"] = (sizes["embedding table"][0], _rows_by_bits(bits))
+    sizes["embedding table"] = (sizes["embedding table"][0], table_format(model_file))
     tokenizers = (model_file.tokenizer_table, model_file.tokenizer_model)
     sizes["tokenizer"] = (sum(tensor.nbytes for tensor in tokenizers if tensor is not None), "")
     return sizes
 
 
-def _rows_by_bits(bits: Tensor) -> str:
-    """Such as "16,384 rows of 8 bits, 126,604 of 4, 119,156 of 3"."""
+def table_format(model_file: ModelFile) -> str:
+    """Of the embedding table, such as "int8" or "16,384 rows of 8 bits, 126,604 of 4, 119,156 of 3"."""
+    bits = model_file.tensors.get(f"{EMBEDDING}.bits")
+    if bits is None:
+        return DTYPE_FORMATS[model_file.tensors[f"{EMBEDDING}.weight"].dtype]
     widths, counts = np.unique(bits, return_counts=True)
     (width, count), *others = zip(widths[::-1].tolist(), counts[::-1].tolist(), strict=True)
     return ", ".join([f"{count:,} rows of {width} bits", *(f"{more:,} of {fewer}" for fewer, more in others)])
