@@ -70,6 +70,12 @@ def is_hub_name(name: str) -> bool:
     return len(name) <= _MOST_NAME and not name.endswith(SUFFIXES) and _HUB_NAME.fullmatch(name) is not None
 
 
+def check_hub_name(name: object) -> None:
+    """Raises InputError unless a repository of the Hugging Face hub may have this name."""
+    if not isinstance(name, str) or not is_hub_name(name):
+        raise InputError(f"{shorten(name)} is no name on the Hugging Face hub; expected OWNER/NAME and nothing else")
+
+
 def _in_place(path: Path) -> Path | None:
     """What is at a path, or in the box; None if nothing is."""
     if path.is_dir():

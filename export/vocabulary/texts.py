@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ...inputs import check_path
 from ...kernels.errors import InputError, reading
 from ...search.records import JSON_LINES, bounded_lines, json_records, line_records
 
@@ -14,7 +15,7 @@ _IN_FOLDERS = (".txt", ".md", *JSON_LINES)
 def text_files(names: Iterable[str | Path]) -> list[Path]:
     """The files that are named, and those of texts in the folders that are; raises InputError where there are none."""
     found: list[Path] = []
-    for path in map(Path, names):
+    for path in (check_path("a file of texts", name) for name in names):
         inside = (
             sorted(file for file in path.rglob("*") if file.suffix.lower() in _IN_FOLDERS and file.is_file())
             if path.is_dir()

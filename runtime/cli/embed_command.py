@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..find import IN_THE_BOX, opening
 from ..find import SUFFIXES as MODEL_SUFFIXES
-from ..inputs import check_integer
+from ..inputs import check_integer, check_path
 from ..kernels.errors import InputError, ModelFileError
 from ..model import EmbeddingModel, load
 from ..notices import Progress, TruncationWarning, count_text, tell
@@ -90,8 +90,10 @@ class Report:
 
 def run_embed(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
+    output = None if arguments.output in (None, PIPE) else check_path("output", arguments.output)
+    if arguments.input is not None:
+        check_path("input", arguments.input)
     _find_texts(arguments)
-    output = None if arguments.output in (None, PIPE) else Path(arguments.output)
     if output is None:
         check_standard_output()
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..find import IN_THE_BOX
+from ..inputs import check_path
 from ..kernels.errors import InputError
 from ..notices import Progress, count_text, tell
 from ..search import Index
@@ -73,7 +74,7 @@ def run_index(arguments: argparse.Namespace) -> int:
 
 def open_or_create(arguments: argparse.Namespace) -> Index:
     """The index that the arguments name."""
-    path = Path(arguments.output)
+    path = check_path("output", arguments.output)
     engine = {"backend": arguments.backend, "threads": arguments.threads, "isa": arguments.isa}
     given = {name: getattr(arguments, name) for name in ("dim", "precision", "passage_tokens", "overlap")}
     given = {name: value for name, value in given.items() if value is not None}

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..find import check_hub_name
 from ..kernels.errors import HubError, InputError
 from ..kernels.model_file import FORMAT_VERSION
 from ..kernels.system import take_lock
@@ -165,6 +166,7 @@ def size(path: Path) -> int:
 
 def remove(name: str, scheme: str | None = None, revision: str | None = None) -> int:
     """Removes what is in the cache of a repository, of one scheme or CHECKPOINT, or one revision; gives its bytes."""
+    check_hub_name(name)  # others, such as "..", would be other folders
     with writing(), locked(name, wait=False):
         doomed = [entry for entry in entries(name) if revision in (None, entry.commit, *entry.revisions)]
         folders = {entry.record.parent for entry in doomed} if revision else set(folder_of(name).glob("*"))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..find import is_hub_name
+from ..find import check_hub_name
 from ..inputs import check_choice
 from ..kernels.errors import BackendError, CheckpointError, HubError, InputError, ModelFileError
 from ..kernels.model_file import DEFAULT_SCHEME, SCHEMES, expected_tensors, read_model_file
@@ -121,8 +121,7 @@ def pull(
 
 def _check_names(name: Any, scheme: Any, revision: Any, token: Any) -> None:
     """Raises InputError unless these may be asked of the hub."""
-    if not isinstance(name, str) or not is_hub_name(name):
-        raise InputError(f"{shorten(name)} is no name on the Hugging Face hub; expected OWNER/NAME and nothing else")
+    check_hub_name(name)
     if scheme is not None:
         check_choice("scheme", scheme, SCHEMES)
     if revision is not None and (not isinstance(revision, str) or not _REVISION.fullmatch(revision)):

@@ -119,6 +119,27 @@ def test_an_empty_name_is_no_model(command: str, capsys: pytest.CaptureFixture[s
         embgemma.load("")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed", "m.safetensors", "--input", ""],
+        ["embed", "m.safetensors", "some text", "-o", ""],
+        ["convert", "m", "-o", "x.safetensors", "--keep-texts", ""],
+        ["convert", "m", "-o", "x.safetensors", "--keep-texts", "a.txt", ""],
+        ["index", "a.txt", "-o", ""],
+        ["search", "", "query"],
+        ["serve", "--index", ""],
+    ],
+)
+def test_an_empty_name_is_no_file(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("the of")
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.endswith("is empty; expected the name of a file or a folder\n")
+
+
 @pytest.mark.usefixtures("box")
 def test_what_lies_there_wins_over_names(model_path: Path) -> None:
     here = Path.cwd()

@@ -60,6 +60,16 @@ def test_a_home_that_is_a_file(
         assert capsys.readouterr().err.endswith("file, which is no folder; set it to a folder for models\n")
 
 
+@pytest.mark.parametrize("name", ["", "..", ".", "a/../..", "/", "name"])
+def test_only_names_are_removed(tmp_path: Path, name: str) -> None:
+    kept = tmp_path / "home" / "models" / "file"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("x")
+    with pytest.raises(InputError, match="is no name on the Hugging Face hub"):
+        cache.remove(name)
+    assert kept.exists()
+
+
 def test_list_remove_and_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def output(*arguments: str, code: int = 0) -> Any:
         assert main(["cache", *arguments]) == code
