@@ -26,6 +26,7 @@ def test_it_says_what_it_measured(tmp_path: Path, bench: Callable[..., str]) -> 
     assert re.search(r"^ +3 +0.5 +[\d,.]+ +[\d,.]+ +[\d,.]+ +200: [\d,]+ +\d+, \d+, \d+$", found, re.MULTILINE)
 
 
+@pytest.mark.filterwarnings("ignore:.*was cut off")
 def test_results_are_written(tmp_path: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a model whose longest text is shorter than some of those that it gets."""
     monkeypatch.setattr(results, "CLIENTS", {1: 0.5, 4: 0.5})
