@@ -161,11 +161,12 @@ async def _load(server: Server, texts: list[str], clients: int, duration: float)
         async with _client(server) as client:
             for text in islice(cycle(texts), number, None):
                 start = time.perf_counter()
-                if start >= end:
-                    break
                 status, _ = await client.embed([text])
-                found.seconds.append(time.perf_counter() - start)
+                stop = time.perf_counter()
+                found.seconds.append(stop - start)
                 found.statuses[status] += 1
+                if stop >= end:
+                    break
 
     async def watch() -> None:
         for _ in range(SAMPLES):
