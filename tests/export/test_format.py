@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from embgemma.kernels.model_file import ModelFile, Scheme
 
-TEXT = (resources.files("embgemma.export") / "FORMAT.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "export" / "FORMAT.md").read_text("utf-8")
 
 
 def test_it_has_at_most_25_rules_each_with_a_keyword() -> None:
