@@ -29,7 +29,6 @@ from .layout import (
     matrices,
     panel_shape,
     row_bytes,
-    table_bytes,
     weights,
 )
 from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
@@ -335,7 +334,8 @@ def _check_rows(bits: Tensor, stored: Tensor, hidden: int) -> None:
         raise ModelFileError(
             f"a row of the embedding table has {wrong[0]} bits; expected 3, 4, 6 or 8; convert the checkpoint again"
         )
-    needed, used = table_bytes(bits, hidden), int(row_bytes(bits, hidden).sum())
+    used = int(row_bytes(bits, hidden).sum())
+    needed = used + -used % ALIGNMENT
     if needed != len(stored):
         raise ModelFileError(
             f"the embedding table has {len(stored)} bytes; its rows need {needed}; convert the checkpoint again"
