@@ -9,11 +9,12 @@ replaces the model file while it is open, as a program that updates a model does
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib
 import mmap
 import re
 import shutil
 import sys
+import types
 from pathlib import Path
 
 sys.path[:0] = sys.argv[3:]
@@ -22,11 +23,10 @@ import cffi  # noqa: E402
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 TEXTS = ["the cat", "", "été 😀 of and to in is that\n\n\tfor it <h1> " * 3]
 DIM = 128  # of the small model
-spec = importlib.util.spec_from_file_location("system", KERNELS / "system.py")
-assert spec is not None
-assert spec.loader is not None
-system = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(system)
+package = types.ModuleType("kernels")  # without what its __init__.py imports: NumPy
+package.__path__ = [str(KERNELS)]
+sys.modules["kernels"] = package
+system = importlib.import_module("kernels.system")
 
 
 def declarations() -> str:
