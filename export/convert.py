@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..inputs import check_path
-from ..kernels.layout import MatrixFormat, Tensor, pack_codebooks, pack_panels, table_bytes
+from ..kernels.embedding_rows import table_bytes
+from ..kernels.layout import MatrixFormat, Tensor, pack_codebooks, pack_panels
 from ..kernels.model_file import ORIGIN, TOKENIZER, TOKENIZER_TABLE, Scheme, embedding_info, expected_tensors
 from ..kernels.rotation import ROTATION
 from ..notices import Progress, size_text, tell
@@ -23,16 +24,17 @@ from .needs import BUILDING, CHECKING, READING, conversion_needs
 from .part import part_of
 from .quantise.calibrate import calibrated_parts, plain_parts
 from .quantise.calibration import CalibrationBatch, calibration_files, read_calibration
-from .quantise.embedding import EmbeddingTable
+from .quantise.embedding import EmbeddingTable, int8_rows
 from .quantise.gptq import Float64, gptq
 from .quantise.quantize import GRIDS, QuantizedRows, quantize_rows
-from .quantise.row_bits import bits_of_rows
+from .quantise.row_order import rates_of_rows
+from .quantise.row_rounder import RowRounder
 from .scheme import (
     calibrates_on_short_sentences,
     embedding_format,
     keeps_tokenizer_model,
     planned_embedding,
-    row_counts,
+    row_rates,
     scheme_formats,
 )
 from .tokenizer.pieces import Pieces, read_pieces
@@ -104,10 +106,10 @@ def convert(
     tokenizer = {TOKENIZER_TABLE: part.table}
     if keeps_tokenizer_model(scheme):
         tokenizer[TOKENIZER] = np.frombuffer(part.model, np.uint8)
-    bits, rows = _bits_of_rows(source, scheme, batch, pieces), None if part.kept is None else part.kept.rows
+    rates, rows = _rates_of_rows(source, scheme, batch, pieces), None if part.kept is None else part.kept.rows
     del pieces  # they take more memory than a layer
     if rows is not None:
-        size = 0 if bits is None else table_bytes(bits[rows], source.config.hidden)
+        size = 0 if rates is None else table_bytes(rates[rows], source.config.hidden)
         embedding = embedding_info(part.config, embedding_format(scheme), size)
     tensors = expected_tensors(
         part.config, formats, embedding, *(len(tokenizer.get(x, b"")) for x in (TOKENIZER, TOKENIZER_TABLE))
@@ -131,21 +133,28 @@ def convert(
         folding(source.folder),
         ModelFileWriter.create(output, metadata, tensors, force=force, check=check) as writer,
     ):
-        weights = _stored_tensors(source, formats, EmbeddingTable(source, bits), rows, batch, progress)
+        weights = _stored_tensors(source, formats, _table(source, scheme, rates), rows, batch, progress)
         for name, tensor in chain(weights, tokenizer.items()):
             check_stored(name, tensor)
             writer.write(name, tensor)
     return output
 
 
-def _bits_of_rows(
+def _rates_of_rows(
     source: Checkpoint, scheme: Scheme, batch: CalibrationBatch | None, pieces: Pieces
 ) -> npt.NDArray[np.uint8] | None:
-    """Bits of an element of each row of the table; None for float32."""
-    if scheme == "float32":
+    """The rate of each row of the table; None for float32 and int8."""
+    if embedding_format(scheme) != "int4":
         return None
     ids = np.zeros(0, np.int32) if batch is None else batch.ids
-    return bits_of_rows(pieces, ids, row_counts(source.config.vocab, scheme).bits())
+    return rates_of_rows(pieces, ids, row_rates(source.config.vocab, scheme))
+
+
+def _table(source: Checkpoint, scheme: Scheme, rates: npt.NDArray[np.uint8] | None) -> EmbeddingTable:
+    """The embedding table in the format of a scheme."""
+    if rates is not None:
+        return EmbeddingTable(source, {rate: RowRounder(rate) for rate in np.unique(rates).tolist()}, rates)
+    return EmbeddingTable(source, {0: int8_rows()} if scheme == "int8" else None)
 
 
 def _stored_tensors(
@@ -162,8 +171,7 @@ def _stored_tensors(
     """
     if batch is not None:
         table.calibrate(batch, progress)
-    for name, tensor in table.tensors(progress, rows):
-        yield name, tensor[:, 0] if name.endswith(".scale") else tensor
+    yield from table.tensors(progress, rows)
 
     def calibrated(name: str, weights: Float32, gram: Float64) -> QuantizedRows:
         return gptq(weights, gram, GRIDS[formats[name]])

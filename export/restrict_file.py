@@ -10,8 +10,9 @@ import numpy as np
 
 from ..batches import open_tokenizer
 from ..inputs import check_path
+from ..kernels.embedding_rows import EmbeddingRows
 from ..kernels.errors import InputError
-from ..kernels.layout import EmbeddingRows, Tensor
+from ..kernels.layout import Tensor
 from ..kernels.model_file import (
     CHECKSUM,
     DATA_DIGEST,

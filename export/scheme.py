@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 from ..kernels.config import EncoderConfig
+from ..kernels.embedding_rows import RATE_BITS, table_bytes
 from ..kernels.errors import InputError
-from ..kernels.layout import MatrixFormat, matrices, table_bytes
+from ..kernels.layout import MatrixFormat, matrices
 from ..kernels.model_file import SCHEMES, Scheme, TensorInfo, embedding_info
 
 # EXPERIMENTS.md has what each choice costs and brings.
@@ -20,27 +19,14 @@ _HEAD = "head"  # is int8 in every scheme but float32: in int4 it alone would co
 _INT8_LAYERS: dict[Scheme, tuple[float, float]] = {"balanced": (1 / 6, 1 / 3), "mixed": (5 / 24, 3 / 8), "int4": (0, 0)}
 # The same of single kinds of matrices, from one share of all layers to another, in all schemes: those that cost most by
 # the byte, at the beginning in rare languages above all, at the end in all.
-_INT8_KINDS = (("qkv", 1 / 24, 1 / 8), ("gate_up", 1 / 24, 1 / 6), ("down", 0, 1 / 6), ("down", 19 / 24, 1))
+_INT8_KINDS = (("qkv", 0, 1 / 8), ("gate_up", 0, 1 / 4), ("down", 0, 1 / 6), ("down", 19 / 24, 1))
 
-# Rows of frequent pieces that have 8 and 6 bits, and of rare ones that have 3, as shares of the table.
-_ROWS: dict[Scheme, tuple[float, float, float]] = {
-    "balanced": (1 / 8, 0, 0),
-    "mixed": (1 / 64, 3 / 16, 3 / 11),
-    "int4": (1 / 64, 3 / 32, 9 / 16),
+# Of the rows of the table, from the most frequent pieces to the rarest: which share has how many bits an element.
+_ROWS: dict[Scheme, tuple[tuple[float, float], ...]] = {
+    "balanced": ((3 / 32, 6), (9 / 32, 5), (15 / 32, 4), (5 / 32, 3.5)),
+    "mixed": ((3 / 32, 6), (1 / 8, 5), (3 / 8, 4), (13 / 32, 3.5)),
+    "int4": ((1 / 32, 6), (3 / 32, 5), (5 / 32, 4), (3 / 8, 3.5), (7 / 32, 3), (1 / 8, 2.5)),
 }
-
-
-class RowCounts(NamedTuple):
-    """How many rows of an embedding table have 8, 6, 4 and 3 bits an element."""
-
-    int8: int
-    int6: int
-    int4: int
-    int3: int
-
-    def bits(self) -> npt.NDArray[np.uint8]:
-        """Those of each row, (vocab,), the largest first."""
-        return np.repeat(np.array([8, 6, 4, 3], np.uint8), self)
 
 
 def scheme_formats(config: EncoderConfig, scheme: Scheme) -> dict[str, MatrixFormat]:
@@ -64,21 +50,21 @@ def outer_matrices(config: EncoderConfig, first: float, last: float) -> set[str]
 
 
 def embedding_format(scheme: Scheme) -> MatrixFormat:
-    """The format of the embedding table; that of "int4" has rows of several bits."""
+    """The format of the embedding table; that of "int4" has rows of several rates."""
     return scheme if scheme in ("float32", "int8") else "int4"
 
 
-def row_counts(vocab: int, scheme: Scheme) -> RowCounts:
-    """The rows of a quantised embedding table by their bits."""
-    int8, int6, int3 = (round(vocab * share) for share in _ROWS.get(scheme, (1, 0, 0)))
-    return RowCounts(int8, int6, vocab - int8 - int6 - int3, int3)
+def row_rates(vocab: int, scheme: Scheme) -> npt.NDArray[np.uint8]:
+    """The rates of the rows of an embedding table, (vocab,), the highest first; see kernels/embedding_rows.py."""
+    shares, bits = np.array(_ROWS[scheme]).T
+    ends = np.round(vocab * np.cumsum(shares)).astype(int)
+    return np.repeat((RATE_BITS * bits).astype(np.uint8), np.diff(ends, prepend=0))
 
 
 def planned_embedding(config: EncoderConfig, scheme: Scheme) -> TensorInfo:
     """The embedding table of a whole vocabulary."""
-    return embedding_info(
-        config, embedding_format(scheme), table_bytes(row_counts(config.vocab, scheme).bits(), config.hidden)
-    )
+    size = table_bytes(row_rates(config.vocab, scheme), config.hidden) if scheme in _ROWS else 0
+    return embedding_info(config, embedding_format(scheme), size)
 
 
 def keeps_tokenizer_model(scheme: Scheme) -> bool:

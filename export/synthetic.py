@@ -10,18 +10,19 @@ import numpy as np
 
 from ..inputs import check_path
 from ..kernels.config import EncoderConfig
-from ..kernels.layout import INT4_CODEBOOKS, ROW_LEVELS, MatrixFormat, Tensor, matrices, row_bytes
+from ..kernels.embedding_rows import LOWEST, RATE_BITS, RATES, row_bytes
+from ..kernels.layout import INT4_CODEBOOKS, MatrixFormat, Tensor, matrices
 from ..kernels.model_file import EMBEDDING, TOKENIZER, TOKENIZER_TABLE, Scheme, TensorInfo, expected_tensors
 from .check import check_model_file
-from .scheme import planned_embedding, row_counts, scheme_formats
+from .scheme import planned_embedding, row_rates, scheme_formats
 from .write import ModelFileWriter, model_metadata
 
 _PART_BYTES = 16 << 20  # random numbers made at a time: more would only take more memory
 
 # Standard deviation of what _random_weights draws: any of -127 … 127, any level of int4, or the standard normal.
 _DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": float(INT4_CODEBOOKS.std()), "float32": 1.0}
-# The same of a row of the embedding table, by its bits.
-_ROW_DEVIATIONS = np.array([ROW_LEVELS[bits].std() if bits in ROW_LEVELS else _DEVIATION["int8"] for bits in range(9)])
+# Levels of a row of the embedding table, by its rate: all words have one length, so that any bytes are a row.
+_ROW_LEVELS = {rate: np.arange(1 << rate // RATE_BITS) - (1 << rate // RATE_BITS >> 1) for rate in range(RATES + 1)}
 
 # Norm multipliers and scales vary by this much, so that a backend that mixes up two channels shows it.
 _VARIATION = 0.25
@@ -47,7 +48,7 @@ def write_synthetic_model(
     embedding = planned_embedding(config, scheme)
     tensors = expected_tensors(config, formats, embedding, len(tokenizer_model), len(tokenizer_table))
     random = np.random.default_rng(seed)
-    bits = random.permutation(row_counts(config.vocab, scheme).bits())
+    rates = random.permutation(row_rates(config.vocab, scheme)) if embedding.dtype == np.uint8 else None
     metadata = model_metadata(
         config,
         scheme,
@@ -61,7 +62,7 @@ def write_synthetic_model(
             if name in (TOKENIZER, TOKENIZER_TABLE):
                 writer.write(name, np.frombuffer({TOKENIZER: tokenizer_model}.get(name, tokenizer_table), np.uint8))
                 continue
-            for part in _random_tensor(random, config, formats, bits, name, info):
+            for part in _random_tensor(random, config, formats, rates, name, info):
                 writer.write(name, part)
 
 
@@ -69,37 +70,49 @@ def _random_tensor(
     random: np.random.Generator,
     config: EncoderConfig,
     formats: dict[str, MatrixFormat],
-    bits: Tensor,
+    rates: Tensor | None,
     name: str,
     info: TensorInfo,
 ) -> Iterator[Tensor]:
-    """One tensor as it is stored, in parts. bits are those of the table's rows, if it is quantised."""
+    """One tensor as it is stored, in parts. rates are those of the table's rows, if they have some."""
     in_features = {spec.name: spec.in_features for spec in matrices(config)}
     owner, _, kind = name.rpartition(".")
-    if name == f"{EMBEDDING}.bits":
-        yield bits
+    if owner == EMBEDDING and kind != "scale" and rates is not None:
+        yield from _random_rows(random, config, rates, kind, info)
         return
-    if name == f"{EMBEDDING}.scale":
-        yield (_around_one(random, info.shape) / _ROW_DEVIATIONS[bits]).astype(info.dtype)
+    if owner == EMBEDDING and kind == "scale":
+        deviations = [_DEVIATION["int8"]] if rates is None else [_ROW_LEVELS[rate].std() for rate in rates.tolist()]
+        yield (_around_one(random, info.shape) / np.array(deviations)).astype(info.dtype)
         return
-    if owner == EMBEDDING:
-        left = int(row_bytes(bits, config.hidden).sum())  # bytes of rows; in a table of several bits zeros follow
-        for part in _random_weights(random, info):
-            if part.dtype == np.uint8:
-                part[left:] = 0
-                left -= min(left, len(part))
-            yield part
-        return
-    if owner not in in_features:
+    if owner not in {*in_features, EMBEDDING}:
         folded = config.attention_scale if kind == "q_norm" else 1.0
         yield (folded * _around_one(random, info.shape)).astype(info.dtype)
         return
-    unit = in_features[owner] ** -0.5 / _DEVIATION[formats[owner]]
+    unit = 1.0 if owner == EMBEDDING else in_features[owner] ** -0.5 / _DEVIATION[formats[owner]]
     if kind == "scale":
         yield (unit * _around_one(random, info.shape)).astype(info.dtype)
         return
     for part in _random_weights(random, info):
         yield part * np.float32(unit) if part.dtype == np.float32 else part
+
+
+def _random_rows(
+    random: np.random.Generator, config: EncoderConfig, rates: Tensor, kind: str, info: TensorInfo
+) -> Iterator[Tensor]:
+    """One of the tensors that hold the levels of a table of several rates, in parts."""
+    if kind == "rate":
+        yield rates
+    elif kind == "code_length":
+        lengths = np.zeros(info.shape, info.dtype)
+        for rate in np.unique(rates).tolist():
+            lengths[rate - 1, _ROW_LEVELS[rate] - LOWEST] = rate // RATE_BITS
+        yield lengths
+    else:
+        left = int(row_bytes(rates, config.hidden).sum())  # bytes of rows; zeros follow
+        for part in _random_weights(random, info):
+            part[left:] = 0
+            left -= min(left, len(part))
+            yield part
 
 
 def _around_one(random: np.random.Generator, shape: tuple[int, ...]) -> Tensor:

@@ -17,14 +17,6 @@ channels, the 4 consecutive inputs that one VNNI, AMX or sdot instruction multip
     int8     I8  [n/16][k/4][16][4]
     int4     U8  [n/16][k/8][16][4]   low nibble: k-group 2j, high nibble: k-group 2j + 1
              U8  [n/16][k/64][16]     codebook_ids: two bits for each 16 of 64 inputs
-
-The embedding table is stored by rows, since rows are gathered: F32 or I8 [vocab][hidden], or U8 [bytes], where each row
-has its own number of bits an element, U8 [vocab]: more for frequent pieces. A block is 64 elements of such a row:
-
-    8 bits   64 bytes, int8
-    6 bits   48 bytes, codes 0 … 63: 32 bytes with their four low bits, as below, then 16 with their two high bits
-    4 bits   32 bytes, codes 0 … 15 of codebook 0: the first 32 elements are the low nibbles, the last 32 the high ones
-    3 bits   24 bytes, codes 0 … 7: 16 bytes with their two low bits, four elements a byte, then 8 with their high bits
 """
 
 from __future__ import annotations
@@ -37,7 +29,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import EncoderConfig
-from .rotation import rotate_blocks
 
 PANEL = 16  # output channels side by side: 16 int32 sums fill one AVX-512 register or one AMX tile row
 K_GROUP = 4  # consecutive inputs that one 32-bit lane of vpdpbusd / tdpbssd / sdot multiplies and adds
@@ -55,20 +46,12 @@ INT4_CODEBOOKS = np.array(
     ],
     np.int8,
 )
-CODEBOOK_INPUTS = 16  # inputs, or elements of a row of the embedding table, that share a codebook
+CODEBOOK_INPUTS = 16  # inputs that share a codebook
 CODEBOOK_BYTE_INPUTS = 64  # inputs whose codebook_ids share a byte
 _CODEBOOK_SHIFTS = np.arange(0, 8, 2, dtype=np.uint8)  # of the bits in that byte, for each 16 inputs
 INT4_MAX = int(INT4_CODEBOOKS.max())
 # [codebook, level + INT4_MAX]: the code of a level.
 _INT4_CODES = np.stack([np.searchsorted(book, np.arange(-INT4_MAX, INT4_MAX + 1)) for book in INT4_CODEBOOKS])
-EMBEDDING_BLOCK = 64  # elements of an embedding row that are packed together
-ROW_BITS = (3, 4, 6, 8)  # that an element of an embedding row may have
-ROW_LEVELS = {  # by bits: the best of 3 and 4, even steps of 6
-    3: np.array([-26, -16, -9, -3, 3, 9, 16, 26], np.int8),
-    4: INT4_CODEBOOKS[0],
-    6: np.arange(-63, 64, 2, dtype=np.int8),
-}
-_LOW_BITS = {3: 2, 4: 4, 6: 4}  # of a code by its bits: these of a whole block are stored first, then the high ones
 ALIGNMENT = 64  # bytes: a cache line, the widest vector load, and a row of an AMX tile
 
 MatrixFormat = Literal["float32", "int8", "int4"]
@@ -222,113 +205,3 @@ def interleave_gate_up(gate: Tensor, up: Tensor) -> Tensor:
     ffn, hidden = gate.shape
     pairs = np.stack([gate.reshape(-1, PANEL, hidden), up.reshape(-1, PANEL, hidden)], axis=1)
     return pairs.reshape(2 * ffn, hidden)
-
-
-def row_bytes(bits: Tensor, hidden: int) -> npt.NDArray[np.int64]:
-    """Bytes of rows of the embedding table with this many bits an element."""
-    return bits.astype(np.int64) * (hidden // 8)
-
-
-def table_bytes(bits: Tensor, hidden: int) -> int:
-    """Bytes of an embedding table whose rows have these bits: (vocab,) uint8."""
-    return -(-int(row_bytes(bits, hidden).sum()) // ALIGNMENT) * ALIGNMENT
-
-
-def pack_rows(levels: Tensor, bits: int) -> npt.NDArray[np.uint8]:
-    """Packs rows of levels (rows, hidden) int8: (rows, hidden * bits / 8)."""
-    if bits == 8:
-        return levels.view(np.uint8)
-    codes = np.searchsorted(ROW_LEVELS[bits], levels).astype(np.uint8).reshape(len(levels), -1, EMBEDDING_BLOCK)
-    low = _LOW_BITS[bits]
-    fields = [_joined(codes & (1 << low) - 1, low)]
-    if low < bits:
-        fields.append(_joined(codes >> low, bits - low))
-    return np.concatenate(fields, axis=2).reshape(len(levels), -1)
-
-
-def unpack_rows(stored: Tensor, bits: int) -> npt.NDArray[np.int8]:
-    """The inverse of `pack_rows`: (rows, hidden)."""
-    if bits == 8:
-        return stored.view(np.int8)
-    blocks = stored.reshape(len(stored), -1, EMBEDDING_BLOCK * bits // 8)
-    low = _LOW_BITS[bits]
-    codes = _split(blocks[..., : EMBEDDING_BLOCK * low // 8], low)
-    if low < bits:
-        codes |= _split(blocks[..., EMBEDDING_BLOCK * low // 8 :], bits - low) << low
-    return np.asarray(ROW_LEVELS[bits][codes].reshape(len(stored), -1))
-
-
-def _joined(fields: Tensor, width: int) -> npt.NDArray[np.uint8]:
-    """Fields of `width` bits (..., n) side by side in bytes (..., n * width / 8), the first n * width / 8 lowest."""
-    shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
-    return np.asarray(np.bitwise_or.reduce(fields.reshape(*fields.shape[:-1], len(shifts), -1) << shifts, axis=-2))
-
-
-def _split(stored: Tensor, width: int) -> npt.NDArray[np.uint8]:
-    """The inverse of `_joined`."""
-    shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
-    return np.asarray(stored[..., None, :] >> shifts & (1 << width) - 1).reshape(*stored.shape[:-1], -1)
-
-
-def pack_table(levels: Tensor, bits: Tensor) -> npt.NDArray[np.uint8]:
-    """Rows of levels (rows, hidden) int8 end to end, packed to the bits that each has: (bytes,)."""
-    sizes = row_bytes(bits, levels.shape[1])
-    ends = np.cumsum(sizes)
-    packed = np.empty(int(sizes.sum()), np.uint8)
-    for width in np.unique(bits).tolist():
-        rows = pack_rows(levels[bits == width], width)
-        packed[(ends - sizes)[bits == width][:, None] + np.arange(rows.shape[1])] = rows
-    return packed
-
-
-class EmbeddingRows:
-    """The rows of the embedding table among the tensors of a model file.
-
-    Args:
-        tensors: those of the file.
-        hidden: elements of a row.
-    """
-
-    def __init__(self, tensors: Mapping[str, Tensor], hidden: int) -> None:
-        self._hidden = hidden
-        self._weight = tensors["embedding.weight"]
-        self._scale = tensors.get("embedding.scale")
-        self._bits: Tensor | None = None
-        if "embedding.bits" in tensors:  # copied: they were checked, and the file may change
-            self._bits = tensors["embedding.bits"].copy()
-            self._ends = np.cumsum(row_bytes(self._bits, hidden))
-
-    def levels(self, ids: npt.NDArray[np.integer]) -> Tensor:
-        """Rows `ids` as stored: float32 values or int8 levels (len(ids), hidden)."""
-        if self._bits is None:
-            return np.asarray(self._weight[ids])
-        levels = np.empty((len(ids), self._hidden), np.int8)
-        for width in np.unique(self._bits[ids]).tolist():
-            chosen = self._bits[ids] == width
-            levels[chosen] = unpack_rows(self._stored(ids[chosen], width), width)
-        return levels
-
-    def _stored(self, ids: npt.NDArray[np.integer], bits: int) -> npt.NDArray[np.uint8]:
-        """The bytes of rows that have these bits: (len(ids), hidden * bits / 8)."""
-        size = self._hidden * bits // 8
-        return np.asarray(np.lib.stride_tricks.sliding_window_view(self._weight, size)[self._ends[ids] - size])
-
-    def values(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """Rows `ids` as float32 (len(ids), hidden), sqrt(hidden) included."""
-        rows = self.levels(ids)
-        if self._scale is None:
-            return np.asarray(rows, np.float32)
-        return rotate_blocks(rows * self._scale[ids, None].astype(np.float32))
-
-    def part(self, ids: npt.NDArray[np.integer]) -> dict[str, Tensor]:
-        """The tensors of a table of rows `ids`, ascending, alone."""
-        if self._bits is None:
-            weight = self._weight[ids]
-        else:  # row by row: numpy would take eight bytes to index each
-            sizes = row_bytes(self._bits[ids], self._hidden)
-            ends = np.cumsum(sizes)
-            weight = np.zeros(table_bytes(self._bits[ids], self._hidden), np.uint8)
-            for size, end, old_end in zip(sizes.tolist(), ends.tolist(), self._ends[ids].tolist(), strict=True):
-                weight[end - size : end] = self._weight[old_end - size : old_end]
-        others = {"embedding.bits": self._bits, "embedding.scale": self._scale}
-        return {"embedding.weight": weight, **{name: all_[ids] for name, all_ in others.items() if all_ is not None}}

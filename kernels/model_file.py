@@ -15,20 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import EncoderConfig
+from .embedding_rows import LEVELS, RATES, check_table
 from .errors import ModelFileError, reading
 from .fingerprint import model_digest
 from .layout import (
     ALIGNMENT,
     DTYPE_FORMATS,
     FORMAT_DTYPES,
-    ROW_BITS,
     MatrixFormat,
     NormSpec,
     Tensor,
     codebook_shape,
     matrices,
     panel_shape,
-    row_bytes,
     weights,
 )
 from .safetensors_file import Entry, SafetensorsFile, open_safetensors, parse_json, shorten
@@ -36,7 +35,7 @@ from .system import forget
 from .tokenizer_table import check_tokenizer_table
 
 FORMAT_NAME = "embgemma"
-FORMAT_VERSION = "7"
+FORMAT_VERSION = "8"
 Scheme = Literal["float32", "int8", "balanced", "mixed", "int4"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 DEFAULT_SCHEME: Scheme = "int8"  # the most exact of the small ones
@@ -112,7 +111,7 @@ class TensorInfo:
 
 
 def embedding_info(config: EncoderConfig, table_format: MatrixFormat, size: int) -> TensorInfo:
-    """The embedding table of a format: of float32 or int8 rows, or ("int4") of rows of several bits, `size` bytes."""
+    """The embedding table of a format: of float32 or int8 rows, or ("int4") of rows of several rates, `size` bytes."""
     shape = (size,) if table_format == "int4" else (config.vocab, config.hidden)
     return TensorInfo(FORMAT_DTYPES[table_format], shape)
 
@@ -136,7 +135,8 @@ def expected_tensors(
     float32, uint8 = np.dtype(np.float32), np.dtype(np.uint8)
     infos = {f"{EMBEDDING}.weight": embedding}
     if embedding.dtype == uint8:
-        infos[f"{EMBEDDING}.bits"] = TensorInfo(uint8, (config.vocab,))
+        infos[f"{EMBEDDING}.rate"] = TensorInfo(uint8, (config.vocab,))
+        infos[f"{EMBEDDING}.code_length"] = TensorInfo(uint8, (RATES, LEVELS))
     if embedding.dtype != float32:
         infos[f"{EMBEDDING}.scale"] = TensorInfo(np.dtype(np.float16), (config.vocab,))
     for spec in weights(config):
@@ -199,8 +199,7 @@ def _check(path: Path, file: SafetensorsFile, every_byte: bool) -> ModelFile:
     if tokenizer_table is not None:
         check_tokenizer_table(tokenizer_table, config.vocab, config.bos_id, config.eos_id)
     _check_numbers(tensors)
-    if f"{EMBEDDING}.bits" in tensors:
-        _check_rows(tensors[f"{EMBEDDING}.bits"], tensors[f"{EMBEDDING}.weight"], config.hidden)
+    check_table(tensors, config.hidden)
     forget(file.mapping)  # the checks have read pages all over the file
     prompts, default_prompt_name = read_prompts(metadata)
     return ModelFile(
@@ -325,26 +324,6 @@ def _view(file: SafetensorsFile, name: str, info: TensorInfo) -> Tensor:
     """A read-only view of one tensor in the mapped file."""
     flat = np.frombuffer(file.mapping, info.dtype, math.prod(info.shape), file.entries[name].begin)
     return flat.reshape(info.shape)
-
-
-def _check_rows(bits: Tensor, stored: Tensor, hidden: int) -> None:
-    """Checks that rows of these bits fill the stored bytes of the embedding table, but for zeros at the end."""
-    wrong = np.setdiff1d(bits, ROW_BITS)
-    if len(wrong):
-        raise ModelFileError(
-            f"a row of the embedding table has {wrong[0]} bits; expected 3, 4, 6 or 8; convert the checkpoint again"
-        )
-    used = int(row_bytes(bits, hidden).sum())
-    needed = used + -used % ALIGNMENT
-    if needed != len(stored):
-        raise ModelFileError(
-            f"the embedding table has {len(stored)} bytes; its rows need {needed}; convert the checkpoint again"
-        )
-    filled = np.flatnonzero(stored[used:])
-    if len(filled):
-        raise ModelFileError(
-            f"byte {used + filled[0]} of the embedding table, behind its rows, is not 0; convert the checkpoint again"
-        )
 
 
 def _check_numbers(tensors: dict[str, Tensor]) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .batch import check_batch, check_finite, finish_vectors
-from .layout import PANEL, EmbeddingRows, unpack_matrix
+from .embedding_rows import EmbeddingRows
+from .layout import PANEL, unpack_matrix
 from .rotation import rotate_blocks
 
 if TYPE_CHECKING:

@@ -89,8 +89,8 @@ def work_by_operation(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[A
 
 def _row_bytes(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[Any]]) -> int:
     """Of a row of the table, on average."""
-    table = (tensor.nbytes for name, tensor in tensors.items() if name.startswith("embedding."))
-    return round(sum(table) / config.vocab)
+    names = ("embedding.weight", "embedding.rate", "embedding.scale")
+    return round(sum(tensors[name].nbytes for name in names if name in tensors) / config.vocab)
 
 
 def band_pairs(tokens: int, window: int) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ...cli.info_command import table_format
 from ...kernels.config import EncoderConfig
+from ...kernels.embedding_rows import table_format
 from ...kernels.errors import InputError
 from ...kernels.model_file import ModelFile, read_model_file
 from ..harness.command import progress
@@ -85,7 +85,7 @@ def run(source: Source, settings: Settings) -> Result:
         model=source.description,
         synthetic=source.synthetic,
         scheme=model.scheme,
-        table=table_format(model),
+        table=table_format(model.tensors),
         file_bytes=source.path.stat().st_size,
         environment=environment,
         facts=process.loaded.facts,

@@ -8,14 +8,14 @@ import numpy as np
 from onnx import TensorProto
 
 from ...kernels.config import EncoderConfig
-from ...kernels.layout import EMBEDDING_BLOCK, INT4_CODEBOOKS
+from ...kernels.layout import INT4_CODEBOOKS
 from ...kernels.rotation import ROTATION, rotate_blocks
 from ...onnx.onnx_backend import ATTENTION_MASK, INPUT_IDS, SENTENCE_EMBEDDING
 from ...onnx.onnx_choices import Target
 from .attention import Attention, Batch, longest_padded, make_batch
 from .graph import FLOAT, Graph
 from .linear import Linear
-from .onnx_weights import MATRIX_ROTATION, EncoderWeights
+from .onnx_weights import EMBEDDING_BLOCK, MATRIX_ROTATION, EncoderWeights
 from .operators import Operators, Rotation
 
 LAST_HIDDEN_STATE = "last_hidden_state"

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from ...kernels.config import EncoderConfig
-from ...kernels.layout import PANEL, MatrixFormat, matrices
+from ...kernels.layout import INT4_CODEBOOKS, PANEL, MatrixFormat, matrices
 from ...kernels.model_file import EMBEDDING
 from ...notices import Progress
 from ...onnx.onnx_choices import Format
@@ -21,8 +21,9 @@ from ..needs import Needs, conversion_needs
 from ..part import Part
 from ..quantise.calibrate import calibrated_parts, plain_parts
 from ..quantise.calibration import CalibrationBatch
-from ..quantise.embedding import EmbeddingTable
+from ..quantise.embedding import EmbeddingTable, GridRows, int8_rows
 from ..quantise.gptq import Float64
+from ..quantise.quantize import Grid
 from ..scheme import outer_matrices
 from .graph import Array, Constant
 from .matrix import Matrix, int4_matrix, int8_matrix
@@ -33,7 +34,7 @@ MATRIX_ROTATION = 16
 # Scales per row of the embedding table, where the width of a row allows; each takes 0.5 MB of the real file.
 _TABLE_GROUPS: dict[Format, int] = {"int8": 4, "int4": 24}
 _TABLE_GRAIN = 32  # a scale covers a multiple of this many elements
-_TABLE_BITS: dict[Format, int] = {"int8": 8, "int4": 4}
+EMBEDDING_BLOCK = 64  # elements of a row of int4 that are packed together
 
 _FIRST_INT8, _LAST_INT8 = 1 / 12, 1 / 4  # of the layers: those of an int4 model with 8 bits, and so has the head
 
@@ -48,8 +49,9 @@ class EncoderWeights:
         format: of most of the matrices and of the table.
         norms: (length,) float32 by the names of a model file.
         matrices: by the names of a model file; the channels of `gate_up` are those of gate, then those of up.
-        table: the rows of the embedding table, packed as in a model file (FORMAT.md, rule 16): (vocab, hidden) float32
-            or int8, (vocab, hidden / 2) uint8 of 4 bits.
+        table: the rows of the embedding table: (vocab, hidden) float32 or int8, or (vocab, hidden / 2) uint8 of int4,
+            the codes 0 … 15 of the first codebook of a model file. Of each EMBEDDING_BLOCK elements the first half is
+            in the low nibbles.
         table_scale: (vocab, groups) float16; None for float32.
     """
 
@@ -117,8 +119,8 @@ def read_weights(
         return rounder(name, weights, np.eye(weights.shape[1]))
 
     groups = math.gcd(_TABLE_GROUPS.get(weights_format, 1), config.hidden // _TABLE_GRAIN)
-    bits = None if weights_format == "float32" else np.full(config.vocab, _TABLE_BITS[weights_format], np.uint8)
-    table = EmbeddingTable(source, bits, groups)
+    rows_of = {"int8": int8_rows, "int4": lambda groups: GridRows(Grid(INT4_CODEBOOKS[0]), groups)}
+    table = EmbeddingTable(source, {0: rows_of[weights_format](groups)} if weights_format in rows_of else None)
     parts: Iterable[tuple[str, Matrix | Float32]]
     if batch is not None:
         table.calibrate(batch, progress)
@@ -127,7 +129,7 @@ def read_weights(
         parts = plain_parts(source, plain, progress, block=None)
     else:
         parts = plain_parts(source, plain, progress, block=MATRIX_ROTATION, rotated_values=True)
-    rows, scale = (_float32_rows(source, table), None) if bits is None else _quantised_table(source, table, progress)
+    rows, scale = _rows_and_scales(source, table, weights_format, progress)
     norms: dict[str, Array] = {}
     stored: dict[str, Matrix] = {}
     for name, part in parts:
@@ -144,25 +146,29 @@ def _arranged(config: EncoderConfig, stored: Mapping[str, Matrix]) -> dict[str, 
     return {name: matrix.channels(order) if name.endswith(".gate_up") else matrix for name, matrix in stored.items()}
 
 
-def _quantised_table(source: Checkpoint, table: EmbeddingTable, progress: Progress) -> tuple[Constant, Constant]:
-    """The rows and the scales."""
-    weight, scale = f"{EMBEDDING}.weight", f"{EMBEDDING}.scale"
-    tensors: dict[str, list[Array]] = {weight: [], scale: []}
-    for name, part in table.tensors(progress):
-        tensors.setdefault(name, []).append(part)
-    packed = source.config.hidden // 2
-    rows = [part.reshape(-1, packed) if part.dtype == np.uint8 else part for part in tensors[weight]]
-    return _in_parts(weight, rows), _in_parts(scale, tensors[scale])
+def _rows_and_scales(
+    source: Checkpoint, table: EmbeddingTable, weights_format: Format, progress: Progress
+) -> tuple[Constant, Constant | None]:
+    """The embedding table; that of float32 is read as it is written."""
+    name, hidden = f"{EMBEDDING}.weight", source.config.hidden
+    if weights_format == "float32":
+        shape = (source.config.vocab, hidden)
+        silent = Progress(quiet=True)  # it is told of the bytes written
+        rows = lambda: (part for _, part, _ in table.parts(silent))  # noqa: E731
+        return Constant(name, TensorProto.FLOAT, shape, 4 * math.prod(shape), rows), None
+    levels: list[Array] = []
+    scales: list[Array] = []
+    for _, part, part_scales in table.parts(progress):
+        levels.append(part if weights_format == "int8" else _packed(part))
+        scales += [] if part_scales is None else [part_scales]
+    return _in_parts(name, levels), _in_parts(f"{EMBEDDING}.scale", scales)
 
 
-def _float32_rows(source: Checkpoint, table: EmbeddingTable) -> Constant:
-    """The rows as published, read as they are written."""
-    shape = (source.config.vocab, source.config.hidden)
-    size = 4 * math.prod(shape)
-    silent = Progress(quiet=True)  # it is told of the bytes written
-    return Constant(
-        f"{EMBEDDING}.weight", TensorProto.FLOAT, shape, size, lambda: (part for _, part in table.tensors(silent))
-    )
+def _packed(levels: Array) -> Array:
+    """Rows of int4 levels (rows, hidden), two to a byte; see EncoderWeights.table."""
+    codes = np.searchsorted(INT4_CODEBOOKS[0], levels).astype(np.uint8)
+    halves = codes.reshape(len(levels), -1, 2, EMBEDDING_BLOCK // 2)
+    return np.asarray(halves[:, :, 0] | halves[:, :, 1] << 4).reshape(len(levels), -1)
 
 
 def _in_parts(name: str, parts: list[Array]) -> Constant:

@@ -74,7 +74,7 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
 
     scratch->texts = carve(c, extent.texts, sizeof *scratch->texts);
     if (eg_reads_rows(context->model)) {
-        scratch->rows = carve(c, extent.tokens, eg_longest_row(context->model));
+        scratch->rows = carve(c, extent.tokens * eg_longest_row(context->model) + EG_ROW_READ_AHEAD, 1);
         scratch->row_scales = carve(c, extent.tokens, sizeof *scratch->row_scales);
     }
     scratch->hidden = carve(c, extent.tokens * config->hidden, sizeof(float));
@@ -96,6 +96,7 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
         worker.projected = carve(c, chunk * widest_output, sizeof(float));
         worker.branch = carve(c, chunk * config->hidden, sizeof(float));
         worker.rotated = carve(c, widest_input, sizeof(float));
+        worker.levels = carve(c, config->hidden, sizeof *worker.levels);
         const size_t rows = EG_ATTENTION_TOKENS * group;
         worker.scores = carve(c, rows * ((extent.longest + EG_KEY_GRAIN - 1) / EG_KEY_GRAIN * EG_KEY_GRAIN),
                               sizeof(float));

@@ -43,6 +43,7 @@ typedef struct eg_worker_scratch {
     float *projected; /* (chunk, widest of qkv_width, ffn and hidden) float32: outputs of qkv, attention and gate_up */
     float *branch;    /* (chunk, hidden) float32: outputs of o and down */
     float *rotated;   /* (widest input of a matrix,) float32: one row, before it is rounded */
+    int8_t *levels;   /* (hidden,) of a row of the embedding table */
     float *scores;    /* (EG_ATTENTION_TOKENS · heads per key head, longest in whole key grains) float32 */
     float *scales;    /* (EG_ATTENTION_TOKENS · heads per key head,) float32: of the rows of `attended` */
     float *attended;  /* (EG_ATTENTION_TOKENS · heads per key head, head_dim) float32 */

@@ -22,6 +22,8 @@ static float *hidden_row(const worker *w, size_t row)
 
 /* ---- token embeddings ------------------------------------------------------------------------------------ */
 
+enum { HALF_NAN = 0x7E00 }; /* float16: the scale of a damaged row, so that its text has no vector */
+
 /* hidden = rows of the embedding table */
 static void embed(const worker *w, const eg_layer *layer, eg_range rows)
 {
@@ -43,12 +45,13 @@ static void embed(const worker *w, const eg_layer *layer, eg_range rows)
                                        : (const char *)table->rows + row.begin;
         const uint16_t scale = table->scale == NULL ? 0 : were_read ? scratch->row_scales[i] : table->scale[id];
         float *x = scratch->hidden + i * hidden;
-        switch (row.bits) {
-        case 3: w->ops->embed_int3(stored, scale, hidden, x); break;
-        case 4: w->ops->embed_int4(stored, scale, hidden, x); break;
-        case 6: w->ops->embed_int6(stored, scale, hidden, x); break;
-        case 8: w->ops->embed_int8(stored, scale, hidden, x); break;
-        default: memcpy(x, stored, row.bytes);
+        if (table->dtype == EG_F32) {
+            memcpy(x, stored, row.bytes);
+        } else if (table->dtype == EG_I8) {
+            w->ops->embed_int8(stored, scale, hidden, x);
+        } else {
+            const int is_whole = eg_row_read(row.code, stored, row.bytes, hidden, w->mine->levels);
+            w->ops->embed_int8(w->mine->levels, is_whole ? scale : HALF_NAN, hidden, x);
         }
     }
 }

@@ -96,9 +96,6 @@ typedef struct eg_attention_ops {
 typedef struct eg_vector_ops {
     /* out = row of the embedding table, which is stored rotated, with a float16 scale; sqrt(hidden) is folded in. */
     void (*embed_int8)(const int8_t *row, uint16_t scale, size_t hidden, float *out);
-    void (*embed_int6)(const uint8_t *row, uint16_t scale, size_t hidden, float *out);
-    void (*embed_int4)(const uint8_t *row, uint16_t scale, size_t hidden, float *out);
-    void (*embed_int3)(const uint8_t *row, uint16_t scale, size_t hidden, float *out);
 
     /* RMSNorm (arXiv 1910.07467): out = x · multiplier / sqrt(mean(x²) + eps). */
     void (*norm)(const float *x, const float *multiplier, size_t n, float eps, float *out);

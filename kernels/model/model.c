@@ -160,37 +160,49 @@ static void check_table_bytes(walk *w, const eg_embedding *e, uint64_t used)
     }
 }
 
-/* The places of the rows of a table of so many bytes. They are copied, so that what is checked here stays so, whatever
+/* The places of the rows of a table, and their codes. They are copied, so that what is checked here stays so, whatever
  * becomes of the file. */
 static void take_row_groups(walk *w, size_t vocab, size_t hidden, const eg_allocator *allocator, eg_embedding *e)
 {
-    const uint8_t *bits = take(w, "embedding", ".bits", EG_U8, 1, (const size_t[]){vocab});
-    if (bits == NULL) {
+    const uint8_t *rates = take(w, "embedding", ".rate", EG_U8, 1, (const size_t[]){vocab});
+    const uint8_t *lengths =
+        take(w, "embedding", ".code_length", EG_U8, 2, (const size_t[]){EG_RATES, EG_ROW_LEVELS});
+    if (rates == NULL || lengths == NULL) {
         return;
     }
     e->groups = eg_allocate_unset(allocator, vocab / EG_ROW_GROUP, sizeof *e->groups);
-    if (e->groups == NULL) {
+    e->codes = eg_allocate_unset(allocator, EG_RATES, sizeof *e->codes);
+    if (e->groups == NULL || e->codes == NULL) {
         w->status = eg_fail(EG_ERROR_MEMORY, "no memory for the places of %zu rows", vocab);
         return;
     }
     uint32_t sum = 0;
+    uint8_t has_code[EG_RATES + 1] = {0};
     for (size_t first = 0; first < vocab; first += EG_ROW_GROUP) {
         eg_row_group *group = &e->groups[first / EG_ROW_GROUP];
-        memcpy(group->bits, bits + first, EG_ROW_GROUP);
-        group->bits_before = sum;
+        memcpy(group->rates, rates + first, EG_ROW_GROUP);
+        group->rates_before = sum;
         for (size_t i = 0; i < EG_ROW_GROUP; i++) {
-            const int row = group->bits[i];
-            if (row != 3 && row != 4 && row != 6 && row != 8) {
+            const uint8_t rate = group->rates[i];
+            if (rate < 1 || rate > EG_RATES) {
                 w->status = eg_fail(EG_ERROR_MODEL,
-                                    "a row of the embedding table has %d bits: expected 3, 4, 6 or 8; convert the "
-                                    "checkpoint again",
-                                    row);
+                                    "a row of the embedding table has rate %d: expected 1 … %d; convert the checkpoint "
+                                    "again",
+                                    rate, EG_RATES);
                 return;
             }
-            sum += (uint32_t)row;
+            if (!has_code[rate] && !eg_row_code_create(lengths + (rate - 1) * EG_ROW_LEVELS, &e->codes[rate - 1])) {
+                w->status = eg_fail(EG_ERROR_MODEL,
+                                    "the words of rate %d of the embedding table are not a prefix code of up to %d "
+                                    "bits that uses up all patterns; convert the checkpoint again",
+                                    rate, EG_WORD_BITS);
+                return;
+            }
+            has_code[rate] = 1;
+            sum += rate;
         }
     }
-    check_table_bytes(w, e, (uint64_t)hidden / 8 * sum);
+    check_table_bytes(w, e, (uint64_t)hidden / (8 * EG_RATE_BITS) * sum);
 }
 
 static eg_embedding take_embedding(walk *w, size_t vocab, size_t hidden, const eg_allocator *allocator)
@@ -268,6 +280,7 @@ eg_status eg_model_bind(const eg_config *config, const eg_safetensors *file, con
     if (w.status != EG_OK) {
         if (model != NULL) {
             eg_release(allocator, model->embedding.groups);
+            eg_release(allocator, model->embedding.codes);
         }
         eg_release(allocator, layers);
         eg_release(allocator, model);

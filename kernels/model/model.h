@@ -3,6 +3,7 @@
 #define EG_MODEL_H
 
 #include "model/config.h"
+#include "model/row_code.h"
 #include "model/safetensors.h"
 #include "platform/platform.h"
 
@@ -20,16 +21,17 @@ enum { EG_ROW_GROUP = 64 };
 
 /* Consecutive rows of the embedding table. */
 typedef struct eg_row_group {
-    uint32_t bits_before;       /* the sum of the bits of an element of each row before them */
-    uint8_t bits[EG_ROW_GROUP]; /* of theirs: 3, 4, 6 or 8 */
+    uint32_t rates_before;       /* the sum of the rates of the rows before them */
+    uint8_t rates[EG_ROW_GROUP]; /* theirs */
 } eg_row_group;
 
-/* The embedding table. Rows of F32 and I8 are (vocab, hidden). Those of U8 are end to end and differ in their bits. */
+/* The embedding table. Rows of F32 and I8 are (vocab, hidden). Those of U8 are end to end, and differ in their rates. */
 typedef struct eg_embedding {
     eg_dtype dtype;
     const void *rows;
     size_t bytes;          /* of all rows */
-    eg_row_group *groups;  /* (vocab / EG_ROW_GROUP,); NULL unless U8 */
+    eg_row_group *groups;  /* (vocab / EG_ROW_GROUP,); like the codes, NULL unless U8 */
+    eg_row_code *codes;    /* (EG_RATES,) made of those of the rates that rows have */
     const uint16_t *scale; /* (vocab,) float16; NULL for float32 */
 } eg_embedding;
 
@@ -94,13 +96,13 @@ void eg_model_digest(const eg_safetensors *file, char digest[EG_DIGEST_DIGITS + 
  * disk. */
 int eg_reads_rows(const eg_model *model);
 
-/* Bytes of the longest row of the embedding table. */
+/* Bytes of the longest row that an embedding table may have. */
 size_t eg_longest_row(const eg_model *model);
 
 /* Where a row of the embedding table lies. */
 typedef struct eg_row {
     size_t begin, bytes;
-    int bits; /* of an element: 3, 4, 6, 8, or 32 for float32 */
+    const eg_row_code *code; /* NULL unless the table is U8 */
 } eg_row;
 
 eg_row eg_row_of(const eg_model *model, int32_t id);

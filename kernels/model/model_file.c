@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT_VERSION "7" /* of export/FORMAT.md: the one that this release reads */
+#define FORMAT_VERSION "8" /* of export/FORMAT.md: the one that this release reads */
 
 enum {
     MAX_PROMPTS = 256,
@@ -363,6 +363,7 @@ void eg_model_free(eg_model *model)
         eg_release(&allocator, model->file.header);
         eg_file_unmap(&model->file.mapped);
         eg_release(&allocator, model->embedding.groups);
+        eg_release(&allocator, model->embedding.codes);
         eg_release(&allocator, model->layers);
         eg_release(&allocator, model);
     }
@@ -383,15 +384,16 @@ eg_row eg_row_of(const eg_model *model, int32_t id)
     const size_t index = (size_t)id;
     if (table->groups == NULL) {
         const size_t bytes = eg_longest_row(model);
-        return (eg_row){index * bytes, bytes, table->dtype == EG_F32 ? 32 : 8};
+        return (eg_row){index * bytes, bytes, NULL};
     }
     const eg_row_group *group = &table->groups[index / EG_ROW_GROUP];
-    const size_t within = index % EG_ROW_GROUP, eighth = model->config.hidden / 8;
-    size_t before = group->bits_before;
+    const size_t within = index % EG_ROW_GROUP, unit = model->config.hidden / (8 * EG_RATE_BITS);
+    const uint8_t rate = group->rates[within];
+    size_t before = group->rates_before;
     for (size_t i = 0; i < within; i++) {
-        before += group->bits[i];
+        before += group->rates[i];
     }
-    return (eg_row){before * eighth, group->bits[within] * eighth, group->bits[within]};
+    return (eg_row){before * unit, rate * unit, &table->codes[rate - 1]};
 }
 
 /* Reads a part of an array in the mapping from the file. */

@@ -13,12 +13,14 @@ import numpy.typing as npt
 from ..batch import check_batch, check_finite, finish_vectors, runs_of_texts
 from ..config import EncoderConfig
 from ..cpu_quota import cpu_quota
+from ..embedding_rows import EmbeddingRows
 from ..errors import InputError
-from ..layout import DTYPE_FORMATS, PANEL, EmbeddingRows, Tensor, matrices
+from ..layout import DTYPE_FORMATS, PANEL, Tensor, matrices
 from .numba_dot import CPU_NAME, ISA
 from .numba_forward import STEPS_AROUND, STEPS_PER_LAYER, Model, forward
 from .numba_matmul import F32, FORMATS, MATRIX, WIDTH, Scratch
 from .numba_ops import BLOCK_QUERIES, I64, KEY_GRAIN
+from .numba_rows import decode_rows
 from .numba_team import make_teams
 
 GROUP_TOKENS = 512  # texts run together up to so many: more take 20 kB a token, and more time as they leave the caches
@@ -43,7 +45,7 @@ class NumbaBackend:
             raise InputError(f"threads={threads}; expected 1 to {MAX_THREADS}")
         self.config = config
         self.threads: int = threads or min(numba.config.NUMBA_NUM_THREADS, MAX_THREADS, cpu_quota() or MAX_THREADS)
-        self._rows = EmbeddingRows(tensors, config.hidden)
+        self._rows = EmbeddingRows(tensors, config.hidden, decode_rows)
         self._model, self._weights = _bind(config, tensors)
         self._rope = _rope_table(config, 1)
         self._start_helpers()

@@ -51,7 +51,7 @@ static work work_of(const eg_model *model, double tokens)
 {
     const eg_config *c = &model->config;
     const eg_embedding *table = &model->embedding;
-    const double beside = table->groups != NULL ? 3 : table->scale != NULL ? 2 : 0; /* bits and scale */
+    const double beside = table->groups != NULL ? 3 : table->scale != NULL ? 2 : 0; /* rate and scale */
     const double row_bytes = round((double)table->bytes / c->vocab + beside);       /* on average */
     const double reach = c->window < tokens - 1 ? c->window : tokens - 1;
     const double band = tokens * (2 * reach + 1) - reach * (reach + 1);

@@ -8,14 +8,13 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..find import IN_THE_BOX, opening
 from ..kernels import available_backends, create_backend
+from ..kernels.embedding_rows import table_format
 from ..kernels.errors import InputError, printable
 from ..kernels.fingerprint import fingerprint
 from ..kernels.layout import DTYPE_FORMATS
-from ..kernels.model_file import EMBEDDING, ORIGIN, VOCABULARY, ModelFile, read_model_file
+from ..kernels.model_file import ORIGIN, VOCABULARY, ModelFile, read_model_file
 from ..kernels.native import check_model, instruction_sets, library_problem, load_library
 from ..model import load
 from ..onnx.onnx_backend import SENTENCE_EMBEDDING, describe_onnx_model
@@ -201,20 +200,10 @@ def _sizes(model_file: ModelFile) -> dict[str, tuple[int, str]]:
             stored = DTYPE_FORMATS[tensor.dtype]
             formats = formats if stored in formats.split(", ") else f"{formats}, {stored}".removeprefix(", ")
         sizes[part] = (size + tensor.nbytes, formats)
-    sizes["embedding table"] = (sizes["embedding table"][0], table_format(model_file))
+    sizes["embedding table"] = (sizes["embedding table"][0], table_format(model_file.tensors))
     tokenizers = (model_file.tokenizer_table, model_file.tokenizer_model)
     sizes["tokenizer"] = (sum(tensor.nbytes for tensor in tokenizers if tensor is not None), "")
     return sizes
-
-
-def table_format(model_file: ModelFile) -> str:
-    """Of the embedding table, such as "int8" or "16,384 rows of 8 bits, 126,604 of 4, 119,156 of 3"."""
-    bits = model_file.tensors.get(f"{EMBEDDING}.bits")
-    if bits is None:
-        return DTYPE_FORMATS[model_file.tensors[f"{EMBEDDING}.weight"].dtype]
-    widths, counts = np.unique(bits, return_counts=True)
-    (width, count), *others = zip(widths[::-1].tolist(), counts[::-1].tolist(), strict=True)
-    return ", ".join([f"{count:,} rows of {width} bits", *(f"{more:,} of {fewer}" for fewer, more in others)])
 
 
 def _onnx_sizes(facts: OnnxFacts) -> dict[str, tuple[int, str]]:

@@ -10,8 +10,9 @@ import pytest
 
 from embgemma.export.synthetic import write_synthetic_model
 from embgemma.kernels import create_backend
+from embgemma.kernels.embedding_rows import EmbeddingRows
 from embgemma.kernels.errors import ModelFileError
-from embgemma.kernels.layout import EmbeddingRows, matrices, unpack_matrix
+from embgemma.kernels.layout import matrices, unpack_matrix
 from embgemma.kernels.model_file import SCHEMES
 from tests import tiny
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from embgemma.export.scheme import planned_embedding
+from embgemma.kernels.embedding_rows import LEVELS, LOWEST, RATES, WORD_BITS, row_bytes
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.model_file import FORMAT_VERSION, read_model_file
 from embgemma.kernels.native import check_model, library_problem, load_library
 from embgemma.kernels.safetensors_file import KINDS, LENGTH_BYTES
-from tests.kernels.changed_file import as_text, join, split, write_smallest
+from tests.kernels.changed_file import SMALLEST, as_text, join, split, write_smallest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     Reader = Callable[[Path], None]
 
-BITS = bytes([8] * 8 + [4] * 56)  # of the rows of the table
+TABLE = planned_embedding(SMALLEST, "balanced").size_bytes  # of its rows, which come first
 SIZES = {"F32": 4, "F16": 2, "I8": 1, "U8": 1}  # bytes of an element
 
 
@@ -186,6 +188,8 @@ METADATA: list[Damage] = [
 # Changes of the header's text, by the same columns: bytes as latin-1.
 NORM = '"final_norm":{"dtype":"F32","shape":[64]'
 SCALE = '"dtype":"F16","shape":[64]'
+SHAPE, PLACE = f"[{TABLE}]", f"[0,{TABLE}]"
+NORM_PLACE, LAST_PLACE = f"[{TABLE + 26496},{TABLE + 26752}]", f"[{TABLE + 31104},{TABLE + 31124}]}}"
 HEADER: list[Damage] = [
     ("embgemma s", "embgemma S", "checksum", "checksum"),
     ("1e-06", "1e-05", "checksum", "checksum"),
@@ -193,8 +197,8 @@ HEADER: list[Damage] = [
     *(
         (f'format_version":"{FORMAT_VERSION}', f'format_version":"{version}', f"version '{version}'.*{remedy}", remedy)
         for version, remedy in (
-            *dict.fromkeys(("6", "5", "", "x", "-8"), "convert the checkpoint again with `embgemma convert`").items(),
-            *dict.fromkeys(("8", "10", "9" * 30), "update embgemma").items(),
+            *dict.fromkeys(("7", "6", "", "x", "-9"), "convert the checkpoint again with `embgemma convert`").items(),
+            *dict.fromkeys(("9", "10", "9" * 30), "update embgemma").items(),
         )
     ),
     ('"data_sha256"', '"data_sha265"', "lacks .*data_sha256", "lacks data_sha256"),
@@ -218,36 +222,36 @@ HEADER: list[Damage] = [
     ('"dtype":"U8"', '"dtype":"F31"', "F31", "F32, F16, I8 or U8"),
     ('"dtype":"U8"', '"dtype":"F64"', "embedding.weight", "F32, F16, I8 or U8"),
     ('"dtype":"U8"', '"dtype":"F32"', "embedding.weight", "disagree"),
-    ('"dtype":"U8"', '"dtype":"I8"', "embedding.bits", "embedding.weight"),
+    ('"dtype":"U8"', '"dtype":"I8"', "embedding.rate", "embedding.weight"),
     ('"dtype":"U8"', '"dtype":"BOOL"', "embedding.weight", "F32, F16, I8 or U8"),
     ('"dtype":"U8"', '"dtype":["U8"]', "dtype", "string"),
     (NORM, NORM.replace("F32", "I32"), "final_norm", "F32, F16, I8 or U8"),
     (NORM, NORM.replace("[64]", "[8,8]"), r"F32 \(8, 8\); expected F32 \(64,\)", r"F32 \(8, 8\); expected F32 \(64\)"),
     ('"head.weight":{"dtype":"I8"', '"head.weight":{"dtype":"U8"', "head.weight", "head.weight"),
-    ("[2304]", "[2368]", "embedding.weight", "disagree"),
-    ("[2304]", "[36,64]", r"U8 \(36, 64\); expected U8 \(2304,\)", r"U8 \(36, 64\); expected U8 \(2304\); conv"),
-    ("[2304]", "[2304,1,1,1,1]", "dimensions", "dimensions"),
-    ("[2304]", f"[{'9' * 4201},{'9' * 4201}]", "more than 40 digits", "too large"),
-    ("[2304]", f"[{','.join(['9' * 4000] * 250)}]", "more than 40 digits", "too large"),
-    ("[2304]", f"[{','.join(['9' * 40] * 25_000)}]", "25000 dimensions", "too large"),
-    ("[2304]", "[4294967296,4294967296]", "embedding.weight", "disagree"),
-    ("[2304]", "[0]", "embedding.weight", "disagree"),
-    ("[2304]", "[-2304]", "embedding.weight", "integer of 0 or more"),
-    ("[2304]", "2304", "embedding.weight", "list"),
-    ("[2304]", "[2304.0]", "embedding.weight", "comma"),
-    ("[0,2304]", "[64,2368]", "starts at byte", "expected 0"),
-    ("[0,2304]", "[2304,0]", "embedding.weight", "disagree"),
-    ("[0,2304]", "[0,2304,2304]", "embedding.weight", "data_offsets"),
-    ("[0,2304]", "[2304]", "embedding.weight", "two data_offsets"),
-    ("[0,2304]", "[-2304,0]", "embedding.weight", "integer of 0 or more"),
-    ("[0,2304]", "[false,2304.0]", "embedding.weight", "integer of 0 or more"),
-    ("[0,2304]", '{"0":1}', "embedding.weight", "list"),
-    ("[0,2304]", "[0,18446744073709551615]", "embedding.weight", "cut"),
-    ("[0,2304]", "[18446744073709549312,0]", "embedding.weight", "disagree"),
-    ("[0,2304]", f"[{1 << 70},{(1 << 70) + 2304}]", "starts at byte", "too large"),
-    ("[0,2304]", "[99999999,100005... ]", "JSON", "comma"),
-    ("[20608,20864]", "[0,256]", "starts at byte", "starts at byte"),
-    ("[25216,25236]}", f'[25216,25236]}},{NORM},"data_offsets":[20608,20864]}}', "twice", "final_norm"),
+    (SHAPE, f"[{TABLE + 64}]", "embedding.weight", "disagree"),
+    (SHAPE, f"[{TABLE // 64},64]", rf"64\); expected U8 \({TABLE},\)", rf"64\); expected U8 \({TABLE}\); conv"),
+    (SHAPE, f"[{TABLE},1,1,1,1]", "dimensions", "dimensions"),
+    (SHAPE, f"[{'9' * 4201},{'9' * 4201}]", "more than 40 digits", "too large"),
+    (SHAPE, f"[{','.join(['9' * 4000] * 250)}]", "more than 40 digits", "too large"),
+    (SHAPE, f"[{','.join(['9' * 40] * 25_000)}]", "25000 dimensions", "too large"),
+    (SHAPE, "[4294967296,4294967296]", "embedding.weight", "disagree"),
+    (SHAPE, "[0]", "embedding.weight", "disagree"),
+    (SHAPE, f"[-{TABLE}]", "embedding.weight", "integer of 0 or more"),
+    (SHAPE, str(TABLE), "embedding.weight", "list"),
+    (SHAPE, f"[{TABLE}.0]", "embedding.weight", "comma"),
+    (PLACE, f"[64,{TABLE + 64}]", "starts at byte", "expected 0"),
+    (PLACE, f"[{TABLE},0]", "embedding.weight", "disagree"),
+    (PLACE, f"[0,{TABLE},{TABLE}]", "embedding.weight", "data_offsets"),
+    (PLACE, SHAPE, "embedding.weight", "two data_offsets"),
+    (PLACE, f"[-{TABLE},0]", "embedding.weight", "integer of 0 or more"),
+    (PLACE, f"[false,{TABLE}.0]", "embedding.weight", "integer of 0 or more"),
+    (PLACE, '{"0":1}', "embedding.weight", "list"),
+    (PLACE, "[0,18446744073709551615]", "embedding.weight", "cut"),
+    (PLACE, f"[{(1 << 64) - TABLE},0]", "embedding.weight", "disagree"),
+    (PLACE, f"[{1 << 70},{(1 << 70) + TABLE}]", "starts at byte", "too large"),
+    (PLACE, "[99999999,100005... ]", "JSON", "comma"),
+    (NORM_PLACE, "[0,256]", "starts at byte", "starts at byte"),
+    (LAST_PLACE, f'{LAST_PLACE},{NORM},"data_offsets":{NORM_PLACE}}}', "twice", "final_norm"),
     ("layers.0.down.codebook", "layers.0.down.codebooks", "layers.0.down.codebooks", "layers.0.down.codebook "),
     ("layers.0.input_norm", "layers.1.input_norm", "layers.1.input_norm", "layers.0.input_norm"),
     ("layers.0.q_norm", "layers.0.k_norm", "twice", "layers.0.q_norm"),
@@ -301,27 +305,28 @@ def test_what_is_missing_is_noticed(good: Path, read: Reader, change: Callable[[
     refused(read, join(good, as_text(header), data), reason)
 
 
-def write_tensors(path: Path, entries: list[tuple[str, str, list[int]]], metadata: dict[str, str]) -> Path:
-    """Writes a file of these tensors (name, dtype, shape), each where it belongs."""
+def write_tensors(
+    path: Path, entries: list[tuple[str, str, list[int]]], metadata: dict[str, str], contents: dict[str, bytes]
+) -> Path:
+    """Writes a file of these tensors (name, dtype, shape), each where it belongs, with these contents."""
     header: Header = {"__metadata__": metadata}
-    end = 0
+    data = b""
     for name, dtype, shape in entries:
-        begin, end = end, end + SIZES[dtype] * int(np.prod(shape))
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-    data = bytearray(b"\x3c" * end)  # numbers that are finite and not 0, in every type
-    begin, end = header.get("embedding.bits", {"data_offsets": (0, 0)})["data_offsets"]
-    data[begin:end] = BITS[: end - begin].ljust(end - begin)
-    return join(path, as_text(header), bytes(data))
+        size = SIZES[dtype] * int(np.prod(shape))
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + size]}
+        data += contents.get(name, b"")[:size].ljust(size, b"\x3c")  # numbers that are finite, in every type
+    return join(path, as_text(header), data)
 
 
 def test_each_tensor_must_have_its_name_shape_dtype_and_place(good: Path, reader: str) -> None:
     read = READERS[reader]
-    header, _ = split(good)
+    header, data = split(good)
     metadata = header.pop("__metadata__")
     del header["tokenizer.model"]
     entries = [(name, entry["dtype"], entry["shape"]) for name, entry in header.items()]
+    contents = {name: data[slice(*entry["data_offsets"])] for name, entry in header.items()}
     metadata["scheme"] = "int3"  # a label, which no reader goes by
-    read(write_tensors(good, entries, metadata))
+    read(write_tensors(good, entries, metadata, contents))
     for i, (name, dtype, shape) in enumerate(entries):
         wrongs: list[list[tuple[str, str, list[int]]]] = [
             [],
@@ -332,11 +337,11 @@ def test_each_tensor_must_have_its_name_shape_dtype_and_place(good: Path, reader
             [(name, "F32" if dtype == "F16" else "F16", shape)],
         ]
         for wrong in wrongs:
-            path = write_tensors(good, [*entries[:i], *wrong, *entries[i + 1 :]], metadata)
+            path = write_tensors(good, [*entries[:i], *wrong, *entries[i + 1 :]], metadata, contents)
             refused(read, path, f"{name}|the embedding table has" if reader == "c" else f"{name}|another|table has")
         swapped = [*entries[:i], *entries[i : i + 2][::-1], *entries[i + 2 :]]
         if i + 1 < len(entries):
-            refused(read, write_tensors(good, swapped, metadata), "order")
+            refused(read, write_tensors(good, swapped, metadata, contents), "order")
 
 
 HOSTILE_JSON = ["", "[]", "null", "{}", "{", '{"__metadata__": 1}', '{"__metadata__": {"format": 1}}']
@@ -394,33 +399,56 @@ def test_norms_and_scales_that_are_not_finite_are_refused(good: Path, read: Read
         refused(read, join(good, as_text(header), changed), f"{name}.*all zeros")
 
 
-@pytest.mark.parametrize(("row", "bits"), [(0, 0), (63, 5), (7, 255), (3, 16)])
-def test_rows_of_other_bits_are_refused(good: Path, read: Reader, row: int, bits: int) -> None:
-    header, data = split(good)
-    place = header["embedding.bits"]["data_offsets"][0] + row
-    changed = data[:place] + bytes([bits]) + data[place + 1 :]
-    refused(read, join(good, as_text(header), changed), f"has {bits} bits")
+def rates_of(path: Path) -> bytes:
+    """Of the rows of the table of a file."""
+    header, data = split(path)
+    return data[slice(*header["embedding.rate"]["data_offsets"])]
+
+
+def overwrite(path: Path, name: str, content: bytes, first: int = 0) -> Path:
+    """Puts bytes in place of those of a tensor, from one of them on."""
+    header, data = split(path)
+    begin = header[name]["data_offsets"][0] + first
+    return join(path, as_text(header), data[:begin] + content + data[begin + len(content) :])
+
+
+@pytest.mark.parametrize(("row", "rate"), [(0, 0), (63, 33), (7, 255)])
+def test_rows_of_no_rate_are_refused(good: Path, read: Reader, row: int, rate: int) -> None:
+    refused(read, overwrite(good, "embedding.rate", bytes([rate]), row), f"has rate {rate}[:;] expected 1 … 32;")
+
+
+@pytest.mark.parametrize(("level", "bits"), [(0, 0), (0, 1), (0, 12), (0, 13), (LOWEST, 12), (127, 255)])
+def test_words_that_are_no_code_are_refused(good: Path, read: Reader, level: int, bits: int) -> None:
+    rate = rates_of(good)[0]
+    overwrite(good, "embedding.code_length", bytes([bits]), (rate - 1) * LEVELS + level - LOWEST)
+    refused(read, good, f"words of rate {rate} .* are not a prefix code of up to {WORD_BITS} bits .*; convert")
+
+
+def test_a_rate_without_a_code_is_refused_only_where_a_row_has_it(good: Path, read: Reader) -> None:
+    rates = rates_of(good)
+    rate = next(rate for rate in range(1, RATES + 1) if rate not in rates)
+    for length in (0, 255):
+        read(overwrite(good, "embedding.code_length", bytes([length] * LEVELS), (rate - 1) * LEVELS))
+    refused(read, overwrite(good, "embedding.rate", bytes([rate])), f"words of rate {rate} ")
 
 
 def test_rows_of_another_size_than_the_table_are_refused(good: Path, read: Reader) -> None:
-    header, data = split(good)
-    begin, end = header["embedding.bits"]["data_offsets"]
-    changed = data[:begin] + b"\x08" * (end - begin) + data[end:]
-    refused(read, join(good, as_text(header), changed), r"2304 bytes.* need 4096")
+    most = max(rates_of(good))
+    needed = SMALLEST.vocab * int(row_bytes(np.array(most), SMALLEST.hidden))
+    overwrite(good, "embedding.rate", bytes([most] * SMALLEST.vocab))
+    refused(read, good, f"{TABLE} bytes.* need {needed}; convert")
 
 
-@pytest.mark.parametrize("place", [0, 30, 47])
+@pytest.mark.parametrize("place", [0, 9, -1])
 def test_bytes_behind_the_rows_must_be_zeros(good: Path, read: Reader, place: int) -> None:
-    header, data = split(good)
-    begin, end = header["embedding.bits"]["data_offsets"]
-    bits = bytearray(data[begin:end])
-    bits[bits.index(4)] = 3  # which leaves 8 bytes,
-    bits[bits.index(8)] = 3  # 48 in all
-    good_data = data[: begin - 48] + bytes(48) + bits + data[end:]
-    read(join(good, as_text(header), good_data))
-    changed = bytearray(good_data)
-    changed[begin - 48 + place] = 1
-    refused(read, join(good, as_text(header), bytes(changed)), f"byte {begin - 48 + place} .* is not 0; convert")
+    rates = bytearray(rates_of(good))
+    rates[rates.index(max(rates))] = min(rates)  # which leaves some bytes
+    left = TABLE - int(row_bytes(np.frombuffer(rates, np.uint8), SMALLEST.hidden).sum())
+    assert 9 < left < 64
+    overwrite(good, "embedding.rate", rates)
+    read(overwrite(good, "embedding.weight", bytes(left), TABLE - left))
+    place = range(TABLE - left, TABLE)[place]
+    refused(read, overwrite(good, "embedding.weight", b"\1", place), f"byte {place} .* is not 0; convert")
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 63, "0" * 65, "A" * 64, "0" * 63 + "\0", "\x1b[2J"])

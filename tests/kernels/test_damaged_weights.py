@@ -14,12 +14,17 @@ import pytest
 from embgemma import EmbeddingModel
 from embgemma.kernels import Backend, available_backends, create_backend
 from embgemma.kernels.batch import finish_vectors
+from embgemma.kernels.embedding_rows import LEVELS, WORD_BITS, row_bytes
 from embgemma.kernels.errors import ModelFileError, VectorError
+from embgemma.kernels.model_file import read_model_file
 from embgemma.kernels.safetensors_file import open_safetensors
 from tests.conftest import SMALL_CONFIG, synthetic_models
+from tests.kernels.changed_file import write_changed
 from tests.kernels.test_backends_agree import CHOICES, FLOAT_TOLERANCE, Choice, distance, encode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from embgemma.kernels.model_file import ModelFile, Scheme
@@ -110,6 +115,30 @@ def test_overflow_gives_the_right_vector_or_an_error(
             except VectorError:
                 continue
             assert np.max(distance(found, encode(exact, TEXTS))) < max(FLOAT_TOLERANCE, 0.1), name
+
+
+@pytest.fixture
+def uneven(model: Callable[[Scheme], ModelFile], tmp_path: Path) -> ModelFile:
+    """A file whose words have 1 to WORD_BITS bits, those of set bits the most: other rows than these have room."""
+    file = model("int4")
+    lengths = np.zeros_like(file.tensors["embedding.code_length"])
+    lengths[:, LEVELS // 2 :][:, : WORD_BITS + 1] = [*range(1, WORD_BITS + 1), WORD_BITS]
+    return read_model_file(write_changed(tmp_path / "uneven.safetensors", file, {"embedding.code_length": lengths}))
+
+
+def test_a_row_whose_words_run_past_its_end_is_an_error(uneven: ModelFile, choice: Choice, tmp_path: Path) -> None:
+    ends = np.cumsum(row_bytes(uneven.tensors["embedding.rate"], CONFIG.hidden))
+    weight = uneven.tensors["embedding.weight"].copy()
+    weight[ends[DAMAGED_ROW - 1] : ends[DAMAGED_ROW]] = 0xFF
+    path = write_changed(tmp_path / "damaged.safetensors", uneven, {"embedding.weight": weight})
+    backend, isa = choice
+    good, opened = (
+        create_backend(file, backend=backend, isa=isa, threads=2) for file in (uneven, read_model_file(path))
+    )
+    with pytest.raises(VectorError, match=r"text 1 has no vector.*--check"):
+        encode(opened, TEXTS)
+    np.testing.assert_array_equal(encode(opened, TEXTS[::2]), encode(good, TEXTS[::2]))
+    assert np.isfinite(encode(good, TEXTS)).all()
 
 
 def test_a_model_that_gives_zero_is_an_error(model: Callable[[Scheme], ModelFile], choice: Choice) -> None:

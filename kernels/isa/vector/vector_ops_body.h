@@ -81,52 +81,6 @@ static void embed_int8(const int8_t *row, uint16_t half, size_t hidden, float *o
     rotate_row(out, hidden);
 }
 
-enum { ROW_BLOCK = 64 }; /* elements of a row of 6, 4 or 3 bits that are packed together */
-
-/* 48 bytes hold 64 codes: 32 bytes have their low nibbles, laid out as those of 4 bits, and 16 their two high bits. */
-static void embed_int6(const uint8_t *row, uint16_t half, size_t hidden, float *out)
-{
-    enum { LOW = 32, HIGH = 16, LARGEST = 63 };
-    const float scale = half_to_float(half) / ROTATION_LENGTH;
-    for (size_t block = 0; block < hidden; block += ROW_BLOCK, row += LOW + HIGH) {
-        for (size_t i = 0; i < ROW_BLOCK; i++) {
-            const int low = row[i % LOW] >> i / LOW * 4 & 0xF, high = row[LOW + i % HIGH] >> i / HIGH * 2 & 3;
-            out[block + i] = (float)(2 * (low | high << 4) - LARGEST) * scale;
-        }
-    }
-    rotate_row(out, hidden);
-}
-
-/* 32 bytes hold 64 codes: the low nibbles are the first 32, the high nibbles the last 32. */
-static void embed_int4(const uint8_t *row, uint16_t half, size_t hidden, float *out)
-{
-    enum { HALF = ROW_BLOCK / 2 };
-    static const int8_t levels[] = {EG_INT4_LEVELS}; /* of which codebook 0 comes first */
-    const float scale = half_to_float(half) / ROTATION_LENGTH;
-    for (size_t block = 0; block < hidden; block += ROW_BLOCK, row += HALF) {
-        for (size_t i = 0; i < HALF; i++) {
-            out[block + i] = (float)levels[row[i] & 0xF] * scale;
-            out[block + HALF + i] = (float)levels[row[i] >> 4] * scale;
-        }
-    }
-    rotate_row(out, hidden);
-}
-
-/* 24 bytes hold 64 codes: 16 bytes have their two low bits, the lowest those of the first 16, and 8 their high ones. */
-static void embed_int3(const uint8_t *row, uint16_t half, size_t hidden, float *out)
-{
-    enum { LOW = 16, HIGH = 8 };
-    static const int8_t levels[] = {-26, -16, -9, -3, 3, 9, 16, 26};
-    const float scale = half_to_float(half) / ROTATION_LENGTH;
-    for (size_t block = 0; block < hidden; block += ROW_BLOCK, row += LOW + HIGH) {
-        for (size_t i = 0; i < ROW_BLOCK; i++) {
-            const int low = row[i % LOW] >> i / LOW * 2 & 3, high = row[LOW + i % HIGH] >> i / HIGH & 1;
-            out[block + i] = (float)levels[low | high << 2] * scale;
-        }
-    }
-    rotate_row(out, hidden);
-}
-
 /* ---- sums over a row --------------------------------------------------------------------------------- */
 
 /* 1 / sqrt(mean(x²) + eps), given the sum of squares; NaN if that is not finite: 0 would let the row vanish. */
@@ -428,9 +382,6 @@ static void geglu(const float *gate_up, size_t rows, float *out, size_t out_stri
 #define EG_VECTOR_OPS                                                                                                  \
     {                                                                                                                  \
         .embed_int8 = embed_int8,                                                                                      \
-        .embed_int6 = embed_int6,                                                                                      \
-        .embed_int4 = embed_int4,                                                                                      \
-        .embed_int3 = embed_int3,                                                                                      \
         .norm = norm,                                                                                                  \
         .add_norm = add_norm,                                                                                          \
         .quantize = quantize,                                                                                          \

@@ -23,7 +23,7 @@ RESULT = Result(
     model="synthetic weights",
     synthetic=True,
     scheme="mixed",
-    table="2,048 rows of 8 bits, 14,336 of 4",
+    table="4.50 bits an element, 4 to 8 by row",
     file_bytes=180_000_000,
     environment=Environment("A CPU", 2, 4, "Linux 6.1", "x86_64", {"Python": "3.11.7", "numpy": "2.0"}, 0.1),
     facts={"backend": "native", "isa": "avx2", "threads": 2},
@@ -57,7 +57,7 @@ def test_text_shows_every_number_and_fits_a_terminal() -> None:
     assert "8-bit multiply 1.00 TMAC/s, memory read 40.0 GB/s" in text
     assert re.search(r"^loaded +90 +80 +20 +-$", text, re.MULTILINE)
     assert "12.0 ms (median of 3 fresh processes); the first text takes 70.0 ms" in " ".join(text.split())
-    assert "embedding table 2,048 rows of 8 bits, 14,336 of 4" in " ".join(text.split())
+    assert "embedding table 4.50 bits an element, 4 to 8 by row" in " ".join(text.split())
     assert "A note." in text
     assert text.endswith("8 tokens: 3.60 ms, 278 texts a second, 90 MB — 50 % of what this CPU can do")
     assert max(map(len, text.splitlines())) <= WIDTH

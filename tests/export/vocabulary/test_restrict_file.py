@@ -30,8 +30,8 @@ from embgemma.kernels.tokenizer_table import HEADER
 from tests import tiny
 
 COVERED = ["the of and", "to the in is", "that for it as was with", "\n\nthe  of é"]
-# Shares of rows that have 8, 6 and 3 bits, where others than the scheme's: some part then has no row of some bits.
-ROWS = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0.5, 0.5)]
+# Shares of rows and their bits, where others than the scheme's: some part then has no row of some bits.
+ROWS = [((1, 8),), ((1, 6),), ((1, 3),), ((0.5, 6), (0.5, 3))]
 
 
 @pytest.fixture
@@ -45,7 +45,11 @@ def texts(tmp_path: Path) -> Path:
     ("scheme", "rows"), [*((scheme, None) for scheme in SCHEMES), *(("mixed", shares) for shares in ROWS)]
 )
 def test_covered_texts_have_the_same_vectors(
-    tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch, scheme: Scheme, rows: tuple[float, ...] | None
+    tmp_path: Path,
+    texts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: Scheme,
+    rows: tuple[tuple[float, float], ...] | None,
 ) -> None:
     if rows is not None:
         monkeypatch.setitem(_ROWS, scheme, rows)
@@ -189,13 +193,17 @@ def run(*arguments: Any) -> int:
     return main(["convert", *map(str, arguments)])
 
 
-def test_the_command_takes_a_model_file_or_a_checkpoint(tmp_path: Path, texts: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("scheme", ["int8", "mixed"])
+def test_the_command_takes_a_model_file_or_a_checkpoint(
+    tmp_path: Path, texts: Path, capsys: Any, scheme: Scheme
+) -> None:
     whole, part, direct = (tmp_path / f"{name}.safetensors" for name in ("whole", "part", "direct"))
     folder = tiny.write_checkpoint(tmp_path / "checkpoint")
-    assert run(folder, "-o", whole, "--no-calibration") == 0
+    options = ["--no-calibration", "--scheme", scheme]
+    assert run(folder, "-o", whole, *options) == 0
     assert run(whole, "-o", part, "--keep-texts", tmp_path) == 0
     assert "the file takes" in capsys.readouterr().err
-    assert run(folder, "-o", direct, "--no-calibration", "--keep-texts", texts) == 0
+    assert run(folder, "-o", direct, *options, "--keep-texts", texts) == 0
     assert part.read_bytes() == direct.read_bytes()
     assert read_model_file(part).config.vocab < tiny.PIECES
 

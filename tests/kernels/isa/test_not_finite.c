@@ -80,17 +80,10 @@ static void check_attention_ops(const char *isa, const eg_attention_ops *ops, si
 static void check_embedding_scales(const char *isa, const eg_vector_ops *ops)
 {
     static const uint16_t scales[] = {0x7C00, 0xFC00, 0x7E00, 0xFFFF};
-    static const uint8_t packed[N];
     memset(codes, 1, sizeof codes);
     for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++) {
         ops->embed_int8(codes, scales[i], N, out);
         CHECK(!all_finite(out, N), "%s embed_int8 with scale %zu", isa, i);
-        ops->embed_int6(packed, scales[i], N, out);
-        CHECK(!all_finite(out, N), "%s embed_int6 with scale %zu", isa, i);
-        ops->embed_int4(packed, scales[i], N, out);
-        CHECK(!all_finite(out, N), "%s embed_int4 with scale %zu", isa, i);
-        ops->embed_int3(packed, scales[i], N, out);
-        CHECK(!all_finite(out, N), "%s embed_int3 with scale %zu", isa, i);
     }
 }
 

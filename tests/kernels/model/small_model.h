@@ -4,6 +4,7 @@
 
 #include "common/crc32.h"
 #include "common/sha256.h"
+#include "model/row_code.h"
 #include "model/safetensors.h"
 #include "tests/kernels/check.h"
 
@@ -51,16 +52,26 @@ static inline void add_matrix(tensors *t, const char *owner, const char *kind, e
     add(t, name, ".scale", EG_F32, 1, n, 0, 0, 0);
 }
 
-/* Of a row of a table of several bits. */
-static inline uint8_t row_bits(size_t row) { return (const uint8_t[]){3, 4, 6, 8}[row % 4]; }
+/* Of a row of a table of several rates. */
+static inline uint8_t row_rate(size_t row) { return (const uint8_t[]){12, 16, 24, 32}[row % 4]; }
+
+/* Of the word of a level + 128. No word is longer than the rate, so that any bytes are a row. */
+static inline uint8_t code_length(int rate, int place)
+{
+    const int level = place - 128, bits = rate / 4, half = 1 << bits >> 1;
+    if (rate == 16) {
+        return level == 0 ? 1 : level == 1 || level == -1 ? 3 : level >= -3 && level <= 3 ? 4 : 0;
+    }
+    return (rate == 12 || rate == 24 || rate == 32) && level >= -half && level < half ? (uint8_t)bits : 0;
+}
 
 static inline uint64_t table_bytes(void)
 {
-    uint64_t bits = 0;
+    uint64_t rates = 0;
     for (size_t row = 0; row < VOCAB; row++) {
-        bits += row_bits(row);
+        rates += row_rate(row);
     }
-    return (bits * HIDDEN / 8 + 63) / 64 * 64;
+    return (rates * HIDDEN / 32 + 63) / 64 * 64;
 }
 
 static inline void list_tensors(tensors *t, eg_dtype attention, eg_dtype others)
@@ -68,7 +79,8 @@ static inline void list_tensors(tensors *t, eg_dtype attention, eg_dtype others)
     t->count = 0;
     if (others == EG_U8) {
         add(t, "embedding", ".weight", EG_U8, 1, table_bytes(), 0, 0, 0);
-        add(t, "embedding", ".bits", EG_U8, 1, VOCAB, 0, 0, 0);
+        add(t, "embedding", ".rate", EG_U8, 1, VOCAB, 0, 0, 0);
+        add(t, "embedding", ".code_length", EG_U8, 2, EG_RATES, EG_ROW_LEVELS, 0, 0);
     } else {
         add(t, "embedding", ".weight", others, 2, VOCAB, HIDDEN, 0, 0);
     }
@@ -132,7 +144,7 @@ static inline void append_metadata(buffer *header, const char *data_sha256)
         {"data_sha256", data_sha256},
         {"default_prompt_name", "\"query\""},
         {"format", "embgemma"},
-        {"format_version", "7"},
+        {"format_version", "8"},
         {"producer", "a test"},
         {"prompts", "{\"query\": \"task: search result | query: \", \"\\u00e9t\\u00e9\": \"\\ud83d\\ude00\\n\\\"\"}"},
         {"scheme", "mixed"},
@@ -207,8 +219,10 @@ static inline void fill(unsigned char *data, const eg_tensor *tensor, uint64_t *
         elements *= (size_t)tensor->shape[i];
     }
     for (size_t i = 0; i < elements; i++) {
-        if (strcmp(tensor->name, "embedding.bits") == 0) {
-            data[i] = row_bits(i);
+        if (strcmp(tensor->name, "embedding.rate") == 0) {
+            data[i] = row_rate(i);
+        } else if (strcmp(tensor->name, "embedding.code_length") == 0) {
+            data[i] = code_length((int)(i / EG_ROW_LEVELS) + 1, (int)(i % EG_ROW_LEVELS));
         } else if (tensor->dtype == EG_F32) {
             ((float *)(void *)data)[i] = random_float(random, 0.1f);
         } else if (tensor->dtype == EG_F16) {

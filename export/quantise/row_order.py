@@ -1,4 +1,4 @@
-"""How many bits each row of the embedding table gets: most where texts are most often."""
+"""How long each row of the embedding table is: longest where texts are most often."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..tokenizer.pieces import UNUSED, Pieces
 _PLACES_OF_CHARACTER = 4
 
 
-def bits_of_rows(
+def rates_of_rows(
     pieces: Pieces, ids: npt.NDArray[np.int32], descending: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.uint8]:
-    """Bits of an element of each row, (vocab,).
+    """The rate of each row, (vocab,).
 
     Args:
         pieces: of the tokenizer. Special ones, which a fine-tune may have added for texts of its own, get most.
         ids: the tokens of texts, any number; their pieces come next, by how often they occur.
-        descending: (vocab,) the bits to give.
+        descending: (vocab,) the rates to give.
     """
     places = np.arange(len(descending))
     characters = sorted(i for name, i in pieces.normal.items() if len(name) == 1)
     places[characters] = _PLACES_OF_CHARACTER * np.arange(len(characters))
     counts = np.bincount(ids, minlength=len(descending))
     counts[[i for name, i in pieces.special.items() if not UNUSED.fullmatch(name)]] = len(ids) + 1
-    bits = np.empty(len(descending), np.uint8)
-    bits[np.lexsort((places, -counts))] = descending
-    return bits
+    rates = np.empty(len(descending), np.uint8)
+    rates[np.lexsort((places, -counts))] = descending
+    return rates

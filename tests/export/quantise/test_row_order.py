@@ -1,11 +1,11 @@
-"""Which rows of the embedding table get most bits."""
+"""Which rows of the embedding table are longest."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from embgemma.export.quantise.row_bits import bits_of_rows
+from embgemma.export.quantise.row_order import rates_of_rows
 from embgemma.export.tokenizer.pieces import Pieces
 
 # Ids: three special pieces, of which texts have one, merged pieces by frequency, then characters by theirs.
@@ -28,5 +28,5 @@ PIECES = Pieces(
 )
 def test_special_pieces_come_first_then_those_of_texts_then_low_ids(ids: list[int], order: list[int]) -> None:
     descending = np.arange(10, 0, -1, dtype=np.uint8)  # each its own, which tells the order
-    bits = bits_of_rows(PIECES, np.array(ids, np.int32), descending)
-    assert np.argsort(-bits.astype(int)).tolist() == order
+    rates = rates_of_rows(PIECES, np.array(ids, np.int32), descending)
+    assert np.argsort(-rates.astype(int)).tolist() == order
