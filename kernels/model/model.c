@@ -165,8 +165,7 @@ static void check_table_bytes(walk *w, const eg_embedding *e, uint64_t used)
 static void take_row_groups(walk *w, size_t vocab, size_t hidden, const eg_allocator *allocator, eg_embedding *e)
 {
     const uint8_t *rates = take(w, "embedding", ".rate", EG_U8, 1, (const size_t[]){vocab});
-    const uint8_t *lengths =
-        take(w, "embedding", ".code_length", EG_U8, 2, (const size_t[]){EG_RATES, EG_ROW_LEVELS});
+    const uint8_t *lengths = take(w, "embedding", ".code_length", EG_U8, 2, (const size_t[]){EG_RATES, EG_ROW_LEVELS});
     if (rates == NULL || lengths == NULL) {
         return;
     }

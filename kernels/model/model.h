@@ -25,7 +25,7 @@ typedef struct eg_row_group {
     uint8_t rates[EG_ROW_GROUP]; /* theirs */
 } eg_row_group;
 
-/* The embedding table. Rows of F32 and I8 are (vocab, hidden). Those of U8 are end to end, and differ in their rates. */
+/* The embedding table. Rows of F32 and I8 are (vocab, hidden). Those of U8 are end to end and differ in their rates. */
 typedef struct eg_embedding {
     eg_dtype dtype;
     const void *rows;
