@@ -24,7 +24,7 @@ _INT8_KINDS = (("qkv", 0, 1 / 8), ("gate_up", 0, 1 / 4), ("down", 0, 1 / 6), ("d
 # Of the rows of the table, from the most frequent pieces to the rarest: which share has how many bits an element.
 _ROWS: dict[Scheme, tuple[tuple[float, float], ...]] = {
     "balanced": ((3 / 32, 6), (9 / 32, 5), (15 / 32, 4), (5 / 32, 3.5)),
-    "mixed": ((3 / 32, 6), (1 / 8, 5), (3 / 8, 4), (13 / 32, 3.5)),
+    "mixed": ((3 / 32, 6), (1 / 8, 5), (27 / 64, 4), (23 / 64, 3.5)),
     "int4": ((1 / 32, 6), (3 / 32, 5), (5 / 32, 4), (3 / 8, 3.5), (7 / 32, 3), (1 / 8, 2.5)),
 }
 

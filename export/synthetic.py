@@ -23,6 +23,7 @@ _PART_BYTES = 16 << 20  # random numbers made at a time: more would only take mo
 _DEVIATION: dict[MatrixFormat, float] = {"int8": 73.6, "int4": float(INT4_CODEBOOKS.std()), "float32": 1.0}
 # Levels of a row of the embedding table, by its rate: all words have one length, so that any bytes are a row.
 _ROW_LEVELS = {rate: np.arange(1 << rate // RATE_BITS) - (1 << rate // RATE_BITS >> 1) for rate in range(RATES + 1)}
+_ROW_DEVIATIONS = np.array([_ROW_LEVELS[rate].std() for rate in range(RATES + 1)])
 
 # Norm multipliers and scales vary by this much, so that a backend that mixes up two channels shows it.
 _VARIATION = 0.25
@@ -81,8 +82,8 @@ def _random_tensor(
         yield from _random_rows(random, config, rates, kind, info)
         return
     if owner == EMBEDDING and kind == "scale":
-        deviations = [_DEVIATION["int8"]] if rates is None else [_ROW_LEVELS[rate].std() for rate in rates.tolist()]
-        yield (_around_one(random, info.shape) / np.array(deviations)).astype(info.dtype)
+        deviations = _DEVIATION["int8"] if rates is None else _ROW_DEVIATIONS[rates]
+        yield (_around_one(random, info.shape) / deviations).astype(info.dtype)
         return
     if owner not in {*in_features, EMBEDDING}:
         folded = config.attention_scale if kind == "q_norm" else 1.0

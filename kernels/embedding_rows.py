@@ -163,8 +163,8 @@ class EmbeddingRows:
         if "embedding.rate" in tensors:  # copied: they were checked, and the file may change
             self._rates = tensors["embedding.rate"].copy()
             self._ends = np.cumsum(row_bytes(self._rates, hidden))
-            self._lengths = tensors["embedding.code_length"].copy()
-            self._codes = {rate: RowCode(self._lengths[rate - 1]) for rate in np.unique(self._rates).tolist()}
+            lengths = tensors["embedding.code_length"].copy()
+            self._codes = {rate: RowCode(lengths[rate - 1]) for rate in np.unique(self._rates).tolist()}
 
     def levels(self, ids: npt.NDArray[np.integer]) -> tuple[Tensor, npt.NDArray[np.bool_]]:
         """Rows `ids` as stored, float32 values or int8 levels (len(ids), hidden), and which of them are damaged."""
@@ -194,7 +194,7 @@ class EmbeddingRows:
         return rotate_blocks(rows * scale[:, None])
 
     def part(self, ids: npt.NDArray[np.integer]) -> dict[str, Tensor]:
-        """The tensors of a table of rows `ids`, ascending, alone."""
+        """The tensors of a table of rows `ids`, ascending, alone, but for those that are not of rows."""
         parts = {} if self._scale is None else {"embedding.scale": self._scale[ids]}
         if self._rates is None:
             return {"embedding.weight": self._weight[ids], **parts}

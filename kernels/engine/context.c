@@ -74,7 +74,7 @@ static void lay_out(carver *c, eg_scratch *scratch, const eg_context *context, e
 
     scratch->texts = carve(c, extent.texts, sizeof *scratch->texts);
     if (eg_reads_rows(context->model)) {
-        scratch->rows = carve(c, extent.tokens * eg_longest_row(context->model) + EG_ROW_READ_AHEAD, 1);
+        scratch->rows = carve(c, extent.tokens, eg_row_room(context->model));
         scratch->row_scales = carve(c, extent.tokens, sizeof *scratch->row_scales);
     }
     scratch->hidden = carve(c, extent.tokens * config->hidden, sizeof(float));

@@ -28,12 +28,12 @@ enum { HALF_NAN = 0x7E00 }; /* float16: the scale of a damaged row, so that its 
 static void embed(const worker *w, const eg_layer *layer, eg_range rows)
 {
     (void)layer;
-    const size_t hidden = w->model->config.hidden, longest = eg_longest_row(w->model);
+    const size_t hidden = w->model->config.hidden, room = eg_row_room(w->model);
     const size_t begin = w->chunk.begin + rows.begin, end = w->chunk.begin + rows.end;
     const eg_embedding *table = &w->model->embedding;
     const eg_scratch *scratch = &w->context->scratch;
     const int were_read = eg_reads_rows(w->model); /* then they are in the order of tokens, else of ids */
-    if (were_read && !eg_read_rows(w->model, w->call->ids + begin, end - begin, (char *)scratch->rows + begin * longest,
+    if (were_read && !eg_read_rows(w->model, w->call->ids + begin, end - begin, (char *)scratch->rows + begin * room,
                                    scratch->row_scales + begin)) {
         atomic_store(&w->call->unreadable, 1);
         return;
@@ -41,8 +41,7 @@ static void embed(const worker *w, const eg_layer *layer, eg_range rows)
     for (size_t i = begin; i < end; i++) {
         const int32_t id = w->call->ids[i];
         const eg_row row = eg_row_of(w->model, id);
-        const void *stored = were_read ? (const char *)scratch->rows + i * longest
-                                       : (const char *)table->rows + row.begin;
+        const void *stored = were_read ? (const char *)scratch->rows + i * room : (const char *)table->rows + row.begin;
         const uint16_t scale = table->scale == NULL ? 0 : were_read ? scratch->row_scales[i] : table->scale[id];
         float *x = scratch->hidden + i * hidden;
         if (table->dtype == EG_F32) {

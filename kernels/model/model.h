@@ -96,8 +96,9 @@ void eg_model_digest(const eg_safetensors *file, char digest[EG_DIGEST_DIGITS + 
  * disk. */
 int eg_reads_rows(const eg_model *model);
 
-/* Bytes of the longest row that an embedding table may have. */
-size_t eg_longest_row(const eg_model *model);
+/* Bytes for a row of the embedding table that is read from the file: the longest that there may be, and what is read
+ * ahead behind it, which must not be the next row's: another thread may be writing that. */
+size_t eg_row_room(const eg_model *model);
 
 /* Where a row of the embedding table lies. */
 typedef struct eg_row {
@@ -107,7 +108,7 @@ typedef struct eg_row {
 
 eg_row eg_row_of(const eg_model *model, int32_t id);
 
-/* Reads the rows of tokens from the file: rows (tokens, eg_longest_row()), scale (tokens,), unless float32. 0 if the
+/* Reads the rows of tokens from the file: rows (tokens, eg_row_room()), scale (tokens,), unless float32. 0 if the
  * file cannot be read. */
 int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void *rows, uint16_t *scale);
 

@@ -373,9 +373,14 @@ void eg_model_free(eg_model *model)
 
 int eg_reads_rows(const eg_model *model) { return model->file.mapped.data != NULL; }
 
-size_t eg_longest_row(const eg_model *model)
+size_t eg_row_room(const eg_model *model)
 {
-    return model->config.hidden * (model->embedding.dtype == EG_F32 ? sizeof(float) : 1);
+    const size_t hidden = model->config.hidden;
+    switch (model->embedding.dtype) {
+    case EG_F32: return hidden * sizeof(float);
+    case EG_U8: return hidden + EG_ROW_READ_AHEAD;
+    default: return hidden;
+    }
 }
 
 eg_row eg_row_of(const eg_model *model, int32_t id)
@@ -383,7 +388,7 @@ eg_row eg_row_of(const eg_model *model, int32_t id)
     const eg_embedding *table = &model->embedding;
     const size_t index = (size_t)id;
     if (table->groups == NULL) {
-        const size_t bytes = eg_longest_row(model);
+        const size_t bytes = table->bytes / model->config.vocab;
         return (eg_row){index * bytes, bytes, NULL};
     }
     const eg_row_group *group = &table->groups[index / EG_ROW_GROUP];
@@ -409,7 +414,7 @@ int eg_read_rows(const eg_model *model, const int32_t *ids, size_t tokens, void 
     for (size_t i = 0; i < tokens; i++) {
         const eg_row row = eg_row_of(model, ids[i]);
         const size_t scale_begin = (size_t)ids[i] * sizeof *scale;
-        if (!read_part(file, table->rows, row.begin, row.bytes, (char *)rows + i * eg_longest_row(model)) ||
+        if (!read_part(file, table->rows, row.begin, row.bytes, (char *)rows + i * eg_row_room(model)) ||
             (table->scale != NULL && !read_part(file, table->scale, scale_begin, sizeof *scale, scale + i))) {
             return 0;
         }

@@ -1,10 +1,12 @@
 /* Threads that open, share, use and free models and contexts at the same time, for the thread sanitizer. A first
  * argument says for how many rounds; each draws by chance what to do. */
+#define _POSIX_C_SOURCE 200809L
 #include "embgemma.h"
 #include "platform/platform.h"
 #include "tests/kernels/model/small_model.h"
+#include "tests/kernels/platform/disk.h"
 
-enum { CALLERS = 4, ROUNDS = 12, TOKENS = 9 };
+enum { CALLERS = 4, ROUNDS = 12, TOKENS = 9, LONG_TEXTS = 8 };
 
 typedef struct caller {
     eg_system_thread thread;
@@ -12,7 +14,7 @@ typedef struct caller {
     long rounds;
     const unsigned char *file; /* of a model that each caller may open for itself */
     size_t bytes;
-    const eg_model *model; /* of the same file; shared */
+    const eg_model *model; /* of the same file, on disk: rows are read from it; shared */
     eg_context *context;   /* of it; shared */
     const float *expected; /* what every context makes of the ids */
 } caller;
@@ -54,8 +56,30 @@ static void work(void *argument)
     }
 }
 
+/* Reads the longest rows of the table beside each other, from the file. */
+static void check_longest_rows(const eg_model *model)
+{
+    enum { THREADS = 4, CALLS = 6 };
+    static int32_t long_ids[LONG_TEXTS * MAX_TOKENS];
+    static float out[LONG_TEXTS * HIDDEN];
+    uint64_t ends[LONG_TEXTS + 1];
+    for (size_t i = 0; i <= LONG_TEXTS; i++) {
+        ends[i] = i * MAX_TOKENS;
+    }
+    for (size_t i = 0; i < ends[LONG_TEXTS]; i++) {
+        long_ids[i] = (int32_t)(4 * i % VOCAB) + 3;
+    }
+    eg_context *context = NULL;
+    CHECK(eg_context_create(model, THREADS, NULL, &context) == EG_OK, "%s", eg_error_message());
+    for (int i = 0; i < CALLS; i++) {
+        CHECK(eg_encode(context, long_ids, ends, LONG_TEXTS, HIDDEN, 1, out) == EG_OK, "%s", eg_error_message());
+    }
+    eg_context_free(context);
+}
+
 int main(int count, char **arguments)
 {
+    static const char path[] = "test_encode_stress.model";
     static tensors t;
     list_tensors(&t, EG_I8, EG_U8);
     size_t bytes;
@@ -63,9 +87,11 @@ int main(int count, char **arguments)
     eg_model *model = NULL;
     eg_context *context = NULL;
     float expected[HIDDEN];
-    CHECK(eg_model_open_memory(file, bytes, NULL, &model) == EG_OK, "%s", eg_error_message());
+    disk_write(path, file, bytes);
+    CHECK(eg_model_open(path, &model) == EG_OK, "%s", eg_error_message());
     CHECK(eg_context_create(model, 2, NULL, &context) == EG_OK, "%s", eg_error_message());
     CHECK(eg_encode(context, ids, offsets, 1, HIDDEN, 1, expected) == EG_OK, "%s", eg_error_message());
+    check_longest_rows(model);
     caller callers[CALLERS];
     for (size_t i = 0; i < CALLERS; i++) {
         callers[i] = (caller){.random = i,
@@ -83,5 +109,6 @@ int main(int count, char **arguments)
     eg_context_free(context);
     eg_model_free(model);
     eg_aligned_free(file);
+    CHECK(disk_remove(path), "cannot remove %s", path);
     return check_result();
 }
