@@ -22,7 +22,7 @@ from .layout import ALIGNMENT, DTYPE_FORMATS, Tensor
 from .rotation import rotate_blocks
 
 RATE_BITS = 4  # a rate counts quarters of a bit
-RATES = 32  # 1 … 32: 8 bits at most
+RATES = 32  # the highest: 8 bits
 LEVELS = 256  # -128 … 127
 LOWEST = -128
 WORD_BITS = 12  # of the longest word
@@ -32,16 +32,23 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 class RowCode:
-    """The prefix code of one rate.
+    """The prefix code of one rate; raises ModelFileError if it is none.
 
     Args:
+        rate: of the rows that have it.
         lengths: (LEVELS,) of the words, in bits; together they use up all patterns of WORD_BITS bits.
 
     Attributes:
         levels, bits: (1 << WORD_BITS,) what the word is that these bits begin with, and its length.
     """
 
-    def __init__(self, lengths: Bytes) -> None:
+    def __init__(self, rate: int, lengths: Bytes) -> None:
+        used = lengths[lengths > 0].astype(np.int64)
+        if lengths.max() > WORD_BITS or (1 << (WORD_BITS - used)).sum() != 1 << WORD_BITS:
+            raise ModelFileError(
+                f"the words of rate {rate} of the embedding table are not a prefix code of up to {WORD_BITS} bits that "
+                "uses up all patterns; convert the checkpoint again"
+            )
         in_order = np.lexsort((np.arange(LEVELS), lengths))
         in_order = in_order[lengths[in_order] > 0]
         shares = 1 << (WORD_BITS - lengths[in_order].astype(np.int64))
@@ -120,18 +127,14 @@ def check_table(tensors: Mapping[str, Tensor], hidden: int) -> None:
         return
     rates, stored = tensors["embedding.rate"], tensors["embedding.weight"]
     used = np.unique(rates)
-    wrong = used[(used < 1) | (used > RATES)]
+    wrong = used[(used < RATE_BITS) | (used > RATES)]
     if len(wrong):
         raise ModelFileError(
-            f"a row of the embedding table has rate {wrong[0]}: expected 1 … {RATES}; convert the checkpoint again"
+            f"a row of the embedding table has rate {wrong[0]}: expected {RATE_BITS} … {RATES}; convert the checkpoint "
+            "again"
         )
     for rate in used.tolist():
-        lengths = tensors["embedding.code_length"][rate - 1].astype(np.int64)
-        if lengths.max() > WORD_BITS or (1 << (WORD_BITS - lengths[lengths > 0])).sum() != 1 << WORD_BITS:
-            raise ModelFileError(
-                f"the words of rate {rate} of the embedding table are not a prefix code of up to {WORD_BITS} bits that "
-                "uses up all patterns; convert the checkpoint again"
-            )
+        RowCode(rate, tensors["embedding.code_length"][rate - 1])
     end = int(row_bytes(rates, hidden).sum())
     needed = table_bytes(rates, hidden)
     if needed != len(stored):
@@ -164,7 +167,7 @@ class EmbeddingRows:
             self._rates = tensors["embedding.rate"].copy()
             self._ends = np.cumsum(row_bytes(self._rates, hidden))
             lengths = tensors["embedding.code_length"].copy()
-            self._codes = {rate: RowCode(lengths[rate - 1]) for rate in np.unique(self._rates).tolist()}
+            self._codes = {rate: RowCode(rate, lengths[rate - 1]) for rate in np.unique(self._rates).tolist()}
 
     def levels(self, ids: npt.NDArray[np.integer]) -> tuple[Tensor, npt.NDArray[np.bool_]]:
         """Rows `ids` as stored, float32 values or int8 levels (len(ids), hidden), and which of them are damaged."""

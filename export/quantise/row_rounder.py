@@ -87,7 +87,7 @@ class RowRounder:
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._step, lengths = normal_code(rate)
-        self.code = RowCode(lengths)
+        self.code = RowCode(rate, lengths)
         self.grid = Grid(np.flatnonzero(lengths) + LOWEST)
 
     def round(self, rows: Float32, rounder: OutputRounder | None) -> tuple[Codes, Scales]:

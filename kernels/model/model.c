@@ -183,11 +183,12 @@ static void take_row_groups(walk *w, size_t vocab, size_t hidden, const eg_alloc
         group->rates_before = sum;
         for (size_t i = 0; i < EG_ROW_GROUP; i++) {
             const uint8_t rate = group->rates[i];
-            if (rate < 1 || rate > EG_RATES) {
-                w->status = eg_fail(EG_ERROR_MODEL,
-                                    "a row of the embedding table has rate %d: expected 1 … %d; convert the checkpoint "
-                                    "again",
-                                    rate, EG_RATES);
+            if (rate < EG_RATE_BITS || rate > EG_RATES) {
+                w->status = eg_fail(
+                    EG_ERROR_MODEL,
+                    "a row of the embedding table has rate %d: expected %d … %d; convert the checkpoint "
+                    "again",
+                    rate, EG_RATE_BITS, EG_RATES);
                 return;
             }
             if (!has_code[rate] && !eg_row_code_create(lengths + (rate - 1) * EG_ROW_LEVELS, &e->codes[rate - 1])) {

@@ -6,7 +6,7 @@
 
 enum {
     EG_RATE_BITS = 4,      /* a rate counts quarters of a bit an element */
-    EG_RATES = 32,         /* 1 … 32 */
+    EG_RATES = 32,         /* the highest */
     EG_ROW_LEVELS = 256,   /* -128 … 127 */
     EG_WORD_BITS = 12,     /* of the longest word */
     EG_ROW_READ_AHEAD = 8, /* bytes behind the end of a row that reading it may read, but does not go by */

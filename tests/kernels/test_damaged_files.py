@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from embgemma.export.scheme import planned_embedding
-from embgemma.kernels.embedding_rows import LEVELS, LOWEST, RATES, WORD_BITS, row_bytes
+from embgemma.kernels.embedding_rows import LEVELS, LOWEST, RATE_BITS, RATES, WORD_BITS, row_bytes
 from embgemma.kernels.errors import ModelFileError
 from embgemma.kernels.model_file import FORMAT_VERSION, read_model_file
 from embgemma.kernels.native import check_model, library_problem, load_library
@@ -412,9 +413,9 @@ def overwrite(path: Path, name: str, content: bytes, first: int = 0) -> Path:
     return join(path, as_text(header), data[:begin] + content + data[begin + len(content) :])
 
 
-@pytest.mark.parametrize(("row", "rate"), [(0, 0), (63, 33), (7, 255)])
+@pytest.mark.parametrize(("row", "rate"), [(0, 0), (5, 3), (63, 33), (7, 255)])
 def test_rows_of_no_rate_are_refused(good: Path, read: Reader, row: int, rate: int) -> None:
-    refused(read, overwrite(good, "embedding.rate", bytes([rate]), row), f"has rate {rate}[:;] expected 1 … 32;")
+    refused(read, overwrite(good, "embedding.rate", bytes([rate]), row), f"has rate {rate}[:;] expected 4 … 32;")
 
 
 @pytest.mark.parametrize(("level", "bits"), [(0, 0), (0, 1), (0, 12), (0, 13), (LOWEST, 12), (127, 255)])
@@ -426,7 +427,7 @@ def test_words_that_are_no_code_are_refused(good: Path, read: Reader, level: int
 
 def test_a_rate_without_a_code_is_refused_only_where_a_row_has_it(good: Path, read: Reader) -> None:
     rates = rates_of(good)
-    rate = next(rate for rate in range(1, RATES + 1) if rate not in rates)
+    rate = next(rate for rate in range(RATE_BITS, RATES + 1) if rate not in rates)
     for length in (0, 255):
         read(overwrite(good, "embedding.code_length", bytes([length] * LEVELS), (rate - 1) * LEVELS))
     refused(read, overwrite(good, "embedding.rate", bytes([rate])), f"words of rate {rate} ")
@@ -441,10 +442,12 @@ def test_rows_of_another_size_than_the_table_are_refused(good: Path, read: Reade
 
 @pytest.mark.parametrize("place", [0, 9, -1])
 def test_bytes_behind_the_rows_must_be_zeros(good: Path, read: Reader, place: int) -> None:
-    rates = bytearray(rates_of(good))
-    rates[rates.index(max(rates))] = min(rates)  # which leaves some bytes
-    left = TABLE - int(row_bytes(np.frombuffer(rates, np.uint8), SMALLEST.hidden).sum())
-    assert 9 < left < 64
+    for longer, shorter in itertools.permutations(set(rates_of(good)), 2):
+        rates = bytearray(rates_of(good))
+        rates[rates.index(longer)] = shorter
+        left = TABLE - int(row_bytes(np.frombuffer(rates, np.uint8), SMALLEST.hidden).sum())
+        if 9 < left < 64:
+            break
     overwrite(good, "embedding.rate", rates)
     read(overwrite(good, "embedding.weight", bytes(left), TABLE - left))
     place = range(TABLE - left, TABLE)[place]

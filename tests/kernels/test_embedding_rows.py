@@ -46,7 +46,7 @@ def code_of(lengths: dict[int, int]) -> RowCode:
     of_levels = np.zeros(LEVELS, np.uint8)
     for level, bits in lengths.items():
         of_levels[level - LOWEST] = bits
-    return RowCode(of_levels)
+    return RowCode(1, of_levels)
 
 
 def random_code(seed: int) -> RowCode:
@@ -69,7 +69,7 @@ def random_levels(code: RowCode, rows: int) -> Levels:
 
 CODES = {
     **{f"random {seed}": random_code(seed) for seed in range(8)},
-    **{f"rate {rate}": RowCode(normal_code(rate)[1]) for rate in (4, 5, 13, 22, RATES)},
+    **{f"rate {rate}": RowCode(rate, normal_code(rate)[1]) for rate in (4, 5, 13, 22, RATES)},
 }
 
 
@@ -184,8 +184,8 @@ def test_a_row_whose_last_word_is_a_bit_too_long_has_no_values(decode: Decoder) 
 @pytest.mark.parametrize(
     ("name", "place", "value", "reason"),
     [
-        ("rate", 0, 0, "has rate 0: expected 1 … 32"),
-        ("rate", 2, 33, "has rate 33: expected 1 … 32"),
+        ("rate", 0, 3, "has rate 3: expected 4 … 32"),
+        ("rate", 2, 33, "has rate 33: expected 4 … 32"),
         ("rate", 1, 6, "words of rate 6 of"),  # no code
         ("code_length", (3, -LOWEST), 2, "words of rate 4 of"),  # not all patterns
         ("code_length", (11, 0), 12, "words of rate 12 of"),  # more than all
