@@ -6,7 +6,7 @@ int eg_row_code_create(const uint8_t *lengths, eg_row_code *code)
     size_t used = 0;
     for (int bits = 1; bits <= EG_WORD_BITS; bits++) {
         for (int i = 0; i < EG_ROW_LEVELS; i++) {
-            const size_t end = used + (lengths[i] == bits ? PATTERNS >> bits : 0);
+            const size_t end = used + (lengths[i] == bits ? (size_t)PATTERNS >> bits : 0);
             while (used < end && used < PATTERNS) {
                 code->words[used++] = (eg_word){(int8_t)(i - EG_ROW_LEVELS / 2), (uint8_t)bits};
             }

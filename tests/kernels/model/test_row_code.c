@@ -34,7 +34,7 @@ static unsigned word_of(const uint8_t *lengths, int place)
     unsigned before = 0;
     for (int i = 0; i < EG_ROW_LEVELS; i++) {
         const int is_before = lengths[i] < lengths[place] || (lengths[i] == lengths[place] && i < place);
-        before += lengths[i] > 0 && is_before ? PATTERNS >> lengths[i] : 0;
+        before += lengths[i] > 0 && is_before ? (unsigned)PATTERNS >> lengths[i] : 0;
     }
     return before >> (EG_WORD_BITS - lengths[place]);
 }
