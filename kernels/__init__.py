@@ -2,6 +2,7 @@
 
 model_file.py          opens a model file and checks it
 config.py, layout.py   shapes and constants of a model; names and layouts of its tensors
+embedding_rows.py      how rows of the embedding table are stored
 batch.py               what is encoded: token ids, end to end
 backend.py             what a backend is, and which one runs
 native.py              the C engine (embgemma.h, engine/encoder.c, isa/matmul_<isa>.c)
