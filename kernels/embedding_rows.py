@@ -43,15 +43,14 @@ class RowCode:
     """
 
     def __init__(self, rate: int, lengths: Bytes) -> None:
-        used = lengths[lengths > 0].astype(np.int64)
-        if lengths.max() > WORD_BITS or (1 << (WORD_BITS - used)).sum() != 1 << WORD_BITS:
+        in_order = np.lexsort((np.arange(LEVELS), lengths))
+        in_order = in_order[lengths[in_order] > 0]
+        shares = (1 << WORD_BITS) >> lengths[in_order].astype(np.int64)
+        if lengths.max() > WORD_BITS or shares.sum() != 1 << WORD_BITS:
             raise ModelFileError(
                 f"the words of rate {rate} of the embedding table are not a prefix code of up to {WORD_BITS} bits that "
                 "uses up all patterns; convert the checkpoint again"
             )
-        in_order = np.lexsort((np.arange(LEVELS), lengths))
-        in_order = in_order[lengths[in_order] > 0]
-        shares = 1 << (WORD_BITS - lengths[in_order].astype(np.int64))
         self.lengths = lengths
         self.levels = np.repeat((in_order + LOWEST).astype(np.int8), shares)
         self.bits = np.repeat(lengths[in_order], shares)
@@ -68,7 +67,8 @@ class RowCode:
         words, lengths = self._words[places], self.lengths[places]
         bits = np.unpackbits(words.astype(">u2").view(np.uint8).reshape(*levels.shape, 2), axis=2)
         row_bits = np.zeros((len(levels), 8 * row_bytes), np.uint8)
-        row_bits[np.arange(8 * row_bytes) < self.size(levels)[:, None]] = bits[np.arange(16) < lengths[..., None]]
+        sizes = lengths.sum(axis=1, dtype=np.int64)
+        row_bits[np.arange(8 * row_bytes) < sizes[:, None]] = bits[np.arange(16) < lengths[..., None]]
         return np.packbits(row_bits, axis=1)
 
 
@@ -126,7 +126,8 @@ def check_table(tensors: Mapping[str, Tensor], hidden: int) -> None:
     if "embedding.rate" not in tensors:
         return
     rates, stored = tensors["embedding.rate"], tensors["embedding.weight"]
-    used = np.unique(rates)
+    counts = np.bincount(rates, minlength=RATES + 1)
+    used = np.flatnonzero(counts)
     wrong = used[(used < RATE_BITS) | (used > RATES)]
     if len(wrong):
         raise ModelFileError(
@@ -135,8 +136,8 @@ def check_table(tensors: Mapping[str, Tensor], hidden: int) -> None:
         )
     for rate in used.tolist():
         RowCode(rate, tensors["embedding.code_length"][rate - 1])
-    end = int(row_bytes(rates, hidden).sum())
-    needed = table_bytes(rates, hidden)
+    end = int(counts @ row_bytes(np.arange(len(counts)), hidden))
+    needed = end + -end % ALIGNMENT
     if needed != len(stored):
         raise ModelFileError(
             f"the embedding table has {len(stored)} bytes; its rows need {needed}; convert the checkpoint again"

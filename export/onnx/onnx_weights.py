@@ -119,8 +119,8 @@ def read_weights(
         return rounder(name, weights, np.eye(weights.shape[1]))
 
     groups = math.gcd(_TABLE_GROUPS.get(weights_format, 1), config.hidden // _TABLE_GRAIN)
-    rows_of = {"int8": int8_rows, "int4": lambda groups: GridRows(Grid(INT4_CODEBOOKS[0]), groups)}
-    table = EmbeddingTable(source, {0: rows_of[weights_format](groups)} if weights_format in rows_of else None)
+    quantised = {"int8": int8_rows(groups), "int4": GridRows(Grid(INT4_CODEBOOKS[0]), groups)}
+    table = EmbeddingTable(source, {0: quantised[weights_format]} if weights_format in quantised else None)
     parts: Iterable[tuple[str, Matrix | Float32]]
     if batch is not None:
         table.calibrate(batch, progress)
@@ -154,8 +154,10 @@ def _rows_and_scales(
     if weights_format == "float32":
         shape = (source.config.vocab, hidden)
         silent = Progress(quiet=True)  # it is told of the bytes written
-        rows = lambda: (part for _, part, _ in table.parts(silent))  # noqa: E731
-        return Constant(name, TensorProto.FLOAT, shape, 4 * math.prod(shape), rows), None
+        size = 4 * math.prod(shape)
+        return Constant(
+            name, TensorProto.FLOAT, shape, size, lambda: (rows for _, rows, _ in table.parts(silent))
+        ), None
     levels: list[Array] = []
     scales: list[Array] = []
     for _, part, part_scales in table.parts(progress):

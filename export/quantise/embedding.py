@@ -20,7 +20,7 @@ from .calibration import CalibrationBatch
 from .gptq import OutputRounder
 from .gradient import embedding_sensitivity
 from .quantize import GRIDS, Codes, Grid, QuantizedRows, quantize_rows
-from .row_rounder import RowRounder
+from .row_rounder import RowRounder, Scales
 
 # What progress tells.
 TABLE_CALIBRATION, TABLE_PACKING = "calibrating the embedding table:", "packing the embedding table:"
@@ -34,8 +34,6 @@ _DAMPING = 0.5
 # A token that occurs this often in the calibration texts (<bos>, <eos>, words of prompts) is rounded half by the
 # sensitivity to it, half by the sensitivity to tokens in general.
 _FREQUENT = 40
-
-Scales = npt.NDArray[np.float16]
 
 
 class RowFormat(Protocol):
@@ -143,17 +141,16 @@ class EmbeddingTable:
     def tensors(self, progress: Progress, kept: npt.NDArray[np.int64] | None = None) -> Iterator[tuple[str, Tensor]]:
         """The tensors of a model file: the rows in parts, and what is beside them. kept as in `parts`."""
         codes = {rate: rows.code for rate, rows in self._formats.items() if isinstance(rows, RowRounder)}
-        scales, rates, size = [], [], 0
+        scales, size = [], 0
         for tokens, rows, row_scales in self.parts(progress, kept):
             stored = encode_table(rows, self._numbers[tokens], codes) if codes else rows
             yield f"{EMBEDDING}.weight", stored
             size += len(stored)
-            rates.append(self._numbers[tokens])
             scales += [] if row_scales is None else [row_scales[:, 0]]
         if codes:
             if size % ALIGNMENT:
                 yield f"{EMBEDDING}.weight", np.zeros(-size % ALIGNMENT, np.uint8)
-            yield f"{EMBEDDING}.rate", np.concatenate(rates)
+            yield f"{EMBEDDING}.rate", self._numbers if kept is None else self._numbers[kept]
             lengths = np.zeros((RATES, LEVELS), np.uint8)
             for rate, code in codes.items():
                 lengths[rate - 1] = code.lengths

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ...kernels.layout import CODEBOOK_INPUTS
 from ..checkpoint.checkpoint_tensors import Float32
-from .quantize import Codebooks, Codes, Grid, QuantizedRows, best_scales
+from .quantize import Codebooks, Codes, Grid, QuantizedRows, best_scales, reciprocals
 
 Float64 = npt.NDArray[np.float64]
 
@@ -119,7 +119,7 @@ def _round_in_turn(weights: Float32, scales: Float32, propagate: Float32, grid: 
     book: int | Codebooks = 0
     remaining = np.ascontiguousarray(weights.T)  # (columns, rows): a column of weights is a contiguous row
     steps = np.ascontiguousarray(scales.T)
-    inverse = np.divide(1, steps, out=np.zeros_like(steps), where=steps != 0)
+    inverse = reciprocals(steps)
     codes = np.empty(remaining.shape, np.int8)
     for start in range(0, len(remaining), _BLOCK):
         stop = min(start + _BLOCK, len(remaining))
@@ -143,7 +143,7 @@ def _descended(
 ) -> Codes:
     """The codes (rows, columns) after some passes over all columns; weights, codes and steps are (columns, rows)."""
     levels, steps = codes.astype(np.float32), np.ascontiguousarray(steps)
-    inverse = np.divide(1, steps, out=np.zeros_like(steps), where=steps != 0) / np.diag(gram)[:, None]
+    inverse = reciprocals(steps) / np.diag(gram)[:, None]
     slopes = gram @ (weights - levels * steps)  # how fast the error falls with each weight, (columns, rows)
     for start in [*range(0, len(gram), _BLOCK)] * _PASSES:
         block = slice(start, min(start + _BLOCK, len(gram)))

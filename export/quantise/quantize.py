@@ -124,9 +124,8 @@ def quantize_rows(
     for block in (slice(start, start + block_rows) for start in range(0, len(parts), block_rows)):
         with np.errstate(over="ignore"):  # reported below
             scales[block] = best_scales(parts[block], grid)
-        codes[block], books[block] = grid.rounded(parts[block] * _inverse(scales[block].astype(np.float32))[:, None])
-    if not np.isfinite(scales).all():
-        raise CheckpointError(f"weights as large as {np.abs(weights).max():g} do not fit scales of {scales.dtype}")
+        codes[block], books[block] = grid.rounded(parts[block] * reciprocals(scales[block].astype(np.float32))[:, None])
+    check_scales(scales, weights)
     return QuantizedRows(codes.reshape(rows, columns), scales.reshape(rows, groups), books.reshape(rows, -1))
 
 
@@ -143,7 +142,7 @@ def best_scales(
     best = np.zeros(len(weights), np.float32)
     weighted = weights if importance is None else weights * importance
     for candidate in _candidates(weights, grid, clip_ratios):
-        codes, _ = grid.rounded(weights * _inverse(candidate)[:, None], importance)
+        codes, _ = grid.rounded(weights * reciprocals(candidate)[:, None], importance)
         dot = np.einsum("rc,rc->r", weighted, codes)
         norm = np.einsum("rc,rc->r", codes, codes if importance is None else codes * importance)
         scales = np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0)
@@ -165,6 +164,12 @@ def _candidates(weights: Float32, grid: Grid, clip_ratios: npt.NDArray[np.float6
     yield from (largest * np.float32(ratio * sign / -grid.low) for ratio in clip_ratios for sign in signs)
 
 
-def _inverse(scales: Float32) -> Float32:
+def reciprocals(scales: Float32) -> Float32:
     """1 / scale, and 0 for 0."""
     return np.asarray(np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0))
+
+
+def check_scales(scales: npt.NDArray[np.floating], weights: Float32) -> None:
+    """Raises CheckpointError if scales of these weights are too large for their dtype."""
+    if not np.isfinite(scales).all():
+        raise CheckpointError(f"weights as large as {np.abs(weights).max():g} do not fit scales of {scales.dtype}")

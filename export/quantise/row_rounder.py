@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...kernels.embedding_rows import LEVELS, LOWEST, RATE_BITS, WORD_BITS, Bytes, RowCode
-from ...kernels.errors import CheckpointError
 from ..checkpoint.checkpoint_tensors import Float32
 from .gptq import Float64, OutputRounder
-from .quantize import Codes, Grid
+from .quantize import Codes, Grid, check_scales, reciprocals
 
 _REACH = 8  # standard deviations that levels reach
 _MOST = 127  # the largest level
@@ -97,19 +96,21 @@ class RowRounder:
         """
         hidden = rows.shape[1]
         budget = hidden * self._rate // RATE_BITS  # bits
-        with np.errstate(over="ignore"):  # reported by _checked
+        with np.errstate(over="ignore"):  # reported by check_scales
             least = np.nextafter((np.abs(rows).max(axis=1) / self.grid.high).astype(np.float16), np.float16(np.inf))
             least[~rows.any(axis=1)] = 0
             scales = np.sqrt(np.einsum("rc,rc->r", rows, rows) / hidden) * np.float32(self._step)
             for _ in range(_FITS):
-                steps = _checked(np.maximum(scales.astype(np.float16), least), rows)
+                steps = np.maximum(scales.astype(np.float16), least)
+                check_scales(steps, rows)
                 over = self.code.size(self._nearest(rows, steps)) - budget + _SPARE
                 scales *= np.exp2(over / hidden, dtype=np.float32)
             steps = np.maximum(scales.astype(np.float16), least)
             levels = np.empty(rows.shape, np.int8)
             left = np.arange(len(rows))
             while len(left):
-                levels[left] = self._rounded(rows[left], _checked(steps[left], rows), rounder)
+                check_scales(steps[left], rows)
+                levels[left] = self._rounded(rows[left], steps[left], rounder)
                 over = self.code.size(levels[left]) - budget
                 left, over = left[over > 0], over[over > 0]
                 wider = (steps[left] * np.exp2((over + _SPARE) / hidden, dtype=np.float32)).astype(np.float16)
@@ -122,12 +123,4 @@ class RowRounder:
         return rounder.codes(rows, steps.astype(np.float32)[:, None])[0]
 
     def _nearest(self, rows: Float32, steps: Scales) -> Codes:
-        inverse = np.divide(1, steps, out=np.zeros(len(steps), np.float32), where=steps != 0, dtype=np.float32)
-        return self.grid.nearest(rows * inverse[:, None]).astype(np.int8)
-
-
-def _checked(steps: Scales, rows: Float32) -> Scales:
-    """The steps of rows; raises CheckpointError if they are too large."""
-    if not np.isfinite(steps).all():
-        raise CheckpointError(f"weights as large as {np.abs(rows).max():g} do not fit scales of {steps.dtype}")
-    return steps
+        return self.grid.nearest(rows * reciprocals(steps.astype(np.float32))[:, None]).astype(np.int8)

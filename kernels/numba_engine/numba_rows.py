@@ -20,16 +20,15 @@ def _decode(padded: Any, row_bytes: int, code_levels: Any, code_bits: Any, level
         position = 0
         for i in range(levels.shape[1]):
             byte = min(position >> 3, row_bytes)
-            window = padded[r, byte] << 16 | padded[r, byte + 1] << 8 | padded[r, byte + 2]
+            window = np.int64(padded[r, byte]) << 16 | np.int64(padded[r, byte + 1]) << 8 | padded[r, byte + 2]
             first = window >> (8 * PADDING - WORD_BITS - (position & 7)) & (1 << WORD_BITS) - 1
             levels[r, i] = code_levels[first]
-            position += code_bits[first]
+            position += np.int64(code_bits[first])
         ends[r] = position
 
 
 def decode_rows(stored: Bytes, code: RowCode, hidden: int) -> tuple[Levels, npt.NDArray[np.int64]]:
     """The levels (rows, hidden) of stored rows (rows, bytes), and where each ends, in bits."""
     levels, ends = np.empty((len(stored), hidden), np.int8), np.empty(len(stored), np.int64)
-    padded = np.pad(stored, ((0, 0), (0, PADDING))).astype(np.int64)
-    _decode(padded, stored.shape[1], code.levels, code.bits.astype(np.int64), levels, ends)
+    _decode(np.pad(stored, ((0, 0), (0, PADDING))), stored.shape[1], code.levels, code.bits, levels, ends)
     return levels, ends

@@ -448,6 +448,7 @@ def test_bytes_behind_the_rows_must_be_zeros(good: Path, read: Reader, place: in
         left = TABLE - int(row_bytes(np.frombuffer(rates, np.uint8), SMALLEST.hidden).sum())
         if 9 < left < 64:
             break
+    assert 9 < left < 64
     overwrite(good, "embedding.rate", rates)
     read(overwrite(good, "embedding.weight", bytes(left), TABLE - left))
     place = range(TABLE - left, TABLE)[place]
